@@ -1,0 +1,1 @@
+//! What the mesh costs: added latency, CPU and memory.

@@ -1,0 +1,2 @@
+//! The `outrigger-bench` command.
+fn main() {}

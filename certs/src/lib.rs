@@ -1,0 +1,1 @@
+//! Identities: keys, signing requests, the authority, trust bundles and TLS configurations.

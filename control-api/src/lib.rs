@@ -1,0 +1,1 @@
+//! The control API: store, REST, stream and certificate authority.

@@ -1,0 +1,2 @@
+//! The `outrigger-control` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Which endpoint takes a request: balancers, health, budgets. No I/O.

@@ -1,0 +1,183 @@
+//! Backends: named services, and how to reach, balance and secure them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::listener::is_default;
+use crate::scalar::{Duration, HostPort, Name, SpiffeId};
+
+/// A named service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Backend {
+    /// Where it is. May be empty: the backend is then known, and answers 503.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
+    /// What it speaks: HTTP/1.1, or HTTP/2 by prior knowledge (by ALPN over TLS). Absent: what the route calls for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<BackendProtocol>,
+    /// Which endpoint takes a request.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub balance: Balance,
+    /// TLS to a service outside the mesh. Endpoints with an `identity` use the mesh's mutual TLS instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
+    /// How long a connection may take to be made, TLS included. 5 s where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Duration>,
+    /// How many of the requests may be retries (Gateway API, `BackendTrafficPolicy`).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry_constraint: RetryConstraint,
+}
+
+impl Backend {
+    /// How long a connection may take to be made, TLS included.
+    pub fn connect_timeout(&self) -> std::time::Duration {
+        self.connect_timeout.unwrap_or(Duration::from_secs(5)).get()
+    }
+}
+
+/// One address of a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Endpoint {
+    /// An address and port, or a name and port: a name is resolved, and followed by its TTL.
+    pub address: HostPort,
+    /// The SPIFFE ID that must answer there; mutual TLS is used to reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<SpiffeId>,
+    /// The zone it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Name>,
+    /// Its share among the endpoints of the backend, 1 to 1000.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub weight: u32,
+    /// The node that it belongs to. A node's requests to its own instance do not leave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Name>,
+}
+
+pub(crate) const fn one() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) const fn is_one(weight: &u32) -> bool {
+    *weight == 1
+}
+
+/// What a backend speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum BackendProtocol {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 by prior knowledge.
+    H2c,
+}
+
+/// Which endpoint takes a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Balance {
+    /// The way of choosing.
+    #[serde(rename = "type", default)]
+    pub kind: BalanceKind,
+}
+
+/// A way of choosing an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+pub enum BalanceKind {
+    /// The better of two chosen at random, by the moving average of latency times what is in flight.
+    #[default]
+    PeakEwma,
+    /// The better of two chosen at random, by what is in flight.
+    LeastRequest,
+    /// Each in turn.
+    RoundRobin,
+    /// Any.
+    Random,
+}
+
+/// TLS to a service outside the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendTls {
+    /// The name asked for (SNI), and expected in the certificate.
+    pub hostname: Name,
+    /// Who may vouch for it: `System`, or a file of PEM certificates.
+    #[serde(default)]
+    pub ca_certificates: CaCertificates,
+}
+
+/// Who may vouch for a service outside the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "String", into = "String")]
+pub enum CaCertificates {
+    /// The system's trust store.
+    #[default]
+    System,
+    /// A file of PEM certificates. A relative path is taken from the configuration file's folder.
+    File(std::path::PathBuf),
+}
+
+impl From<String> for CaCertificates {
+    fn from(text: String) -> Self {
+        if text == "System" { Self::System } else { Self::File(text.into()) }
+    }
+}
+
+impl From<CaCertificates> for String {
+    fn from(certificates: CaCertificates) -> Self {
+        match certificates {
+            CaCertificates::System => "System".into(),
+            CaCertificates::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// How many of a backend's requests may be retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetryConstraint {
+    /// The share of requests within an interval that may be retries.
+    #[serde(default)]
+    pub budget: RetryBudget,
+    /// What may be retried however few requests there are.
+    #[serde(default)]
+    pub min_retry_rate: RetryRate,
+}
+
+/// The share of requests within an interval that may be retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RetryBudget {
+    /// Per cent of the requests.
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: u32,
+    /// The time over which they are counted.
+    pub interval: Duration,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { percent: 20, interval: Duration::from_secs(10) }
+    }
+}
+
+/// A number of retries in a length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RetryRate {
+    /// How many.
+    pub count: u32,
+    /// In how long.
+    pub interval: Duration,
+}
+
+impl Default for RetryRate {
+    fn default() -> Self {
+        Self { count: 10, interval: Duration::from_secs(1) }
+    }
+}

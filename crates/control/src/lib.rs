@@ -1,0 +1,1 @@
+//! The control protocol: its messages, and the client that keeps a node in step.

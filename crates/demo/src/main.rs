@@ -1,0 +1,2 @@
+//! The `outrigger-demo` command.
+fn main() {}

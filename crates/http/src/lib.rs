@@ -1,0 +1,1 @@
+//! Serving HTTP, connections to backends, bodies, filters, timeouts, retries.

@@ -1,0 +1,1 @@
+//! Sockets: listening, original destinations, capture rules, detection, byte copy.

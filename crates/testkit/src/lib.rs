@@ -1,0 +1,1 @@
+//! What tests and demos share: applications, certificates, an in-process mesh.

@@ -1,0 +1,1 @@
+//! The sidecar: a service-mesh data plane.
