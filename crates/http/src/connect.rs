@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use outrigger_certs::{Identity, mesh};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -49,6 +50,8 @@ impl Wire {
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub enum Connection {
+    /// To this proxy's own inbound listener, without leaving the process.
+    Own(DuplexStream),
     /// Without TLS.
     Plain(TcpStream),
     /// With TLS.
@@ -62,6 +65,7 @@ impl AsyncRead for Connection {
         buf: &mut tokio::io::ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
+            Self::Own(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
@@ -71,6 +75,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
+            Self::Own(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
@@ -82,6 +87,7 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
+            Self::Own(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
@@ -89,6 +95,7 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         match self {
+            Self::Own(stream) => stream.is_write_vectored(),
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
         }
@@ -96,6 +103,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
+            Self::Own(stream) => Pin::new(stream).poll_flush(cx),
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
@@ -103,6 +111,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
+            Self::Own(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
@@ -118,17 +127,38 @@ pub struct Target {
     pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
 }
 
-/// Connects to an endpoint, to speak `wire` there. With `identity`, the node's own, the mesh's mutual TLS can be spoken.
+/// This proxy's own inbound listeners: what is sent to them from within the process does not leave it.
+pub trait OwnDoor: std::fmt::Debug {
+    /// A connection to the listener at `address`, or `None` if none is there.
+    fn open(&self, address: SocketAddr, wire: Wire) -> Option<DuplexStream>;
+}
+
+/// How connections are made: what is the node's, and what is the backend's.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    /// The node's identity, if it has one yet.
+    pub identity: Option<Arc<Identity>>,
+    /// The way to the application beside this proxy.
+    pub own: Option<Rc<dyn OwnDoor>>,
+    /// How long a connection may take to be made, TLS included.
+    pub timeout: Duration,
+}
+
+/// Connects to an endpoint, to speak `wire` there.
 ///
 /// # Errors
 /// The request that wants the connection was not sent: [`Error::reached`] is false.
-pub async fn connect(
-    endpoint: &Endpoint,
-    wire: Wire,
-    identity: Option<&Identity>,
-    timeout: Duration,
-) -> Result<Connection, Error> {
-    to_target(target(endpoint, wire, identity)?, timeout).await
+pub async fn connect(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
+    if let Some(own) = own(endpoint, wire, dialer) {
+        return Ok(own);
+    }
+    to_target(target(endpoint, wire, dialer.identity.as_deref())?, dialer.timeout).await
+}
+
+/// The connection to an endpoint that is this node's own application, if one of its listeners stands before it.
+pub(crate) fn own(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Option<Connection> {
+    let door = dialer.own.as_ref().filter(|_| matches!(endpoint.security, Security::Own))?;
+    door.open(endpoint.address, wire).map(Connection::Own)
 }
 
 /// Works out how `endpoint` is to be reached. For the mesh a TLS configuration is made, which takes some microseconds:
@@ -136,7 +166,7 @@ pub async fn connect(
 pub(crate) fn target(endpoint: &Endpoint, wire: Wire, identity: Option<&Identity>) -> Result<Target, Error> {
     let address = endpoint.address;
     let tls = match &endpoint.security {
-        Security::Plain => None,
+        Security::Plain | Security::Own => None,
         Security::Tls(origin) => {
             let config = if matches!(wire, Wire::Http2) { &origin.http2 } else { &origin.http1 };
             Some((origin.name.clone(), config.clone()))
@@ -149,7 +179,7 @@ pub(crate) fn target(endpoint: &Endpoint, wire: Wire, identity: Option<&Identity
                 ));
             };
             let config = mesh::client_config(identity, expected, &[wire.alpn()]);
-            Some((ServerName::IpAddress(address.ip().into()), config))
+            Some((mesh::server_name(), config))
         }
     };
     Ok(Target { address, tls })

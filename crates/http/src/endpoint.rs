@@ -42,7 +42,7 @@ impl Endpoint {
     pub const fn identity(&self) -> Option<&SpiffeId> {
         match &self.security {
             Security::Mesh { expected } => Some(expected),
-            Security::Plain | Security::Tls(_) => None,
+            Security::Plain | Security::Own | Security::Tls(_) => None,
         }
     }
 }
@@ -52,6 +52,8 @@ impl Endpoint {
 pub enum Security {
     /// Not at all.
     Plain,
+    /// Not at all: it is the application beside this proxy.
+    Own,
     /// Mutual TLS of the mesh.
     Mesh {
         /// The identity that must answer.

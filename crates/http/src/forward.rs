@@ -12,11 +12,11 @@ use outrigger_config::route::{Retry, Timeouts};
 use smallvec::SmallVec;
 
 use crate::body::{RequestBody, Upload};
-use crate::connect::Wire;
+use crate::connect::{Dialer, Wire};
 use crate::endpoint::{Backend, Empty, Security};
 use crate::error::{Error, Reason};
 use crate::filter::is_idempotent;
-use crate::pool::{Dialer, Failed, Lease, Phase, Pool};
+use crate::pool::{Failed, Lease, Phase, Pool};
 
 /// How many endpoints are tried for one attempt when connections to them cannot be made.
 const MAX_CONNECT_TRIES: usize = 5;
@@ -187,7 +187,9 @@ impl Flight<'_> {
         upload: Option<&Upload>,
     ) -> Result<(Response<Incoming>, Lease), Error> {
         let idempotent = is_idempotent(request.method());
-        let keep = idempotent || self.way.policy.retry.is_some() || self.way.speak == Speak::Http2;
+        // Over HTTP/2 it can be known that a request of any method was not processed.
+        let mesh = self.way.pools.first().is_some_and(|pool| pool.endpoint().identity().is_some());
+        let keep = idempotent || mesh || self.way.speak == Speak::Http2;
         let spare = Spare { head: keep.then(|| copy_head(&request)), upload, idempotent };
         if self.way.policy.retry.is_some() {
             self.way.backend.budget.request(Instant::now());
@@ -322,9 +324,7 @@ impl Flight<'_> {
             if self.connects < others {
                 return Next::AtOnce(again);
             }
-        } else if phase == Phase::Reused && !std::mem::replace(&mut self.resent, true) {
-            return Next::AtOnce(again);
-        } else if !error.reached && !std::mem::replace(&mut self.resent, true) {
+        } else if (phase == Phase::Reused || !error.reached) && !std::mem::replace(&mut self.resent, true) {
             return Next::AtOnce(again);
         }
         let allowed = self.way.policy.retry.as_ref().is_some_and(|retry| self.retries < retry.attempts);

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::Local;
 use crate::body::RequestBody;
-use crate::connect::{Connection, Target, Wire, target, to_target};
+use crate::connect::{Connection, Dialer, Target, Wire, own, target, to_target};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason, chain};
 use crate::filter::{to_http1, to_http2};
@@ -27,15 +27,6 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 const MAX_IDLE: usize = 256;
 /// How many requests share an HTTP/2 connection before another is made.
 const STREAMS_PER_CONNECTION: u32 = 100;
-
-/// How connections are made: what is the node's, and what is the backend's.
-#[derive(Debug, Clone)]
-pub struct Dialer {
-    /// The node's identity, if it has one yet.
-    pub identity: Option<Arc<Identity>>,
-    /// How long a connection may take to be made, TLS included.
-    pub timeout: Duration,
-}
 
 /// The connections of one worker to one endpoint.
 #[derive(Debug)]
@@ -269,6 +260,9 @@ impl Pool {
     }
 
     async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
+        if let Some(own) = own(&self.endpoint, wire, dialer) {
+            return Ok(own);
+        }
         let target = self.target(wire, dialer)?;
         to_target(target, dialer.timeout).await
     }
