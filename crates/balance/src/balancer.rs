@@ -39,16 +39,18 @@ impl Balancer {
             loads.get(index).is_some_and(|load| load.available(now)) && !tried.contains(&index)
         };
         match self.kind {
-            BalanceKind::PeakEwma => self.better_of_two(loads, usable, rng, |load| {
-                load.expected(now) * (self.weights.share(load) + 1.0)
-            }),
+            BalanceKind::PeakEwma => {
+                self.better_of_two(loads, usable, rng, |load| load.expected(now) * self.weights.queue(load))
+            }
             BalanceKind::LeastRequest => {
-                self.better_of_two(loads, usable, rng, |load| self.weights.share(load))
+                self.better_of_two(loads, usable, rng, |load| self.weights.queue(load))
             }
-            BalanceKind::RoundRobin => {
-                let index = self.weights.in_turn(self.turn.fetch_add(1, Relaxed));
-                if usable(index) { Some(index) } else { scan(loads.len(), index + 1, usable) }
-            }
+            // The turn of an endpoint that is left out goes to whoever is next in turn, not to its neighbour, who would
+            // get all of its share.
+            BalanceKind::RoundRobin => (0..=REDRAWS)
+                .map(|_| self.weights.in_turn(self.turn.fetch_add(1, Relaxed)))
+                .find(|&index| usable(index))
+                .or_else(|| scan(loads.len(), rng.usize(..), usable)),
             BalanceKind::Random => self.draw(loads.len(), usable, rng),
         }
         .or_else(|| scan(loads.len(), rng.usize(..), |index| !tried.contains(&index)))
@@ -63,7 +65,7 @@ impl Balancer {
         cost: impl Fn(&Load) -> f32,
     ) -> Option<usize> {
         let first = self.draw(loads.len(), &usable, rng)?;
-        let second = other(loads.len(), first, &usable, rng);
+        let second = self.draw_other(loads.len(), first, &usable, rng);
         let (Some(a), Some(b)) = (loads.get(first), second.and_then(|index| loads.get(index))) else {
             return Some(first);
         };
@@ -77,14 +79,27 @@ impl Balancer {
             .find(|&index| usable(index))
             .or_else(|| scan(count, rng.usize(..), usable))
     }
-}
 
-/// A usable endpoint other than the first, each as likely as another.
-fn other(count: usize, first: usize, usable: impl Fn(usize) -> bool, rng: &mut Rng) -> Option<usize> {
-    if count < 2 {
-        return None;
+    /// A usable endpoint other than the first: drawn by weight; any, where the first outweighs the others so much that
+    /// it is drawn again and again; none, where few others are usable.
+    fn draw_other(
+        &self,
+        count: usize,
+        first: usize,
+        usable: impl Fn(usize) -> bool,
+        rng: &mut Rng,
+    ) -> Option<usize> {
+        let others = count.checked_sub(1).filter(|&others| others > 0)?;
+        (0..2 * REDRAWS)
+            .map(|draw| {
+                if draw < REDRAWS {
+                    self.weights.draw(rng)
+                } else {
+                    (first + 1 + rng.usize(..others)) % count
+                }
+            })
+            .find(|&index| index != first && usable(index))
     }
-    (0..REDRAWS).map(|_| (first + 1 + rng.usize(..count - 1)) % count).find(|&index| usable(index))
 }
 
 /// The first usable endpoint from `start` on, around the end.
@@ -143,9 +158,11 @@ impl Weights {
         self.at(position as u64)
     }
 
-    /// The requests in flight, per weight.
-    fn share(&self, load: &Load) -> f32 {
-        load.in_flight() as f32 * self.mean / load.weight() as f32
+    /// How long the queue at an endpoint is with the request that looks for a place: one, and those in flight in
+    /// proportion to the endpoint's weight. Idle endpoints are alike, whatever their weight, so that among them the
+    /// draw decides.
+    fn queue(&self, load: &Load) -> f32 {
+        1.0 + load.in_flight() as f32 * self.mean / load.weight() as f32
     }
 }
 
