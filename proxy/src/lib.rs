@@ -1,1 +1,3 @@
 //! The sidecar: a service-mesh data plane.
+
+pub mod resolve;
