@@ -1,3 +1,4 @@
 //! The sidecar: a service-mesh data plane.
 
 pub mod resolve;
+pub mod watch;
