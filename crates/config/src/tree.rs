@@ -12,7 +12,7 @@ use crate::resource::Invalid;
 
 /// How many nodes a file may have once its aliases are written out: far above any real file, far below what would
 /// exhaust memory (the "billion laughs").
-const MOST_NODES: usize = 2_000_000;
+const MOST_NODES: usize = 1_000_000;
 /// How deep the nodes of a file may be nested, aliases written out.
 const MOST_LEVELS: usize = 128;
 

@@ -12,7 +12,8 @@ where
     T: serde::Serialize + for<'de> serde::Deserialize<'de>,
 {
     if let Ok(value) = text.parse::<T>() {
-        prop_assert_eq!(value.to_string().parse::<T>().ok().as_ref(), Some(&value));
+        let printed = value.to_string().parse::<T>().ok();
+        prop_assert_eq!(printed.as_ref(), Some(&value));
         let json = serde_json::to_value(&value).unwrap();
         prop_assert_eq!(serde_json::from_value::<T>(json).unwrap(), value);
     }
