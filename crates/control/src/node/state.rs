@@ -17,7 +17,7 @@ use outrigger_config::{Kind, Name, Resource};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::warn;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::Error;
 use super::held::Object;
@@ -50,8 +50,14 @@ struct Plain {
 #[derive(Serialize, Deserialize)]
 struct PlainIdentity {
     chain: String,
-    key: Zeroizing<String>,
+    key: String,
     bundle: String,
+}
+
+impl Drop for PlainIdentity {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,7 +119,7 @@ impl State {
     fn save(&self, saved: &Saved) -> io::Result<()> {
         let identity = saved.identity.as_ref().map(|identity| PlainIdentity {
             chain: identity.chain_pem(),
-            key: Zeroizing::new(identity.key_pem().expose().to_owned()),
+            key: identity.key_pem().expose().to_owned(),
             bundle: identity.bundle_pem(),
         });
         let object = |object: &Object| PlainObject {

@@ -58,3 +58,38 @@ fn sha256(hex: &str) -> Option<[u8; 32]> {
     }
     Some(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{BASE64_URL_SAFE_NO_PAD, Engine, Token, sha256};
+
+    fn token(ca: &str) -> Result<Token, String> {
+        let id = "spiffe://outrigger.test/node/a";
+        let payload = format!(r#"{{"sub":"a","id":"{id}","ca":"{ca}","iat":1,"exp":2,"jti":"x"}}"#);
+        Token::parse(&format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(payload)))
+    }
+
+    #[test]
+    fn a_token_says_whom_to_believe() {
+        let token = token(&"0aF9".repeat(16)).unwrap();
+        assert_eq!(token.root, [0x0a, 0xf9].repeat(16).as_slice());
+        assert_eq!(token.claims.sub.as_str(), "a");
+        assert!(!format!("{token:?}").contains("c2ln"), "its text is not shown");
+    }
+
+    #[test]
+    fn another_ca_is_refused() {
+        for ca in ["", "0", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"+1".repeat(32)] {
+            assert!(token(ca).unwrap_err().contains("64 hexadecimal digits"), "{ca}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_it(text in ".{0,200}", parts in "[A-Za-z0-9_.=-]{0,200}", hex in ".{64}") {
+            let _ = (Token::parse(&text), Token::parse(&parts), sha256(&hex));
+        }
+    }
+}

@@ -48,7 +48,7 @@ pub(super) enum WireError {
     Answer(String),
     #[error("refused ({status}): {reason}")]
     Refused { status: StatusCode, reason: String },
-    #[error("the control API sent {0}")]
+    #[error("on the stream: {0}")]
     Line(#[from] LineError),
     #[error("the control API has closed the stream")]
     Closed,
