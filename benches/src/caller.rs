@@ -76,7 +76,8 @@ impl Caller {
         let mut http1 = if body.is_empty() {
             b"GET /bench HTTP/1.1\r\nhost: bench.local\r\n\r\n".to_vec()
         } else {
-            format!("POST /bench HTTP/1.1\r\nhost: bench.local\r\ncontent-length: {}\r\n\r\n", body.len()).into()
+            format!("POST /bench HTTP/1.1\r\nhost: bench.local\r\ncontent-length: {}\r\n\r\n", body.len())
+                .into()
         };
         http1.extend_from_slice(&body);
         Self { address, protocol, body, http1: http1.into(), connection: None }
@@ -137,7 +138,11 @@ async fn http2_exchange(
 }
 
 /// Sends `request`, reads the answer into `buffer`, and says whether the connection may be used again.
-async fn http1_exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> Result<bool, CallError> {
+async fn http1_exchange(
+    stream: &mut TcpStream,
+    request: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<bool, CallError> {
     stream.write_all(request).await?;
     buffer.clear();
     let (head, length) = loop {
@@ -197,7 +202,8 @@ mod tests {
 
     #[test]
     fn reads_heads() {
-        let head = Head::parse(b"HTTP/1.1 200 OK\r\nserver: x\r\nContent-Length: 12\r\nConnection: close").unwrap();
+        let head =
+            Head::parse(b"HTTP/1.1 200 OK\r\nserver: x\r\nContent-Length: 12\r\nConnection: close").unwrap();
         assert_eq!(head, Head { status: StatusCode::OK, body: 12, close: true });
         let head = Head::parse(b"HTTP/1.1 503 \r\ncontent-length:0").unwrap();
         assert_eq!(head, Head { status: StatusCode::SERVICE_UNAVAILABLE, body: 0, close: false });

@@ -10,7 +10,10 @@ use std::{
 use hdrhistogram::Histogram;
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::{caller::CallError, timer::Timer};
+use crate::{
+    caller::CallError,
+    timer::{Timer, Wait},
+};
 
 /// How long a request may take before it counts as an error.
 const GIVE_UP: Duration = Duration::from_secs(10);
@@ -84,12 +87,12 @@ impl Measured {
 ///
 /// If the system has no timer left to give.
 pub async fn run<C: Call>(callers: Vec<C>, pace: Pace) -> io::Result<(Vec<C>, Measured)> {
-    let timers = callers.iter().map(|_| Timer::precise()).collect::<io::Result<Vec<_>>>()?;
+    let timers = callers.iter().map(|_| Timer::new()).collect::<io::Result<Vec<_>>>()?;
     run_with(callers.into_iter().zip(timers), pace).await
 }
 
-pub(crate) async fn run_with<C: Call>(
-    callers: impl IntoIterator<Item = (C, Timer)>,
+pub(crate) async fn run_with<C: Call, W: Wait>(
+    callers: impl IntoIterator<Item = (C, W)>,
     pace: Pace,
 ) -> io::Result<(Vec<C>, Measured)> {
     let schedule = Arc::new(Schedule::new(pace));

@@ -47,15 +47,16 @@ impl Process {
     pub fn start(name: &str, mut command: Command, cpus: Option<Cpus>, dir: &Path) -> Result<Self> {
         use std::os::unix::process::CommandExt;
         let errors = dir.join(format!("{name}.stderr"));
-        let stderr = fs::File::create(&errors).with_context(|| format!("cannot write {}", errors.display()))?;
+        let stderr =
+            fs::File::create(&errors).with_context(|| format!("cannot write {}", errors.display()))?;
         // A group of its own, so that its children can be told to go together with it.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).process_group(0);
-        let spawn = || command.spawn();
-        let mut child = match cpus {
-            Some(cpus) => cpus.on_proxies(spawn),
-            None => { spawn }(),
-        }
-        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let spawned = match cpus {
+            Some(cpus) => cpus.on_proxies(|| command.spawn()),
+            None => command.spawn(),
+        };
+        let mut child =
+            spawned.with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let (send, lines) = mpsc::unbounded_channel();
         if let Some(stdout) = child.stdout.take() {
             // It reads to the end, so that the process never waits for somebody to read.
@@ -197,7 +198,8 @@ mod tests {
     async fn counts_a_child_with_its_children_and_kills_both() {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", "sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; read x' </dev/zero; :"]);
+        let busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; exec sleep 600";
+        command.args(["-c", &format!("sh -c '{busy}'; :")]);
         let mut process = Process::start("busy", command, None, dir.path()).unwrap();
         process.line("done", |line| (line == "done").then_some(())).await.unwrap();
         assert_eq!(process.pids().unwrap().len(), 2);
@@ -205,7 +207,8 @@ mod tests {
         assert!(process.resident_kib().unwrap() > 100);
         let child = *process.pids().unwrap().last().unwrap();
         drop(process);
-        let gone = || fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "));
+        let gone =
+            || fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "));
         while !gone() {
             std::thread::yield_now();
         }

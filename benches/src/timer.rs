@@ -1,44 +1,41 @@
 //! Waiting until a moment to within a few microseconds.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{future::Future, io, os::fd::OwnedFd, time::Duration};
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use tokio::{
-    io::unix::AsyncFd,
-    time::{Instant, sleep_until},
-};
+use tokio::{io::unix::AsyncFd, time::Instant};
 
-/// A timer. The runtime's own counts in milliseconds, which is longer than most of the latencies measured here.
-#[derive(Debug)]
-pub(crate) enum Timer {
-    /// The kernel's (timerfd_create(2)).
-    Precise(AsyncFd<OwnedFd>),
-    /// The runtime's, which follows a paused clock.
-    Coarse,
+/// Waits for moments, one after the other.
+pub(crate) trait Wait: Send + 'static {
+    /// Returns at `due`, at once if that has passed.
+    fn until(&mut self, due: Instant) -> impl Future<Output = io::Result<()>> + Send;
 }
 
-impl Timer {
-    pub(crate) fn precise() -> io::Result<Self> {
-        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self::Precise(AsyncFd::new(fd)?))
-    }
+/// The kernel's timer (timerfd_create(2)). The runtime's own counts in milliseconds, which is longer than most of
+/// the latencies measured here.
+#[derive(Debug)]
+pub(crate) struct Timer(AsyncFd<OwnedFd>);
 
-    /// Returns at `due`, at once if that has passed.
-    pub(crate) async fn until(&mut self, due: Instant) -> io::Result<()> {
-        let Self::Precise(fd) = self else {
-            sleep_until(due).await;
-            return Ok(());
-        };
+impl Timer {
+    #[expect(deprecated, reason = "deprecated for types without I/O safety; an OwnedFd owns its descriptor")]
+    pub(crate) fn new() -> io::Result<Self> {
+        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self(AsyncFd::new(fd)?))
+    }
+}
+
+impl Wait for Timer {
+    async fn until(&mut self, due: Instant) -> io::Result<()> {
         let left = due.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
         let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(left) };
-        timerfd_settime(&*fd, TimerfdTimerFlags::empty(), &once)?;
+        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
         loop {
-            let mut ready = fd.readable().await?;
+            let mut ready = self.0.readable().await?;
             let mut expirations = [0; 8];
             // Readiness may be left over from the wait before, so the timer itself has the last word.
             match ready.try_io(|fd| Ok(rustix::io::read(fd, &mut expirations)?)) {
@@ -58,8 +55,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_precise_timer_waits_at_least_until_due_and_can_be_used_again() {
-        let mut timer = Timer::precise().unwrap();
+    async fn waits_at_least_until_due_and_can_be_used_again() {
+        let mut timer = Timer::new().unwrap();
         for _ in 0..3 {
             let due = Instant::now() + Duration::from_micros(300);
             timer.until(due).await.unwrap();
