@@ -100,7 +100,8 @@ impl Section {
         let cpu_ratio_to_nginx = cpu(Path::Proxy)
             .zip(cpu(Path::Nginx))
             .and_then(|(proxy, nginx)| (nginx > 0.0).then_some(proxy / nginx));
-        if let Some(direct) = direct {
+        // When each path goes as fast as it can, the loads differ, and so a difference of latencies says nothing.
+        if let (Load::Open { .. }, Some(direct)) = (load, direct) {
             for report in paths.iter_mut().filter(|report| report.path != Path::Direct) {
                 report.added = Some(report.latency.minus(direct));
             }
@@ -125,7 +126,7 @@ pub struct PathReport {
     pub per_second: f64,
     /// How long answers took.
     pub latency: Quantiles,
-    /// `latency` less that of the direct path, quantile by quantile.
+    /// `latency` less that of the direct path, quantile by quantile; only at a constant rate.
     pub added: Option<Quantiles>,
     /// What the proxies spent; absent where there is none.
     pub cpu_per_request: Option<Cpu>,
