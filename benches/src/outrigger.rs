@@ -22,6 +22,10 @@ const TRUST_DOMAIN: &str = "bench.local";
 const CALLER: &str = "spiffe://bench.local/caller";
 const CALLEE: &str = "spiffe://bench.local/callee";
 
+const EDGE: &str = "{ name: bench, address: 127.0.0.1:0, protocol: HTTP }";
+const INBOUND: &str = "{ name: bench, address: 127.0.0.1:0, direction: Inbound, mtls: { mode: Strict } }";
+const OUTBOUND: &str = "{ name: bench, address: 127.0.0.1:0, direction: Outbound, protocol: HTTP }";
+
 /// The `outrigger` binary: `given`, or the one beside this program.
 ///
 /// # Errors
@@ -45,8 +49,7 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
 /// One proxy between callers and the application, without TLS.
 pub(crate) async fn proxy(environment: &Environment, dir: &Path) -> Result<Subject> {
     let route = Route { to: environment.application, identity: None, protocol: environment.protocol };
-    let listener = "  - { name: bench, address: 127.0.0.1:0, protocol: HTTP }";
-    let (process, address) = start(environment, dir, "proxy", &route.file(listener, "")).await?;
+    let (process, address) = start(environment, dir, "proxy", &route.file(EDGE, "")).await?;
     Ok(Subject { address, processes: vec![process] })
 }
 
@@ -57,13 +60,11 @@ pub(crate) async fn sidecars(environment: &Environment, dir: &Path) -> Result<Su
 
     let identity = identity(&authority, dir, "callee", CALLEE)?;
     let route = Route { to: environment.application, identity: None, protocol };
-    let listener = "  - { name: bench, address: 127.0.0.1:0, direction: Inbound, mtls: { mode: Strict } }";
-    let (callee, address) = start(environment, dir, "callee", &route.file(listener, &identity)).await?;
+    let (callee, address) = start(environment, dir, "callee", &route.file(INBOUND, &identity)).await?;
 
     let identity = self::identity(&authority, dir, "caller", CALLER)?;
     let route = Route { to: address, identity: Some(CALLEE), protocol };
-    let listener = "  - { name: bench, address: 127.0.0.1:0, direction: Outbound, protocol: HTTP }";
-    let (caller, address) = start(environment, dir, "caller", &route.file(listener, &identity)).await?;
+    let (caller, address) = start(environment, dir, "caller", &route.file(OUTBOUND, &identity)).await?;
     Ok(Subject { address, processes: vec![caller, callee] })
 }
 
@@ -85,7 +86,7 @@ impl Route {
         format!(
             "admin: {{ address: 127.0.0.1:0 }}
 {identity}listeners:
-{listener}
+  - {listener}
 httpRoutes:
   - name: bench
     listeners: [bench]
@@ -159,6 +160,23 @@ mod tests {
             error.starts_with("there is no proxy at /nowhere/outrigger: build it with `cargo build"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn writes_files_that_are_right() {
+        let to = "127.0.0.1:80".parse().unwrap();
+        let files = "identity:\n  chain: 'a b.pem'\n  key: 'k.pem'\n  trust: 't.pem'\n";
+        for (listener, identity, files) in
+            [(EDGE, None, ""), (INBOUND, None, files), (OUTBOUND, Some(CALLEE), files)]
+        {
+            for protocol in [Protocol::H1, Protocol::H2] {
+                let text = Route { to, identity, protocol }.file(listener, files);
+                let file = outrigger_config::file::parse(&text).unwrap();
+                assert!(file.rejected.is_empty() && file.warnings.is_empty(), "{file:?}\n{text}");
+                assert_eq!(file.resources.len(), 3);
+                assert_eq!(file.identity.is_some(), !files.is_empty());
+            }
+        }
     }
 
     #[test]
