@@ -2,6 +2,7 @@
 //! when a request is over.
 
 use std::cell::RefCell;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -236,6 +237,11 @@ impl<O: Observe> ResponseBody<O> {
         Self { source: Source::Full(bytes.into()), bytes: 0, deadline: None, observer: Some(observer) }
     }
 
+    /// No body, and nobody to tell.
+    pub const fn empty() -> Self {
+        Self { source: Source::Full(Bytes::new()), bytes: 0, deadline: None, observer: None }
+    }
+
     /// A backend's body, streamed as it comes until `deadline`.
     pub fn stream(incoming: Incoming, lease: Lease, deadline: Option<Instant>, observer: O) -> Self {
         let deadline = deadline
@@ -268,8 +274,6 @@ impl<O: Observe> ResponseBody<O> {
         }
     }
 }
-
-use std::future::Future as _;
 
 impl<O: Observe + Unpin> Body for ResponseBody<O> {
     type Data = Bytes;

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrigger_balance::{Balancer, Budget, Load};
-use outrigger_config::{Name, SpiffeId};
+use outrigger_config::backend::{BalanceKind, RetryConstraint};
+use outrigger_config::SpiffeId;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
@@ -20,17 +21,15 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// How a connection to it is secured.
     pub security: Security,
-    /// The node that it belongs to.
-    pub instance: Option<Name>,
     /// What is under way there, and how quick it is.
     pub load: Arc<Load>,
 }
 
 impl Endpoint {
     /// A new endpoint, without connections.
-    pub fn new(address: SocketAddr, security: Security, instance: Option<Name>, load: Arc<Load>) -> Self {
+    pub fn new(address: SocketAddr, security: Security, load: Arc<Load>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), address, security, instance, load }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), address, security, load }
     }
 
     /// What tells it from every other endpoint of the process.
@@ -77,8 +76,8 @@ pub struct Origin {
 /// A backend: its endpoints, and how one is chosen.
 #[derive(Debug)]
 pub struct Backend {
-    /// Its name.
-    pub name: Name,
+    /// Its name; empty where it is an address outside the configuration.
+    pub name: Arc<str>,
     /// Its endpoints.
     pub endpoints: Box<[Arc<Endpoint>]>,
     /// Their loads, in the same order.
@@ -87,8 +86,6 @@ pub struct Backend {
     pub balancer: Balancer,
     /// How many of its requests may be retries.
     pub budget: Arc<Budget>,
-    /// Whether the application speaks HTTP/2 by prior knowledge.
-    pub http2: bool,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
     /// Why there is no endpoint, where there is none.
@@ -102,4 +99,19 @@ pub enum Empty {
     Unset,
     /// Its names do not resolve.
     Unresolved(Arc<str>),
+}
+
+impl Backend {
+    /// A backend that is one endpoint, for traffic that was addressed to just that.
+    pub fn of_one(name: Arc<str>, endpoint: Arc<Endpoint>, connect_timeout: Duration) -> Self {
+        Self {
+            name,
+            loads: Box::new([endpoint.load.clone()]),
+            balancer: Balancer::new(BalanceKind::RoundRobin, &[1]),
+            budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
+            endpoints: Box::new([endpoint]),
+            connect_timeout,
+            empty: None,
+        }
+    }
 }

@@ -41,6 +41,8 @@ pub enum Reason {
     HttpResponseIncomplete,
     /// The request was not valid.
     HttpRequestError,
+    /// The caller may not.
+    HttpRequestDenied,
     /// The connection could not be upgraded.
     HttpUpgradeFailed,
     /// The route cannot answer: it has no backend with a weight above 0.
@@ -51,7 +53,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -63,6 +65,7 @@ impl Reason {
         Self::HttpResponseTimeout,
         Self::HttpResponseIncomplete,
         Self::HttpRequestError,
+        Self::HttpRequestDenied,
         Self::HttpUpgradeFailed,
         Self::ProxyConfigurationError,
         Self::ProxyInternalError,
@@ -85,6 +88,7 @@ impl Reason {
             Self::HttpResponseTimeout => ("http_response_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee),
             Self::HttpResponseIncomplete => ("http_response_incomplete", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::HttpRequestError => ("http_request_error", StatusCode::BAD_REQUEST, Source::Caller),
+            Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::ProxyConfigurationError => {
                 ("proxy_configuration_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
