@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use outrigger_http::connect::{Connection as Callee, Wire, connect};
 use outrigger_http::{Error, Reason};
-use outrigger_net::copy::both;
+use outrigger_net::copy::{Side, both};
 use outrigger_telemetry::TcpEntry;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -66,7 +66,8 @@ where
     };
     let copied = both(caller, callee, Some(IDLE_TIMEOUT)).await;
     let error = match copied.error {
-        Some((side, error)) => Some(format!("{side}: {error}")),
+        Some((Side::A, error)) => Some(format!("caller: {error}")),
+        Some((Side::B, error)) => Some(format!("callee: {error}")),
         None => copied.idle.then(|| format!("nothing was sent either way for {IDLE_TIMEOUT:?}")),
     };
     Outcome { endpoint: Some(at), sent: copied.a_to_b, received: copied.b_to_a, error, reason: None }

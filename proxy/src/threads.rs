@@ -18,9 +18,6 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = ()>,
 {
-    let runtime = runtime::Builder::new_current_thread().enable_all();
-    // Built here, so that its failure is told and not lost with the thread.
-    drop(runtime.build()?);
     Builder::new().name(name).spawn(move || {
         match runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default()) {
             Ok(runtime) => runtime.block_on(run()),

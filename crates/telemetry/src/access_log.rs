@@ -216,5 +216,11 @@ impl Drop for LogBuffer {
     }
 }
 
+impl std::fmt::Debug for LogBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogBuffer").finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests;

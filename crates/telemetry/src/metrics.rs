@@ -174,3 +174,9 @@ fn add(registry: &Registry, metric: impl prometheus::core::Collector + 'static) 
         tracing::warn!(%error, "a metric is left out");
     }
 }
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

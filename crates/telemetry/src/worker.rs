@@ -135,3 +135,9 @@ impl Worker {
         cell.durations.observe(&CONNECTION_BOUNDS, duration);
     }
 }
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
