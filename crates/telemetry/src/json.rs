@@ -36,10 +36,10 @@ impl<'a> Line<'a> {
     /// A field of text that came as bytes; those that are not UTF-8 are replaced by U+FFFD.
     pub(crate) fn bytes(&mut self, key: &'static str, bytes: &[u8]) {
         self.key(key);
-        // Looks at every byte, as a loop without a way out is done many bytes at a time.
-        let plain = bytes.iter().fold(true, |plain, &byte| {
-            plain & (byte >= b' ') & (byte < 0x7f) & (byte != b'"') & (byte != b'\\')
-        });
+        // Counts rather than looks for one, as a loop without a way out takes many bytes at a time.
+        let special =
+            bytes.iter().filter(|&byte| !matches!(byte, b' '..0x7f) || matches!(byte, b'"' | b'\\'));
+        let plain = special.count() == 0;
         if plain {
             self.out.push(b'"');
             self.out.extend_from_slice(bytes);
