@@ -102,6 +102,25 @@ fn what_is_rejected_keeps_its_last_good_version() {
     assert!(before.iter().any(|resource| Arc::ptr_eq(resource, good)));
 }
 
+#[test]
+fn nothing_is_gone_that_may_be_hidden_in_what_is_rejected() {
+    let before = "backends: [{ name: a }, { name: b }]";
+    for (after, left) in [
+        ("backends: [{ name: a }]", 1),
+        ("backends: [{ name: a }, { nam: b }]", 2),
+        ("backends: [{ name: a }, { name: B }]", 2),
+        ("backend: [{ name: a }, { name: b }]", 2),
+        ("backends: { name: a }", 2),
+        ("backends: [{ name: a }]\nbackends: [{ name: b }]", 2),
+        ("backends: [{ name: a }]\ngrpcRoutes: []\nadmin: {}\nidentity: {}", 1),
+        ("{}", 0),
+    ] {
+        let mut accepted = accepted(before);
+        accepted.replace(parse(after));
+        assert_eq!(accepted.resources().count(), left, "{after}");
+    }
+}
+
 fn shares(weights: &[u32]) -> Shares {
     let refs: Vec<_> =
         weights.iter().enumerate().map(|(n, w)| json!({ "name": format!("b{n}"), "weight": w })).collect();
