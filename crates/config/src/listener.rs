@@ -32,6 +32,13 @@ pub struct Listener {
     pub nodes: Vec<Name>,
 }
 
+impl Listener {
+    /// The listener for captured traffic that a sidecar has by itself.
+    pub const fn captured(address: SocketAddr, direction: Direction) -> Self {
+        Self { address, direction, protocol: None, tls: None, mtls: None, nodes: Vec::new() }
+    }
+}
+
 /// Which way a listener's traffic goes, seen from the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Direction {
