@@ -27,11 +27,14 @@ impl Accepted {
     }
 
     /// Takes a whole file in: what is valid in it replaces what was there, what is rejected in it keeps its last good
-    /// version if it has one, and what is gone from it is gone.
+    /// version if it has one, and what is gone from it is gone. Where something in it cannot be told by kind and name,
+    /// as under a misspelt key, nothing is taken to be gone.
     pub fn replace(&mut self, file: File) {
         let rejected = file.rejected.iter().filter_map(|rejected| rejected.key.clone());
         let named: HashSet<Key> = file.resources.iter().map(Resource::key).chain(rejected).collect();
-        self.0.retain(|key, _| named.contains(key));
+        if !file.hides_objects() {
+            self.0.retain(|key, _| named.contains(key));
+        }
         for resource in file.resources {
             self.put(resource);
         }

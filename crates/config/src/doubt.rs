@@ -41,7 +41,7 @@ pub(crate) fn doubts(resources: &[Resource], known: impl Fn(&Key) -> bool) -> Ve
 /// By name, because of several TCPRoutes at a listener the first by name takes the connections.
 fn sorted(resources: &[Resource]) -> Vec<&Resource> {
     let mut sorted: Vec<&Resource> = resources.iter().collect();
-    sorted.sort_by_key(|resource| resource.key());
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
     sorted
 }
 

@@ -38,6 +38,17 @@ pub struct File {
     pub warnings: Vec<Rejected>,
 }
 
+impl File {
+    /// Whether objects may be hidden in what is rejected: under a key that nobody knows, or without a name.
+    pub(crate) fn hides_objects(&self) -> bool {
+        let of_no_object = |rejected: &Rejected| {
+            let top = rejected.invalid.field.split('.').next().unwrap_or_default();
+            ["admin", "identity"].contains(&top) || NOT_YET.contains(&top)
+        };
+        self.rejected.iter().any(|rejected| rejected.key.is_none() && !of_no_object(rejected))
+    }
+}
+
 /// The files of an identity in the mesh, PEM. Relative paths are taken from the configuration file's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -1,7 +1,7 @@
 //! The configuration model: what a user writes, checked once, into values that cannot be wrong.
 //!
-//! One model, three doors: a file ([`file`]), one resource per message on the control stream, and the same
-//! over REST (both [`resource`]). Whatever the door, a resource is validated by itself; the accepted ones make
+//! One model, three doors: a file ([`file::parse`]), one resource per message on the control stream, and the same
+//! over REST (both [`Resource::parse`]). Whatever the door, a resource is validated by itself; the accepted ones make
 //! an immutable [`Snapshot`], and every decision of the data plane reads exactly one.
 //!
 //! This crate is pure: no clock, no socket, no file is opened here.
@@ -20,6 +20,7 @@ pub mod scalar;
 pub mod schema;
 pub mod shares;
 pub mod snapshot;
+mod strict;
 mod tree;
 
 pub use accepted::Accepted;

@@ -14,6 +14,7 @@ use crate::explain::explain;
 use crate::listener::{Certificate, Listener};
 use crate::route::{HttpRoute, TcpRoute};
 use crate::scalar::{Name, Refused};
+use crate::strict::Strict;
 
 /// The kinds of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -200,9 +201,9 @@ impl Resource {
 
 /// One part of the model out of JSON: its shape first, then what its fields mean together.
 pub(crate) fn read<T: DeserializeOwned + Check>(spec: Value) -> Result<T, Invalid> {
-    let read: T = serde_path_to_error::deserialize(spec).map_err(|error| {
+    let read: T = serde_path_to_error::deserialize(Strict(spec)).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { "spec".into() } else { path };
+        let field = if matches!(&*path, "." | "") { "spec".to_owned() } else { path };
         Invalid::new(field, explain(&error.inner().to_string()))
     })?;
     read.check()?;

@@ -1,8 +1,9 @@
 //! Which rule takes a request: the Gateway API's precedence, and what a request may look like.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::format_collect, missing_docs)]
 
 use http::{HeaderMap, HeaderName, Method};
 use outrigger_config::{Head, Snapshot, file};
+use proptest::prelude::*;
 
 /// Routes attached to one listener, written as the objects under `httpRoutes`, without the listener.
 fn snapshot(routes: &str) -> Snapshot {
@@ -17,7 +18,7 @@ fn snapshot(routes: &str) -> Snapshot {
 
 /// `METHOD URL` and header lines, as the route and rule that take it.
 fn find(snapshot: &Snapshot, request: &str) -> String {
-    let mut lines = request.lines().map(str::trim);
+    let mut lines = request.lines();
     let (method, url) = lines.next().unwrap().split_once(' ').unwrap();
     let (host, target) = url.split_at(url.find(['/', '*']).unwrap());
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
@@ -189,6 +190,77 @@ fn long_hosts_and_paths_are_walked_once() {
     assert_eq!(snapshot.listeners[0].http.find(&head), Some(0));
 }
 
+/// A rule of the model below: hosts, then path, method and headers of its one match.
+type Rule = (Vec<&'static str>, Option<(&'static str, &'static str)>, Option<&'static str>, usize);
+
+/// What the documentation of `matching` says, word by word, by comparing the request with every rule.
+fn naive(rules: &[Rule], host: &str, path: &str, method: &str, headers: usize) -> Option<usize> {
+    let host_rank = |(hosts, ..): &Rule| {
+        let suits = |pattern: &&str| match pattern.strip_prefix('*') {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => *pattern == host,
+        };
+        let rank = |pattern: &str| (!pattern.starts_with('*'), pattern.len());
+        if hosts.is_empty() {
+            Some((false, 0))
+        } else {
+            hosts.iter().copied().filter(|h| suits(h)).map(rank).max()
+        }
+    };
+    let path_rank = |(_, wanted, ..): &Rule| match wanted.unwrap_or(("PathPrefix", "/")) {
+        ("Exact", value) => (value == path).then_some((2, value.len())),
+        ("RegularExpression", value) => {
+            (path.starts_with(value.trim_end_matches(".*"))).then_some((1, value.len()))
+        }
+        (_, prefix) => {
+            let prefix = prefix.trim_end_matches('/');
+            let below =
+                path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            below.then_some((0, prefix.len()))
+        }
+    };
+    let committed = rules.iter().filter_map(host_rank).max()?;
+    let candidates = rules.iter().enumerate().filter(|(_, rule)| host_rank(rule) == Some(committed));
+    candidates
+        .filter(|(_, rule)| rule.2.is_none_or(|wanted| wanted == method) && rule.3 <= headers)
+        .filter_map(|(index, rule)| Some(((path_rank(rule)?, rule.2.is_some(), rule.3), index)))
+        .max_by(|(a, m), (b, n)| a.cmp(b).then(n.cmp(m)))
+        .map(|(_, index)| index)
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let hosts = prop::sample::subsequence(vec!["a.b", "c.a.b", "*.b", "*.a.b", "*.c.a.b"], 0..3);
+    let path = prop::option::of(prop_oneof![
+        prop::sample::select(vec!["/", "/x", "/x/y", "/xy", "/x/y/z"]).prop_map(|path| ("PathPrefix", path)),
+        prop::sample::select(vec!["/", "/x", "/x/", "/x/y"]).prop_map(|path| ("Exact", path)),
+        prop::sample::select(vec!["/x.*", "/x/y.*"]).prop_map(|path| ("RegularExpression", path)),
+    ]);
+    (hosts, path, prop::option::of(prop::sample::select(vec!["GET", "PUT"])), 0usize..3)
+}
+
+proptest! {
+    #[test]
+    fn it_is_found_as_if_every_rule_was_compared(
+        rules in prop::collection::vec(any_rule(), 0..12),
+        host in prop::sample::select(vec!["b", "a.b", "c.a.b", "d.c.a.b", "x"]),
+        path in prop::sample::select(vec!["/", "/x", "/x/", "/x/y", "/x/yy", "/x/y/z/", "/xy", "/z"]),
+        method in prop::sample::select(vec!["GET", "PUT"]),
+        headers in 0usize..3,
+    ) {
+        let routes: String = rules.iter().enumerate().map(|(n, (hosts, path, method, headers))| {
+            let path = path.map(|(kind, value)| serde_json::json!({ "type": kind, "value": value }));
+            let headers: Vec<_> = (0..*headers).map(|n| serde_json::json!({ "name": format!("h{n}"), "value": "" })).collect();
+            let mut one = serde_json::json!({ "path": path, "method": method, "headers": headers });
+            one.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            format!("- {{ name: r{n:02}, hostnames: {}, rules: [{{ matches: [{one}] }}] }}\n", serde_json::json!(hosts))
+        }).collect();
+        let lines: String = (0..headers).map(|n| format!("\nh{n}: ")).collect();
+        let expected = naive(&rules, host, path, method, headers)
+            .map_or_else(|| "nothing".to_owned(), |n| format!("r{n:02}/0"));
+        prop_assert_eq!(find(&snapshot(&routes), &format!("{method} {host}{path}{lines}")), expected);
+    }
+}
+
 /// Prints how long it takes: `cargo test --release -p outrigger-config --test matching -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
@@ -204,8 +276,14 @@ fn how_long_it_takes() {
             })
             .collect();
         let started = std::time::Instant::now();
-        let snapshot = snapshot(&routes);
-        println!("{count} routes: read, validated and laid out in {:?}", started.elapsed());
+        let file = file::parse(&format!(
+            "listeners:\n- {{ name: web, address: '127.0.0.1:0' }}\nhttpRoutes:\n{}",
+            routes.replace("- {", "- { listeners: [web],")
+        ))
+        .unwrap();
+        let read = started.elapsed();
+        let snapshot = Snapshot::build(1, file.resources.into_iter().map(Into::into));
+        println!("{count} routes: read in {read:?}, read and laid out in {:?}", started.elapsed());
         let requests: Vec<(String, String)> = (0..count)
             .map(|n| {
                 let tail = if n % 2 == 0 { "" } else { "/items/17" };

@@ -15,9 +15,12 @@ pub enum HttpFilter {
     ResponseHeaderModifier(HeaderModifier),
 }
 
+/// What a filter does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 enum FilterType {
+    /// Changes the request's headers.
     RequestHeaderModifier,
+    /// Changes the response's headers.
     ResponseHeaderModifier,
 }
 

@@ -38,16 +38,25 @@ pub enum PathMatch {
     RegularExpression(Pattern),
 }
 
+/// How a path matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 enum PathMatchType {
+    /// Exactly this path.
     Exact,
+    /// This path or one below it, by whole segments.
     #[default]
     PathPrefix,
+    /// A regular expression for the whole path.
     RegularExpression,
 }
 
+/// How a path matches (Gateway API, `HTTPPathMatch`).
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename = "PathMatch", deny_unknown_fields)]
+#[schemars(extend(
+    "if" = { "properties": { "type": { "const": "RegularExpression" } }, "required": ["type"] },
+    "else" = { "properties": { "value": { "pattern": PATH_PATTERN } } }
+))]
 struct RawPathMatch {
     /// `Exact`, `PathPrefix` where it is absent, or `RegularExpression`.
     #[serde(rename = "type", default)]
@@ -56,6 +65,9 @@ struct RawPathMatch {
     #[serde(default = "slash")]
     value: String,
 }
+
+/// What [`check_path`] accepts, as far as an expression goes.
+const PATH_PATTERN: &str = "^/([-A-Za-z0-9._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*$";
 
 fn slash() -> String {
     "/".into()
@@ -154,10 +166,13 @@ pub struct QueryMatch {
     pub value: ValueMatch,
 }
 
+/// How a value matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 enum ValueMatchType {
+    /// Exactly this text.
     #[default]
     Exact,
+    /// A regular expression for the whole value.
     RegularExpression,
 }
 
