@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use outrigger_config::{Name, SpiffeId};
 use outrigger_control::message::Refusal;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How long a node is still shown after it has gone.
 const REMEMBERED: Duration = Duration::from_secs(3600);
@@ -46,9 +46,34 @@ struct Node {
     since: SystemTime,
     revision: u64,
     refused: Vec<Refusal>,
-    /// The stream that it is on; `None` once it has gone, with when that was.
-    stream: Option<u64>,
-    gone: Option<Instant>,
+    stream: Stream,
+}
+
+/// Whether a node's stream is open.
+enum Stream {
+    /// It is. Dropped with the entry, the sender tells the stream that a younger one has taken its place.
+    Open { number: u64, _replaced: oneshot::Sender<()> },
+    /// It has gone.
+    Gone(Instant),
+}
+
+impl Node {
+    fn is_on(&self, stream: u64) -> bool {
+        matches!(self.stream, Stream::Open { number, .. } if number == stream)
+    }
+
+    fn is_remembered(&self) -> bool {
+        !matches!(self.stream, Stream::Gone(when) if when.elapsed() >= REMEMBERED)
+    }
+}
+
+/// A node's place among the connected.
+#[derive(Debug)]
+pub struct Seat {
+    /// The number of its stream.
+    pub stream: u64,
+    /// Resolves when a younger stream of the same node has taken this one's place.
+    pub replaced: oneshot::Receiver<()>,
 }
 
 #[derive(Default)]
@@ -87,8 +112,7 @@ impl Nodes {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// A node has opened a stream, and runs `revision`. Answers the stream's number. A stream that it had open before
-    /// is replaced: see [`Nodes::is_current`].
+    /// A node has opened a stream, and runs `revision`. A stream that it had open before is replaced.
     pub fn join(
         &self,
         name: &Name,
@@ -96,11 +120,12 @@ impl Nodes {
         address: SocketAddr,
         version: String,
         revision: u64,
-    ) -> u64 {
+    ) -> Seat {
+        let (sender, replaced) = oneshot::channel();
         let mut registry = self.lock();
         registry.streams += 1;
         let stream = registry.streams;
-        registry.nodes.retain(|_, node| node.gone.is_none_or(|gone| gone.elapsed() < REMEMBERED));
+        registry.nodes.retain(|_, node| node.is_remembered());
         let node = Node {
             identity,
             address,
@@ -108,36 +133,33 @@ impl Nodes {
             since: SystemTime::now(),
             revision,
             refused: Vec::new(),
-            stream: Some(stream),
-            gone: None,
+            stream: Stream::Open { number: stream, _replaced: sender },
         };
         registry.nodes.insert(name.clone(), node);
         drop(registry);
         self.changed();
-        stream
+        Seat { stream, replaced }
     }
 
-    /// Whether no younger stream of the node has taken this one's place.
-    pub fn is_current(&self, name: &Name, stream: u64) -> bool {
-        self.lock().nodes.get(name).is_some_and(|node| node.stream == Some(stream))
-    }
-
-    /// A node runs a revision now.
-    pub fn applied(&self, name: &Name, stream: u64, revision: u64, refused: Vec<Refusal>) {
+    /// A node runs a revision now. Answers what it has refused since the last time.
+    pub fn applied(&self, name: &Name, stream: u64, revision: u64, refused: Vec<Refusal>) -> Vec<Refusal> {
+        let mut new = Vec::new();
         if let Some(node) = self.lock().nodes.get_mut(name)
-            && node.stream == Some(stream)
+            && node.is_on(stream)
         {
+            new.extend(refused.iter().filter(|refusal| !node.refused.contains(refusal)).cloned());
             (node.revision, node.refused) = (revision, refused);
         }
         self.changed();
+        new
     }
 
     /// A stream has ended. A younger one of the same node is not touched.
     pub fn leave(&self, name: &Name, stream: u64) {
         if let Some(node) = self.lock().nodes.get_mut(name)
-            && node.stream == Some(stream)
+            && node.is_on(stream)
         {
-            (node.stream, node.since, node.gone) = (None, SystemTime::now(), Some(Instant::now()));
+            (node.stream, node.since) = (Stream::Gone(Instant::now()), SystemTime::now());
         }
         self.changed();
     }
@@ -145,14 +167,12 @@ impl Nodes {
     /// Every node that is connected, or was within the last hour.
     pub fn list(&self, store_revision: u64) -> Vec<NodeStatus> {
         let registry = self.lock();
-        let shown = registry.nodes.iter().filter(|(_, node)| {
-            node.gone.is_none_or(|gone| gone.elapsed() < REMEMBERED)
-        });
+        let shown = registry.nodes.iter().filter(|(_, node)| node.is_remembered());
         shown
             .map(|(name, node)| NodeStatus {
                 name: name.clone(),
                 identity: node.identity.clone(),
-                connected: node.stream.is_some(),
+                connected: matches!(node.stream, Stream::Open { .. }),
                 since: node.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
                 address: node.address,
                 version: node.version.clone(),

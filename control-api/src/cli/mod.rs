@@ -1,0 +1,1 @@
+//! The `outrigger-control` command.
