@@ -6,14 +6,27 @@
 //!
 //! This crate is pure: no clock, no socket, no file is opened here.
 
+pub mod accepted;
 pub mod backend;
+mod check;
+mod explain;
+pub mod file;
 pub mod listener;
+pub mod matching;
 pub mod resource;
 pub mod route;
 pub mod scalar;
+pub mod shares;
+pub mod snapshot;
+mod tree;
 
+pub use accepted::Accepted;
 pub use backend::{Backend, Endpoint};
+pub use file::{File, IdentityFiles, Rejected, Unreadable};
 pub use listener::Listener;
+pub use matching::{Head, HttpTable};
 pub use resource::{Invalid, Key, Kind, Resource, Spec};
 pub use route::{HttpRoute, TcpRoute};
 pub use scalar::{Duration, HostPort, Hostname, Name, SpiffeId};
+pub use shares::{Share, Shares};
+pub use snapshot::{BackendEntry, HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};

@@ -2,13 +2,18 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::backend::Backend;
+use crate::check::Check;
+use crate::explain::explain;
 use crate::listener::{Certificate, Listener};
 use crate::route::{HttpRoute, TcpRoute};
-use crate::scalar::Name;
+use crate::scalar::{Name, Refused};
 
 /// The kinds of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,19 +88,19 @@ impl fmt::Display for Key {
     }
 }
 
-/// What a resource says, by kind.
+/// What a resource says, by kind. Shared, so that every snapshot it is part of holds the same one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spec {
     /// An address that accepts.
-    Listener(Listener),
+    Listener(Arc<Listener>),
     /// Maps requests to backends.
-    HttpRoute(HttpRoute),
+    HttpRoute(Arc<HttpRoute>),
     /// Maps connections to backends.
-    TcpRoute(TcpRoute),
+    TcpRoute(Arc<TcpRoute>),
     /// A named service.
-    Backend(Backend),
+    Backend(Arc<Backend>),
     /// A certificate chain and its key, in files.
-    Certificate(Certificate),
+    Certificate(Arc<Certificate>),
 }
 
 /// One valid object of the model.
@@ -138,7 +143,44 @@ pub struct Invalid {
     pub reason: String,
 }
 
+impl Invalid {
+    /// What is wrong with a field.
+    pub fn new(field: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
+    }
+}
+
 impl Resource {
+    /// Reads and validates one object by itself: its name, and its spec without the name.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it: a field that is unknown, missing, of the wrong type or out of its range,
+    /// or fields that contradict each other.
+    pub fn parse(kind: Kind, name: &str, spec: Value) -> Result<Self, Invalid> {
+        let name = name.parse().map_err(|refused: Refused| Invalid::new("name", refused.to_string()))?;
+        let spec = match kind {
+            Kind::Listener => Spec::Listener(Arc::new(read(spec)?)),
+            Kind::HttpRoute => Spec::HttpRoute(Arc::new(read(spec)?)),
+            Kind::TcpRoute => Spec::TcpRoute(Arc::new(read(spec)?)),
+            Kind::Backend => Spec::Backend(Arc::new(read(spec)?)),
+            Kind::Certificate => Spec::Certificate(Arc::new(read(spec)?)),
+        };
+        Ok(Self { name, spec })
+    }
+
+    /// What it says, as [`Resource::parse`] takes it.
+    pub fn spec_json(&self) -> Value {
+        let json = match &self.spec {
+            Spec::Listener(spec) => serde_json::to_value(spec),
+            Spec::HttpRoute(spec) => serde_json::to_value(spec),
+            Spec::TcpRoute(spec) => serde_json::to_value(spec),
+            Spec::Backend(spec) => serde_json::to_value(spec),
+            Spec::Certificate(spec) => serde_json::to_value(spec),
+        };
+        // The model's types hold only text, numbers, lists and maps with text keys, which JSON can always express.
+        json.unwrap_or_default()
+    }
+
     /// Its kind.
     pub const fn kind(&self) -> Kind {
         match self.spec {
@@ -154,4 +196,15 @@ impl Resource {
     pub fn key(&self) -> Key {
         Key { kind: self.kind(), name: self.name.clone() }
     }
+}
+
+/// One part of the model out of JSON: its shape first, then what its fields mean together.
+pub(crate) fn read<T: DeserializeOwned + Check>(spec: Value) -> Result<T, Invalid> {
+    let read: T = serde_path_to_error::deserialize(spec).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "spec".into() } else { path };
+        Invalid::new(field, explain(&error.inner().to_string()))
+    })?;
+    read.check()?;
+    Ok(read)
 }

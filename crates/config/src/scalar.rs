@@ -444,6 +444,11 @@ pub struct Pattern {
 text!(Pattern, "Pattern", "A regular expression (RE2 syntax), matched against the whole text.", r"^.+$");
 
 impl Pattern {
+    /// The expression as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+
     /// Whether the whole of `text` matches.
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)

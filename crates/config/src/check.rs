@@ -1,0 +1,276 @@
+//! What the fields of one object must mean together, and the limits that the JSON Schema states of each.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::ops::RangeInclusive;
+
+use crate::backend::Backend;
+use crate::listener::{Certificate, Direction, Listener, Protocol};
+use crate::resource::Invalid;
+use crate::route::{
+    BackendRef, HeaderModifier, HttpFilter, HttpMatch, HttpRoute, HttpRule, Retry, TcpRoute, Timeouts,
+};
+
+/// Headers that frame a message or belong to one connection (RFC 9110, sections 7.6.1 and 8.6; RFC 9112, section 6):
+/// changing one would change where a message ends.
+const FRAMING: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A part of the model that can be wrong although each of its fields is right.
+pub(crate) trait Check {
+    /// Finds the first thing that is wrong.
+    fn check(&self) -> Result<(), Invalid>;
+}
+
+impl Check for Listener {
+    fn check(&self) -> Result<(), Invalid> {
+        match (self.protocol, &self.tls) {
+            (Some(protocol @ (Protocol::Https | Protocol::Tls)), None) => {
+                let protocol = if protocol == Protocol::Tls { "TLS" } else { "HTTPS" };
+                return wrong("tls", format!("missing: protocol {protocol} needs tls.certificateRefs"));
+            }
+            (Some(Protocol::Http | Protocol::Tcp), Some(_)) => {
+                return wrong("tls", "not allowed with protocols HTTP and TCP: use HTTPS or TLS");
+            }
+            (None, Some(_)) => {
+                return wrong(
+                    "tls",
+                    "not allowed without a protocol: add `protocol: HTTPS` or `protocol: TLS`",
+                );
+            }
+            _ => {}
+        }
+        if let Some(tls) = &self.tls {
+            length("tls.certificateRefs", &tls.certificate_refs, 1..=usize::MAX)?;
+            unique("tls.certificateRefs", tls.certificate_refs.iter().map(|r| &r.name))?;
+        }
+        if self.mtls.is_some() && self.direction != Direction::Inbound {
+            return wrong("mtls", "only a listener with `direction: Inbound` takes mutual TLS of the mesh");
+        }
+        if self.mtls.is_some() && self.tls.is_some() {
+            return wrong("mtls", "not allowed beside tls: a listener ends one kind of TLS");
+        }
+        unique("nodes", &self.nodes)
+    }
+}
+
+impl Check for HttpRoute {
+    fn check(&self) -> Result<(), Invalid> {
+        length("listeners", &self.listeners, 1..=usize::MAX)?;
+        unique("listeners", &self.listeners)?;
+        unique("hostnames", &self.hostnames)?;
+        length("rules", &self.rules, 1..=64)?;
+        unique_some("rules", "name", self.rules.iter().map(|rule| rule.name.as_ref()))?;
+        for (index, rule) in self.rules.iter().enumerate() {
+            check_rule(&format!("rules[{index}]"), rule)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_rule(at: &str, rule: &HttpRule) -> Result<(), Invalid> {
+    length(format!("{at}.matches"), &rule.matches, 0..=64)?;
+    for (index, one) in rule.matches.iter().enumerate() {
+        check_match(&format!("{at}.matches[{index}]"), one)?;
+    }
+    check_filters(&format!("{at}.filters"), &rule.filters)?;
+    length(format!("{at}.backendRefs"), &rule.backend_refs, 0..=16)?;
+    for (index, backend) in rule.backend_refs.iter().enumerate() {
+        check_backend_ref(&format!("{at}.backendRefs[{index}]"), backend)?;
+    }
+    check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)?;
+    rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))
+}
+
+fn check_match(at: &str, one: &HttpMatch) -> Result<(), Invalid> {
+    length(format!("{at}.headers"), &one.headers, 0..=16)?;
+    unique_some(&format!("{at}.headers"), "name", one.headers.iter().map(|header| Some(&header.name)))?;
+    length(format!("{at}.queryParams"), &one.query_params, 0..=16)?;
+    unique_some(&format!("{at}.queryParams"), "name", one.query_params.iter().map(|query| Some(&query.name)))
+}
+
+fn check_backend_ref(at: &str, backend: &BackendRef) -> Result<(), Invalid> {
+    within(format!("{at}.weight"), backend.weight, 0..=1_000_000)?;
+    check_filters(&format!("{at}.filters"), &backend.filters)
+}
+
+fn check_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Invalid> {
+    length(at, filters, 0..=16)?;
+    let mut seen = HashSet::new();
+    for (index, filter) in filters.iter().enumerate() {
+        if !seen.insert(std::mem::discriminant(filter)) {
+            return wrong(format!("{at}[{index}].type"), "a second filter of this type: put both into one");
+        }
+        match filter {
+            HttpFilter::RequestHeaderModifier(modifier) => {
+                check_modifier(&format!("{at}[{index}].requestHeaderModifier"), modifier)?;
+            }
+            HttpFilter::ResponseHeaderModifier(modifier) => {
+                check_modifier(&format!("{at}[{index}].responseHeaderModifier"), modifier)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_modifier(at: &str, modifier: &HeaderModifier) -> Result<(), Invalid> {
+    let named =
+        |fields: &[crate::route::HeaderField]| fields.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
+    for (list, names, field) in [
+        ("set", named(&modifier.set), ".name"),
+        ("add", named(&modifier.add), ".name"),
+        ("remove", modifier.remove.clone(), ""),
+    ] {
+        let at = format!("{at}.{list}");
+        length(at.clone(), &names, 0..=16)?;
+        let mut seen = HashSet::new();
+        for (index, name) in names.iter().enumerate() {
+            let at = || format!("{at}[{index}]{field}");
+            if FRAMING.contains(&name.0.as_str()) {
+                return wrong(at(), format!("`{name}` frames the message: it cannot be changed"));
+            }
+            if !seen.insert(name) {
+                return wrong(at(), format!("`{name}` is in this list already: name each header once"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gateway API, `HTTPRouteTimeouts`: an attempt must not last longer than the request that it is part of.
+fn check_timeouts(at: &str, timeouts: &Timeouts) -> Result<(), Invalid> {
+    let (Some(request), Some(attempt)) = (timeouts.request, timeouts.backend_request) else { return Ok(()) };
+    if !request.get().is_zero() && attempt > request {
+        let reason =
+            format!("{attempt} is longer than timeouts.request, {request}: make it shorter, or equal");
+        return wrong(format!("{at}.backendRequest"), reason);
+    }
+    Ok(())
+}
+
+fn check_retry(at: &str, retry: &Retry) -> Result<(), Invalid> {
+    within(format!("{at}.attempts"), retry.attempts, 0..=100)?;
+    for (index, code) in retry.codes.iter().enumerate() {
+        within(format!("{at}.codes[{index}]"), u32::from(*code), 400..=599)?;
+    }
+    unique(&format!("{at}.codes"), &retry.codes)?;
+    within(format!("{at}.maxBodyBytes"), retry.max_body_bytes.unwrap_or(0), 0..=16_777_216)
+}
+
+impl Check for TcpRoute {
+    fn check(&self) -> Result<(), Invalid> {
+        length("listeners", &self.listeners, 1..=usize::MAX)?;
+        unique("listeners", &self.listeners)?;
+        length("rules", &self.rules, 1..=1)?;
+        for (index, rule) in self.rules.iter().enumerate() {
+            let at = format!("rules[{index}].backendRefs");
+            length(at.clone(), &rule.backend_refs, 1..=16)?;
+            for (index, backend) in rule.backend_refs.iter().enumerate() {
+                within(format!("{at}[{index}].weight"), backend.weight, 0..=1_000_000)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Check for Backend {
+    fn check(&self) -> Result<(), Invalid> {
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            within(format!("endpoints[{index}].weight"), endpoint.weight, 1..=1000)?;
+            if self.tls.is_some() && endpoint.identity.is_some() {
+                let reason =
+                    "not allowed in a backend with tls: an endpoint is either in the mesh or outside it";
+                return wrong(format!("endpoints[{index}].identity"), reason);
+            }
+        }
+        unique_some("endpoints", "address", self.endpoints.iter().map(|endpoint| Some(&endpoint.address)))?;
+        let constraint = &self.retry_constraint;
+        within("retryConstraint.budget.percent", constraint.budget.percent, 0..=100)?;
+        let intervals = [
+            ("retryConstraint.budget.interval", constraint.budget.interval),
+            ("retryConstraint.minRetryRate.interval", constraint.min_retry_rate.interval),
+        ];
+        for (field, interval) in intervals {
+            if interval.get().is_zero() {
+                return wrong(field, "must be longer than 0s");
+            }
+        }
+        if self.connect_timeout.is_some_and(|timeout| timeout.get().is_zero()) {
+            return wrong("connectTimeout", "must be longer than 0s; leave it out for 5s");
+        }
+        Ok(())
+    }
+}
+
+impl Check for Certificate {
+    fn check(&self) -> Result<(), Invalid> {
+        for (field, path) in [("chain", &self.chain), ("key", &self.key)] {
+            if path.as_os_str().is_empty() {
+                return wrong(field, "is empty: name a file of PEM");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong(field: impl Into<String>, reason: impl Into<String>) -> Result<(), Invalid> {
+    Err(Invalid::new(field.into(), reason))
+}
+
+fn length<T>(field: impl Into<String>, list: &[T], allowed: RangeInclusive<usize>) -> Result<(), Invalid> {
+    let (count, least, most) = (list.len(), allowed.start(), allowed.end());
+    if allowed.contains(&count) {
+        Ok(())
+    } else if count == 0 {
+        wrong(field, "is empty: it must have at least one entry")
+    } else {
+        wrong(field, format!("has {count} entries: it must have {least} to {most}"))
+    }
+}
+
+fn within(field: impl Into<String>, number: u32, allowed: RangeInclusive<u32>) -> Result<(), Invalid> {
+    if allowed.contains(&number) {
+        Ok(())
+    } else {
+        wrong(field, format!("{number} is out of range: it must be {} to {}", allowed.start(), allowed.end()))
+    }
+}
+
+fn unique<'a, T: Hash + Eq + Display + 'a>(
+    list: &str,
+    values: impl IntoIterator<Item = &'a T>,
+) -> Result<(), Invalid> {
+    let mut seen = HashSet::new();
+    for (index, value) in values.into_iter().enumerate() {
+        if !seen.insert(value) {
+            return wrong(format!("{list}[{index}]"), format!("`{value}` is in the list already"));
+        }
+    }
+    Ok(())
+}
+
+/// Like [`unique`], of one field of each entry, where it is given.
+fn unique_some<'a, T: Hash + Eq + Display + 'a>(
+    list: &str,
+    field: &str,
+    values: impl IntoIterator<Item = Option<&'a T>>,
+) -> Result<(), Invalid> {
+    let mut seen = HashSet::new();
+    for (index, value) in values.into_iter().enumerate() {
+        if let Some(value) = value
+            && !seen.insert(value)
+        {
+            return wrong(format!("{list}[{index}].{field}"), format!("`{value}` is in the list already"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What serde says about a field, in the words of whoever wrote the configuration.
+
+/// How the reason of an unknown field begins; its position is that of its key.
+pub(crate) const UNKNOWN_FIELD: &str = "unknown field";
+
+/// Rewords a message of serde: a suggestion for what is unknown, YAML's names for types.
+pub(crate) fn explain(message: &str) -> String {
+    for what in [UNKNOWN_FIELD, "unknown variant"] {
+        let Some(rest) = message.strip_prefix(what).and_then(|rest| rest.strip_prefix(" `")) else {
+            continue;
+        };
+        if let Some(name) = rest.strip_suffix("`, there are no fields") {
+            return format!("{what} `{name}`: no field is allowed here");
+        }
+        let Some((name, expected)) = rest.rsplit_once("`, expected ") else { continue };
+        let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        let what = if what == UNKNOWN_FIELD { what } else { "unknown value" };
+        return format!("{what} `{name}`: {}", suggest(name, &known));
+    }
+    if let Some((found, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|m| m.split_once(", expected "))
+    {
+        return mistyped(found, expected);
+    }
+    if let Some((found, expected)) =
+        message.strip_prefix("invalid value: ").and_then(|m| m.split_once(", expected "))
+    {
+        return format!("{} is not {}", yaml_type(found), yaml_type(expected));
+    }
+    message.to_owned()
+}
+
+/// `did you mean …?` where one of the known words is near, a list of all where none is.
+pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
+    let lower = word.to_lowercase();
+    let near = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(3));
+    match (near, known) {
+        (Some((_, near)), _) => format!("did you mean `{near}`?"),
+        (None, [only]) => format!("the only one is `{only}`"),
+        (None, _) => format!("use one of `{}`", known.join("`, `")),
+    }
+}
+
+fn mistyped(found: &str, expected: &str) -> String {
+    let scalar = ["integer", "floating point", "boolean"].iter().any(|kind| found.starts_with(kind));
+    let advice = if expected == "a string" && scalar { ": put it in quotes" } else { "" };
+    format!("expected {}, found {}{advice}", yaml_type(expected), yaml_type(found))
+}
+
+/// A type as serde names it, as a reader of YAML would.
+fn yaml_type(name: &str) -> String {
+    for (prefix, plain) in [
+        ("struct ", "an object"),
+        ("enum ", "a word"),
+        ("a sequence", "a list"),
+        ("sequence", "a list"),
+        ("map", "an object"),
+        ("a string", "text"),
+        ("unit", "nothing"),
+        ("null", "nothing"),
+        ("u16", "a whole number from 0 to 65535"),
+        ("u32", "a whole number from 0 to 4294967295"),
+    ] {
+        if name.starts_with(prefix) {
+            return plain.to_owned();
+        }
+    }
+    match name.split_once(' ') {
+        Some(("string", text)) => format!("text {}", text.replace('"', "`")),
+        Some(("integer", number)) => format!("the number {number}"),
+        Some(("floating", rest)) => format!("the number {}", rest.trim_start_matches("point ")),
+        Some(("boolean", value)) => value.to_owned(),
+        _ => name.to_owned(),
+    }
+}
