@@ -62,10 +62,13 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&doing)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = organisation();
-        params.distinguished_name.push(DnType::CommonName, format!("{trust_domain} root"));
+        // Two roots of one trust domain need two names: a chain is matched to its root by name first.
+        let serial = serial()?;
+        let number = serial.iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        params.distinguished_name.push(DnType::CommonName, format!("{trust_domain} root {number}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.serial_number = Some(SerialNumber::from_slice(&serial()?));
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
         let now = SystemTime::now();
         set_validity(&mut params, now - BACKDATED, now + ROOT_LIFETIME);
         let certificate = params.self_signed(&key).map_err(&doing)?;
