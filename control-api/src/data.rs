@@ -6,15 +6,15 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 /// The store.
-pub const STORE: &str = "store.redb";
+pub(crate) const STORE: &str = "store.redb";
 /// The root certificate, PEM.
-pub const ROOT_CERTIFICATE: &str = "root.crt";
+pub(crate) const ROOT_CERTIFICATE: &str = "root.crt";
 /// The root's private key, PEM.
-pub const ROOT_KEY: &str = "root.key";
+pub(crate) const ROOT_KEY: &str = "root.key";
 /// The key that tokens are signed with, PKCS#8 DER (RFC 5208).
-pub const TOKEN_KEY: &str = "token.key";
+pub(crate) const TOKEN_KEY: &str = "token.key";
 /// What tokens say about the mesh, JSON; written at each start, so that tokens can be made beside a running server.
-pub const MESH: &str = "mesh.json";
+pub(crate) const MESH: &str = "mesh.json";
 
 /// Why a file or folder could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub struct FileError {
 ///
 /// # Errors
 /// If it cannot be made, or is not a directory.
-pub fn prepare(path: &Path) -> Result<(), FileError> {
+pub(crate) fn prepare(path: &Path) -> Result<(), FileError> {
     let failed = |reason| FileError { path: path.into(), what: "used as the data directory", reason };
     if let Ok(found) = path.metadata() {
         if !found.is_dir() {
@@ -52,7 +52,7 @@ pub fn prepare(path: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|reason| FileError { path: path.into(), what: "read", reason })
 }
 
@@ -60,7 +60,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let failed = |reason| FileError { path: path.into(), what: "written", reason };
     let draft = path.with_extension("new");
     let mut file = OpenOptions::new()
@@ -80,14 +80,14 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 ///
 /// # Errors
 /// If the system has no randomness to give.
-pub fn random_id() -> Result<String, io::Error> {
+pub(crate) fn random_id() -> Result<String, io::Error> {
     let mut bytes = [0u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gave no random bytes"))?;
     Ok(hex(&bytes))
 }
 
 /// Bytes in lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -24,6 +24,7 @@ mod stream;
 pub mod token;
 pub mod world;
 
+pub use data::FileError;
 use node::{NodeStatus, Nodes};
 use root::Server;
 use store::{Change, Condition, Outcome, Store, WriteError};
@@ -73,7 +74,7 @@ impl Options {
 pub enum StartError {
     /// A file or folder cannot be used.
     #[error(transparent)]
-    File(#[from] data::FileError),
+    File(#[from] FileError),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),

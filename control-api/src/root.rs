@@ -28,8 +28,9 @@ pub(crate) fn authority(
         (true, false) if given.is_none() => {
             Err(StartError::HalfARoot { found: certificate.clone(), missing: key.clone() })
         }
-        (true, _) => Authority::from_pem(&data::read(certificate)?, &data::read(key)?, trust_domain)
-            .map_err(wrong),
+        (true, _) => {
+            Authority::from_pem(&data::read(certificate)?, &data::read(key)?, trust_domain).map_err(wrong)
+        }
         // A key alone is from a start that was cut off: nothing was ever signed with it.
         (false, _) => {
             let made = Authority::create(trust_domain).map_err(wrong)?;

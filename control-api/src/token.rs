@@ -30,7 +30,9 @@ pub struct Mesh {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The identity belongs to another mesh.
-    #[error("{id} is not in the trust domain {trust_domain}: name an ID that begins with spiffe://{trust_domain}/")]
+    #[error(
+        "{id} is not in the trust domain {trust_domain}: name an ID that begins with spiffe://{trust_domain}/"
+    )]
     OtherTrustDomain {
         /// The identity asked for.
         id: SpiffeId,
@@ -91,11 +93,12 @@ impl Tokens {
     pub fn open(folder: &Path, mesh: Mesh) -> Result<Self, FileError> {
         let path = folder.join(TOKEN_KEY);
         if !path.exists() {
-            let pair = Ed25519KeyPair::generate().and_then(|pair| pair.to_pkcs8()).map_err(|_| FileError {
-                path: path.clone(),
-                what: "made",
-                reason: std::io::Error::other("the system gave no random bytes"),
-            })?;
+            let pair =
+                Ed25519KeyPair::generate().and_then(|pair| pair.to_pkcs8()).map_err(|_| FileError {
+                    path: path.clone(),
+                    what: "made",
+                    reason: std::io::Error::other("the system gave no random bytes"),
+                })?;
             data::write_private(&path, pair.as_ref())?;
         }
         let described = serde_json::to_vec_pretty(&mesh).unwrap_or_default();
@@ -109,8 +112,11 @@ impl Tokens {
     /// If that is no data directory, or cannot be read.
     pub fn of(folder: &Path) -> Result<Self, FileError> {
         let path = folder.join(MESH);
-        let mesh = serde_json::from_slice(&data::read(&path)?)
-            .map_err(|reason| FileError { path, what: "read", reason: reason.into() })?;
+        let mesh = serde_json::from_slice(&data::read(&path)?).map_err(|reason| FileError {
+            path,
+            what: "read",
+            reason: reason.into(),
+        })?;
         Self::with_key(&folder.join(TOKEN_KEY), mesh)
     }
 

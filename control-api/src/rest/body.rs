@@ -130,9 +130,8 @@ pub(crate) fn resource(body: Value, path: Option<(Kind, &str)>) -> Result<Resour
         (None, None) => return Err(wrong("kind".into(), "is missing".into())),
         (Some(text), path) => {
             let known = Kind::ALL.map(Kind::as_str).join(", ");
-            let kind = Kind::find(&text).ok_or_else(|| {
-                wrong("kind".into(), format!("`{text}` is no kind: the kinds are {known}"))
-            })?;
+            let kind = Kind::find(&text)
+                .ok_or_else(|| wrong("kind".into(), format!("`{text}` is no kind: the kinds are {known}")))?;
             if let Some((expected, _)) = path
                 && expected != kind
             {

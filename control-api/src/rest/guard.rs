@@ -37,7 +37,9 @@ fn check(authority: Option<Authority>, headers: &HeaderMap, names: &[String]) ->
         || name.eq_ignore_ascii_case("localhost")
         || names.iter().any(|known| name.eq_ignore_ascii_case(known));
     if !known {
-        return Err(format!("`{name}` is no name of this server: use its address, or start it with --name {name}"));
+        return Err(format!(
+            "`{name}` is no name of this server: use its address, or start it with --name {name}"
+        ));
     }
     match headers.get(ORIGIN) {
         Some(origin) if origin.as_bytes() != format!("http://{host}").as_bytes() => {

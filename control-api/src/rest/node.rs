@@ -28,9 +28,7 @@ pub(super) async fn token(State(shared): State<Arc<Shared>>, body: Body) -> Resu
         serde_json::from_value(body::read(body).await?).map_err(|error| wrong(error.to_string()))?;
     let ttl = request.ttl.map_or(TOKEN_TTL, outrigger_config::Duration::get);
     match shared.tokens.issue(&request.node, request.id.as_ref(), ttl, SystemTime::now()) {
-        Ok((token, expires)) => {
-            Ok((StatusCode::CREATED, Json(TokenBody { token, expires })).into_response())
-        }
+        Ok((token, expires)) => Ok((StatusCode::CREATED, Json(TokenBody { token, expires })).into_response()),
         Err(error @ TokenError::Signing(_)) => {
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
         }

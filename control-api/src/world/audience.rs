@@ -87,7 +87,9 @@ pub(super) fn all(objects: &BTreeMap<Key, Arc<Object>>) -> BTreeMap<Key, Audienc
         (Kind::HttpRoute | Kind::TcpRoute, _) => routes.remove(key),
         (Kind::Certificate, _) => certificates.remove(&key.name),
         // What is captured on its way out can be for any address of the mesh, from any node.
-        (_, Spec::Backend(backend)) if backend.endpoints.iter().any(|endpoint| endpoint.identity.is_some()) => {
+        (_, Spec::Backend(backend))
+            if backend.endpoints.iter().any(|endpoint| endpoint.identity.is_some()) =>
+        {
             Some(Audience::Everyone)
         }
         (Kind::Backend, _) => backends.remove(&key.name),
