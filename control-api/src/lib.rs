@@ -61,7 +61,7 @@ impl Options {
             listen: ([127, 0, 0, 1], 15010).into(),
             stream: ([0, 0, 0, 0], 15012).into(),
             trust_domain: "outrigger.local".into(),
-            leaf_lifetime: Duration::from_secs(24 * 3600),
+            leaf_lifetime: Duration::from_hours(24),
             root: None,
             names: Vec::new(),
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 /// How long a node is still shown after it has gone.
-const REMEMBERED: Duration = Duration::from_secs(3600);
+const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// One node, as `/v1/nodes` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

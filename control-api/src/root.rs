@@ -13,7 +13,7 @@ use crate::data::{self, ROOT_CERTIFICATE, ROOT_KEY};
 use crate::{Running, Shared, StartError};
 
 /// How long the server's own certificate lives. It is renewed at half of that, and never kept.
-const SERVER_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+const SERVER_LIFETIME: Duration = Duration::from_hours(30 * 24);
 
 /// The authority: of the given files, or of the data directory, where it is made if it is not there.
 pub(crate) fn authority(

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{self, FileError, MESH, TOKEN_KEY, hex, random_id};
 
 /// The longest that a token may be good for: ten years.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
+const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
 
 /// What is the same in every token of a mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use crate::node::NodeStatus;
 use crate::token::TokenError;
 
 /// How long a token is good for where nothing is said.
-const TOKEN_TTL: Duration = Duration::from_secs(3600);
+const TOKEN_TTL: Duration = Duration::from_hours(1);
 
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Vec<NodeStatus>> {
     Json(shared.nodes.list(shared.store.world().revision))

@@ -90,13 +90,12 @@ impl Disk {
             transaction.open_table(BINDINGS)?;
             let mut texts = transaction.open_table(TEXTS)?;
             let known = texts.get("id")?.map(|id| id.value().to_owned());
-            match known {
-                Some(id) => id,
-                None => {
-                    let id = crate::data::random_id()?;
-                    texts.insert("id", id.as_str())?;
-                    id
-                }
+            if let Some(id) = known {
+                id
+            } else {
+                let id = crate::data::random_id()?;
+                texts.insert("id", id.as_str())?;
+                id
             }
         };
         transaction.commit()?;

@@ -134,18 +134,15 @@ impl World {
     /// revision at which that was compared with everything that concerns it, if it ever was. Brings `held` up to date.
     pub fn catch_up(&self, node: &Name, held: &mut BTreeMap<Key, u64>, since: Option<u64>) -> Vec<Step> {
         let mut steps = Vec::new();
-        match since.and_then(|since| self.changed_since(since)) {
-            Some(keys) => {
-                for key in keys {
-                    steps.extend(self.step(node, key, held));
-                }
+        if let Some(keys) = since.and_then(|since| self.changed_since(since)) {
+            for key in keys {
+                steps.extend(self.step(node, key, held));
             }
-            None => {
-                let gone: Vec<Key> =
-                    held.keys().filter(|key| self.concerns(node, key).is_none()).cloned().collect();
-                for key in self.audiences.keys().chain(&gone) {
-                    steps.extend(self.step(node, key, held));
-                }
+        } else {
+            let gone: Vec<Key> =
+                held.keys().filter(|key| self.concerns(node, key).is_none()).cloned().collect();
+            for key in self.audiences.keys().chain(&gone) {
+                steps.extend(self.step(node, key, held));
             }
         }
         steps
