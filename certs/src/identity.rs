@@ -14,8 +14,8 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::error::{Error, Part};
 use crate::leaf::{self, Leaf, unix_seconds};
-use crate::provider;
 use crate::secret::Secret;
+use crate::{provider, verify};
 
 /// A SPIFFE ID with its certificate chain and key (an X509-SVID), and the trust bundle that others are checked
 /// against. All of it was checked when it was made.
@@ -104,6 +104,11 @@ impl Identity {
     /// The trust bundle, PEM.
     pub fn bundle_pem(&self) -> String {
         leaf::to_pem(&self.bundle)
+    }
+
+    /// Whether the trust bundle has the certificate with this SHA-256 of its DER.
+    pub fn believes(&self, fingerprint: &[u8; 32]) -> bool {
+        self.bundle.iter().any(|root| verify::fingerprint(root) == *fingerprint)
     }
 
     /// The private key, PEM: for a store that is itself sealed, and for nothing else.

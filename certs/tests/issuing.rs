@@ -185,3 +185,18 @@ fn a_root_from_files_signs_as_before() {
     let error = Authority::from_pem(me.chain_pem().as_bytes(), key, DOMAIN).unwrap_err();
     assert_eq!(error, Error::WrongRole { part: Part::Root, is_ca: false });
 }
+
+/// Certificates come from the network: none may break the reader.
+#[test]
+fn no_flipped_bit_breaks_the_reader() {
+    let me = identity(&authority(), "api");
+    let der = CertificateDer::from_pem_slice(me.chain_pem().as_bytes()).unwrap().to_vec();
+    for at in 0..der.len() * 8 {
+        let mut flipped = der.clone();
+        flipped[at / 8] ^= 1 << (at % 8);
+        let _ = mesh::peer_identity(Some(&[CertificateDer::from(flipped)]));
+    }
+    for length in 0..der.len() {
+        assert_eq!(mesh::peer_identity(Some(&[CertificateDer::from(&der[..length])])), None);
+    }
+}

@@ -1,1 +1,31 @@
-//! The sidecar: a service-mesh data plane.
+//! The sidecar: takes the traffic that enters and leaves an application, and forwards it by one live table.
+//!
+//! [`start`] runs a proxy within the process: a control thread, which follows the configuration, names, files and
+//! certificates and makes each change one table, and workers, each with its own sockets and connections, which act on
+//! it. Several proxies may run in one process: nothing here is global.
+//!
+//! The way of a request: [`worker`](self) accepts, `connection` finds out what is spoken, `edge`, `inbound` or
+//! `outbound` handles the direction, `plan` decides, `request` forwards and streams back, `record` counts and logs.
+
+mod admin;
+pub mod cli;
+mod connection;
+mod director;
+mod edge;
+mod inbound;
+mod listeners;
+mod outbound;
+mod own;
+mod plan;
+mod proxy;
+mod record;
+mod request;
+mod resolve;
+mod source;
+mod state;
+mod tcp;
+mod threads;
+mod watch;
+mod worker;
+
+pub use proxy::{Addresses, Options, Proxy, Source, StartError, start};

@@ -1,1 +1,14 @@
-//! Sockets: listening, original destinations, capture rules, detection, byte copy.
+//! Sockets: listening, original destinations, capture rules, protocol detection, byte copy.
+//!
+//! What stands between the kernel and the request path. Everything here is handed plain values: this crate knows
+//! neither the configuration nor HTTP semantics, and no other crate of the workspace.
+//!
+//! `unsafe` is confined to `peek`, which says why.
+
+pub mod capture;
+pub mod copy;
+pub mod detect;
+pub mod hello;
+pub mod listen;
+pub mod original;
+mod peek;

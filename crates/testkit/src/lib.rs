@@ -1,1 +1,3 @@
 //! What tests and demos share: applications, certificates, an in-process mesh.
+
+pub mod app;

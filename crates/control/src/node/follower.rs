@@ -1,0 +1,152 @@
+//! Keeps a stream to the control API open, and applies what it brings.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_certs::{Identity, control};
+use outrigger_config::Name;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tracing::info;
+
+use super::backoff::Backoff;
+use super::held::{Held, Incoming};
+use super::state::Saved;
+use super::wire::{Origin, WireError};
+use super::{Pulse, Sink};
+use crate::message::{FromControl, FromNode, Refusal};
+
+/// The longest time between two tries: short, so that a control API that is back is caught up with soon.
+const CAP: Duration = Duration::from_secs(2);
+
+pub(super) struct Follower<S> {
+    pub(super) origin: Arc<Origin>,
+    pub(super) node: Name,
+    pub(super) version: String,
+    pub(super) pulse: Pulse,
+    pub(super) sink: S,
+    pub(super) held: Held,
+    pub(super) identities: watch::Receiver<Option<Arc<Identity>>>,
+    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) save: watch::Sender<Option<Saved>>,
+    /// What the sink refused when it last applied; `None` before it first has.
+    pub(super) outcome: Option<Vec<Refusal>>,
+    pub(super) up: bool,
+}
+
+impl<S: Sink> Follower<S> {
+    /// Applies what is held from before, then follows, stream after stream.
+    pub(super) async fn run(mut self) -> Infallible {
+        if self.held.store().is_some() {
+            self.apply().await;
+        }
+        let mut backoff = Backoff::new(CAP);
+        loop {
+            let identity = match &self.identity {
+                Some(identity) => identity.clone(),
+                None => self.next_identity().await,
+            };
+            let Err(error) = self.follow(&identity, &mut backoff).await;
+            if std::mem::take(&mut self.up) {
+                self.sink.connected(false);
+            }
+            let delay = backoff.after("no stream from the control API", error);
+            tokio::select! {
+                () = sleep(delay) => {}
+                _ = self.next_identity() => {}
+            }
+        }
+    }
+
+    /// Waits for the certifier, and hands the new identity on. Dropping the future loses nothing.
+    async fn next_identity(&mut self) -> Arc<Identity> {
+        loop {
+            if self.identities.changed().await.is_err() {
+                // The certifier is gone, and this future goes with it.
+                pending::<()>().await;
+            }
+            let identity = self.identities.borrow_and_update().clone();
+            if let Some(identity) = identity {
+                self.identity = Some(identity.clone());
+                self.sink.identity(identity.clone());
+                self.persist();
+                return identity;
+            }
+        }
+    }
+
+    /// One stream, until it fails.
+    async fn follow(&mut self, identity: &Identity, backoff: &mut Backoff) -> Result<Infallible, WireError> {
+        let hello = FromNode::Hello {
+            node: self.node.clone(),
+            version: self.version.clone(),
+            store: self.held.store().map(str::to_owned),
+            revision: self.held.revision(),
+            have: self.held.have(),
+        };
+        let mut stream = self.origin.stream(control::client_config(identity), &hello).await?;
+        let mut incoming = Incoming::default();
+        let Pulse { heartbeat, dead_after } = self.pulse;
+        let mut heard = Instant::now();
+        let mut beat = interval_at(heard + heartbeat, heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // In this order: what has come is read before the silence is judged.
+            let message = tokio::select! {
+                biased;
+                message = stream.inbox.message() => message?,
+                _ = beat.tick() => {
+                    stream.outbox.say(&FromNode::Heartbeat {}).await?;
+                    continue;
+                }
+                _ = self.next_identity() => continue,
+                () = sleep_until(heard + dead_after) => return Err(WireError::Silent(dead_after)),
+            };
+            match message {
+                FromControl::Heartbeat {} => {}
+                FromControl::Welcome { store, revision } => {
+                    info!("following the control API {}, which is at revision {revision}", store);
+                    incoming.welcome(store);
+                    backoff.reset();
+                    self.up = true;
+                    self.sink.connected(true);
+                }
+                change @ (FromControl::Put { .. } | FromControl::Delete { .. }) => incoming.change(change),
+                FromControl::Commit { revision } => {
+                    let refused = self.commit(revision, &mut incoming).await;
+                    stream.outbox.say(&FromNode::Applied { revision, refused }).await?;
+                    self.persist();
+                }
+            }
+            heard = Instant::now();
+        }
+    }
+
+    /// Makes a commit live. Answers everything that is refused now.
+    async fn commit(&mut self, revision: u64, incoming: &mut Incoming) -> Vec<Refusal> {
+        let changed = self.held.commit(revision, incoming);
+        if changed || self.outcome.is_none() {
+            self.apply().await;
+        }
+        let by_sink = self.outcome.iter().flatten();
+        self.held.refused().chain(by_sink).cloned().collect()
+    }
+
+    async fn apply(&mut self) {
+        let (revision, resources) = (self.held.revision(), self.held.resources());
+        let rejected = self.held.refused().len();
+        self.outcome = Some(self.sink.apply(revision, resources, rejected).await);
+    }
+
+    /// Hands what is held to the saver, which writes the newest and passes over what came between.
+    fn persist(&self) {
+        self.save.send_replace(Some(Saved {
+            identity: self.identity.clone(),
+            store: self.held.store().map(str::to_owned),
+            revision: self.held.revision(),
+            objects: self.held.objects(),
+        }));
+    }
+}

@@ -1,0 +1,211 @@
+//! The sealed state: what a node starts from when the control API is away.
+//!
+//! One file, `state.sealed`, mode 0600, AES-256-GCM under a random key of its own in `seal.key` beside it, mode 0600.
+//! Its plain text is JSON: identity, store, revision, objects. It is replaced whole: written beside, synced, renamed. One
+//! that cannot be opened is reported and put aside as `state.sealed.broken`, and the node starts afresh.
+
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use outrigger_certs::Identity;
+use outrigger_config::{Kind, Name, Resource};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::warn;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::Error;
+use super::held::Object;
+
+/// How the file begins; authenticated with the rest.
+const MAGIC: &[u8] = b"outrigger state 1\n";
+const FILE: &str = "state.sealed";
+const KEY_FILE: &str = "seal.key";
+const KEY_BYTES: usize = 32;
+
+/// What is kept.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Saved {
+    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) store: Option<String>,
+    pub(super) revision: u64,
+    pub(super) objects: Vec<Object>,
+}
+
+/// The same, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Plain {
+    node: Name,
+    identity: Option<PlainIdentity>,
+    store: Option<String>,
+    revision: u64,
+    objects: Vec<PlainObject>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PlainIdentity {
+    chain: String,
+    key: String,
+    bundle: String,
+}
+
+impl Drop for PlainIdentity {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct PlainObject {
+    revision: u64,
+    kind: String,
+    name: Name,
+    spec: serde_json::Value,
+}
+
+/// Where it is kept.
+pub(super) struct State {
+    dir: PathBuf,
+    node: Name,
+    key: RandomizedNonceKey,
+}
+
+impl State {
+    /// Opens the folder, and what is kept there.
+    pub(super) fn open(dir: &Path, node: &Name) -> Result<(Self, Saved), Error> {
+        let failed = |path: &Path, source| Error::StateDir { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| failed(dir, error))?;
+        let key_path = dir.join(KEY_FILE);
+        let key = seal_key(dir).map_err(|error| failed(&key_path, error))?;
+        let state = Self { dir: dir.to_owned(), node: node.clone(), key };
+        let path = dir.join(FILE);
+        let saved = match fs::read(&path) {
+            Ok(sealed) => state.unseal(sealed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Saved::default()),
+            Err(error) => return Err(failed(&path, error)),
+        };
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(reason) => {
+                let aside = dir.join(format!("{FILE}.broken"));
+                fs::rename(&path, &aside).map_err(|error| failed(&path, error))?;
+                warn!("{}: {reason}; put aside as {}, starting afresh", path.display(), aside.display());
+                Saved::default()
+            }
+        };
+        Ok((state, saved))
+    }
+
+    /// Writes the newest of what comes, one after the other.
+    pub(super) async fn keep(self, mut saves: watch::Receiver<Option<Saved>>) -> Infallible {
+        let state = Arc::new(self);
+        while saves.changed().await.is_ok() {
+            let Some(saved) = saves.borrow_and_update().clone() else { continue };
+            let writer = state.clone();
+            let written = tokio::task::spawn_blocking(move || writer.save(&saved)).await;
+            if let Err(error) = written.map_err(io::Error::other).flatten() {
+                warn!("{}: cannot be written: {error}", state.dir.join(FILE).display());
+            }
+        }
+        // What sends them is gone, and this future goes with it.
+        std::future::pending().await
+    }
+
+    fn save(&self, saved: &Saved) -> io::Result<()> {
+        let identity = saved.identity.as_ref().map(|identity| PlainIdentity {
+            chain: identity.chain_pem(),
+            key: identity.key_pem().expose().to_owned(),
+            bundle: identity.bundle_pem(),
+        });
+        let object = |object: &Object| PlainObject {
+            revision: object.revision,
+            kind: object.resource.kind().to_string(),
+            name: object.resource.name.clone(),
+            spec: object.resource.spec_json(),
+        };
+        let plain = Plain {
+            node: self.node.clone(),
+            identity,
+            store: saved.store.clone(),
+            revision: saved.revision,
+            objects: saved.objects.iter().map(object).collect(),
+        };
+        let mut sealed = Zeroizing::new(serde_json::to_vec(&plain)?);
+        let nonce = self
+            .key
+            .seal_in_place_append_tag(Aad::from(MAGIC), &mut *sealed)
+            .map_err(|_| io::Error::other("cannot be sealed"))?;
+        replace(&self.dir, FILE, &[MAGIC, nonce.as_ref(), &sealed])
+    }
+
+    fn unseal(&self, mut sealed: Vec<u8>) -> Result<Saved, String> {
+        let rest = sealed.strip_prefix(MAGIC).ok_or("is not a node's state")?;
+        let (nonce, _) = rest.split_first_chunk::<NONCE_LEN>().ok_or("has been cut short")?;
+        let nonce = Nonce::from(nonce);
+        let body = sealed.get_mut(MAGIC.len() + NONCE_LEN..).unwrap_or_default();
+        let opened = self
+            .key
+            .open_in_place(nonce, Aad::from(MAGIC), body)
+            .map_err(|_| "has been changed, or was sealed by another key")?;
+        let plain: Plain = serde_json::from_slice(opened).map_err(|error| error.to_string())?;
+        if plain.node != self.node {
+            return Err(format!("belongs to the node {}", plain.node));
+        }
+        let identity = plain.identity.and_then(|kept| {
+            let (chain, bundle) = (kept.chain.as_bytes(), kept.bundle.as_bytes());
+            Identity::from_pem(chain, kept.key.as_bytes(), bundle)
+                .map_err(|error| warn!("the identity that was kept cannot be used: {error}"))
+                .ok()
+        });
+        let objects = plain.objects.into_iter().filter_map(read_object).collect();
+        Ok(Saved { identity: identity.map(Arc::new), store: plain.store, revision: plain.revision, objects })
+    }
+}
+
+/// An object that was kept. One that this version does not take is asked for again, and then refused by name.
+fn read_object(kept: PlainObject) -> Option<Object> {
+    let kind = Kind::find(&kept.kind)?;
+    let resource = Resource::parse(kind, kept.name.as_str(), kept.spec)
+        .map_err(|invalid| warn!("{kind}/{} was kept and cannot be used: {invalid}", kept.name))
+        .ok()?;
+    Some(Object { revision: kept.revision, resource: Arc::new(resource) })
+}
+
+/// The key that seals: read, or made where there is none that can be used.
+fn seal_key(dir: &Path) -> io::Result<RandomizedNonceKey> {
+    let mut bytes = match fs::read(dir.join(KEY_FILE)) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Zeroizing::default(),
+        Err(error) => return Err(error),
+    };
+    if bytes.len() != KEY_BYTES {
+        bytes.resize(KEY_BYTES, 0);
+        aws_lc_rs::rand::fill(&mut bytes)
+            .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        replace(dir, KEY_FILE, &[&bytes])?;
+    }
+    RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| io::Error::other("the key cannot be used"))
+}
+
+/// Replaces a file by another content, whole: a crash leaves the old one or the new one.
+fn replace(dir: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+    let beside = dir.join(format!("{name}.tmp"));
+    // One that a crash left over may have another mode.
+    if let Err(error) = fs::remove_file(&beside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.sync_all()?;
+    fs::rename(&beside, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,341 @@
+//! Bodies on their way through: the request's, which may have to be sent twice, and the response's, whose end is
+//! when a request is over.
+
+use std::cell::RefCell;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::pool::Lease;
+
+/// What a body's stream can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The one who sends it broke off.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// The route's request timeout passed.
+    #[error("the request timeout of the route passed")]
+    Timeout,
+    /// The body was taken over by a later attempt.
+    #[error("sent again elsewhere")]
+    Superseded,
+}
+
+/// A request's body as a backend gets it.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    /// Streamed from the caller as it comes.
+    Upload(Attempt),
+}
+
+/// A request's body as it comes from the caller, which up to a limit of bytes can be sent more than once.
+#[derive(Debug, Clone)]
+pub struct Upload(Rc<RefCell<UploadState>>);
+
+#[derive(Debug)]
+struct UploadState {
+    incoming: Incoming,
+    /// What was read so far, for a second attempt; `None` once it is more than the limit.
+    kept: Option<Vec<Frame<Bytes>>>,
+    kept_bytes: usize,
+    limit: usize,
+    /// The attempt that may read. Earlier ones, which a connection may still hold, may not.
+    attempt: u32,
+    bytes: u64,
+    ended: bool,
+    broken: bool,
+}
+
+impl Upload {
+    /// A body of which at most `limit` bytes are kept.
+    pub fn new(incoming: Incoming, limit: usize) -> Self {
+        Self(Rc::new(RefCell::new(UploadState {
+            incoming,
+            kept: (limit > 0).then(Vec::new),
+            kept_bytes: 0,
+            limit,
+            attempt: 0,
+            bytes: 0,
+            ended: false,
+            broken: false,
+        })))
+    }
+
+    /// The body from its beginning, or `None` if a part of it is gone.
+    pub fn attempt(&self) -> Option<RequestBody> {
+        let mut state = self.0.borrow_mut();
+        let untouched = state.bytes == 0 && !state.ended;
+        if state.broken || (state.kept.is_none() && !untouched) {
+            return None;
+        }
+        state.attempt += 1;
+        Some(RequestBody::Upload(Attempt { upload: self.clone(), number: state.attempt, next: 0 }))
+    }
+
+    /// How many bytes came from the caller.
+    pub fn bytes(&self) -> u64 {
+        self.0.borrow().bytes
+    }
+
+    /// Whether the caller broke off.
+    pub fn broken(&self) -> bool {
+        self.0.borrow().broken
+    }
+}
+
+impl UploadState {
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                self.bytes += length as u64;
+                self.keep(&frame, length);
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                self.broken = true;
+                Some(Err(error.into()))
+            }
+            None => {
+                self.ended = true;
+                None
+            }
+        })
+    }
+
+    fn keep(&mut self, frame: &Frame<Bytes>, length: usize) {
+        self.kept_bytes += length;
+        if self.kept_bytes > self.limit {
+            self.kept = None;
+        } else if let Some(kept) = &mut self.kept
+            && let Some(copy) = copy(frame)
+        {
+            kept.push(copy);
+        }
+    }
+}
+
+/// A frame again: its bytes are shared, its trailers copied.
+fn copy(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
+    frame
+        .data_ref()
+        .cloned()
+        .map(Frame::data)
+        .or_else(|| frame.trailers_ref().cloned().map(Frame::trailers))
+}
+
+/// One sending of an [`Upload`].
+#[derive(Debug)]
+pub struct Attempt {
+    upload: Upload,
+    number: u32,
+    /// The next of the kept frames to send.
+    next: usize,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self::Upload(attempt) = self.get_mut() else { return Poll::Ready(None) };
+        let mut state = attempt.upload.0.borrow_mut();
+        if state.attempt != attempt.number {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        if let Some(frame) = state.kept.as_ref().and_then(|kept| kept.get(attempt.next)).and_then(copy) {
+            attempt.next += 1;
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let frame = std::task::ready!(state.poll_incoming(cx));
+        attempt.next += 1;
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Upload(attempt) => {
+                let state = attempt.upload.0.borrow();
+                let behind = state.kept.as_ref().is_some_and(|kept| attempt.next < kept.len());
+                !behind && (state.ended || state.incoming.is_end_stream())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Upload(attempt) => {
+                // What was read by an earlier attempt is read again, before the rest.
+                let state = attempt.upload.0.borrow();
+                let again: u64 = state.kept.iter().flatten().skip(attempt.next).fold(0, |sum, frame| {
+                    sum + frame.data_ref().map_or(0, Bytes::len) as u64
+                });
+                match state.incoming.size_hint().exact() {
+                    Some(rest) => SizeHint::with_exact(rest + again),
+                    None => SizeHint::new(),
+                }
+            }
+        }
+    }
+}
+
+/// How a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Whole.
+    Complete,
+    /// The caller went away before it was.
+    CallerGone,
+    /// The backend broke off.
+    BackendBroke,
+    /// The route's request timeout passed.
+    Timeout,
+}
+
+/// Is told, once, how a response ended.
+pub trait Observe {
+    /// The response ended after `bytes` bytes of its body.
+    fn ended(self, end: End, bytes: u64);
+}
+
+/// A response's body as the caller gets it. Its observer is told when it ends, and the connection that it came on goes
+/// back to its pool.
+#[derive(Debug)]
+pub struct ResponseBody<O: Observe> {
+    source: Source,
+    bytes: u64,
+    deadline: Option<Pin<Box<Sleep>>>,
+    observer: Option<O>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Made here; at most one frame.
+    Full(Bytes),
+    Backend { incoming: Incoming, lease: Option<Lease> },
+}
+
+impl<O: Observe> ResponseBody<O> {
+    /// A body made here. Not a byte of it is sent if it is empty.
+    pub fn full(bytes: impl Into<Bytes>, observer: O) -> Self {
+        Self { source: Source::Full(bytes.into()), bytes: 0, deadline: None, observer: Some(observer) }
+    }
+
+    /// No body, and nobody to tell.
+    pub const fn empty() -> Self {
+        Self { source: Source::Full(Bytes::new()), bytes: 0, deadline: None, observer: None }
+    }
+
+    /// A backend's body, streamed as it comes until `deadline`.
+    pub fn stream(incoming: Incoming, lease: Lease, deadline: Option<Instant>, observer: O) -> Self {
+        let deadline = deadline
+            .filter(|_| !incoming.is_end_stream())
+            .map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        Self {
+            source: Source::Backend { incoming, lease: Some(lease) },
+            bytes: 0,
+            deadline,
+            observer: Some(observer),
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        if let Source::Backend { lease, .. } = &mut self.source
+            && let Some(lease) = lease.take()
+            && end == End::Complete
+        {
+            lease.give_back();
+        }
+        if let Some(observer) = self.observer.take() {
+            observer.ended(end, self.bytes);
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.deadline {
+            Some(sleep) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<O: Observe + Unpin> Body for ResponseBody<O> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::Full(bytes) if bytes.is_empty() => None,
+            Source::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Source::Backend { incoming, .. } => match Pin::new(incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    std::task::ready!(this.poll_deadline(cx));
+                    this.end(End::Timeout);
+                    return Poll::Ready(Some(Err(BodyError::Timeout)));
+                }
+            },
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                this.end(End::BackendBroke);
+                Some(Err(error.into()))
+            }
+            None => {
+                this.end(End::Complete);
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Full(bytes) => bytes.is_empty(),
+            Source::Backend { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Backend { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+/// A server does not poll past the last byte that it expects, so a body that is dropped may be a whole one.
+impl<O: Observe> Drop for ResponseBody<O> {
+    fn drop(&mut self) {
+        if self.observer.is_some() {
+            let whole = match &self.source {
+                Source::Full(bytes) => bytes.is_empty(),
+                Source::Backend { incoming, .. } => incoming.is_end_stream(),
+            };
+            self.end(if whole { End::Complete } else { End::CallerGone });
+        }
+    }
+}

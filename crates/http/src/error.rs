@@ -1,0 +1,197 @@
+//! What can go wrong on the way of a request, in one closed list, and what the caller is told.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::{HeaderValue, StatusCode};
+
+/// Who caused a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Who sent the request.
+    Caller,
+    /// The application that was to answer it, or the way to it.
+    Callee,
+    /// This proxy, or its configuration.
+    Proxy,
+}
+
+/// Why a request failed: the proxy error types of RFC 9209, section 2.3, that this proxy uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No route takes the request.
+    DestinationNotFound,
+    /// The backend is not known, or has no endpoint.
+    DestinationUnavailable,
+    /// The backend's name does not resolve.
+    DnsError,
+    /// No endpoint accepted a connection.
+    ConnectionRefused,
+    /// No connection was made within the connect timeout.
+    ConnectionTimeout,
+    /// The connection broke before the response.
+    ConnectionTerminated,
+    /// TLS with the endpoint failed.
+    TlsProtocolError,
+    /// The endpoint's certificate is not trusted, or not that of the identity expected there.
+    TlsCertificateError,
+    /// The response did not begin, or end, within a timeout of the route.
+    HttpResponseTimeout,
+    /// The response broke off, or was not HTTP.
+    HttpResponseIncomplete,
+    /// The request was not valid.
+    HttpRequestError,
+    /// The caller may not.
+    HttpRequestDenied,
+    /// The connection could not be upgraded.
+    HttpUpgradeFailed,
+    /// The route cannot answer: it has no backend with a weight above 0.
+    ProxyConfigurationError,
+    /// A defect of the proxy.
+    ProxyInternalError,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 15] = [
+        Self::DestinationNotFound,
+        Self::DestinationUnavailable,
+        Self::DnsError,
+        Self::ConnectionRefused,
+        Self::ConnectionTimeout,
+        Self::ConnectionTerminated,
+        Self::TlsProtocolError,
+        Self::TlsCertificateError,
+        Self::HttpResponseTimeout,
+        Self::HttpResponseIncomplete,
+        Self::HttpRequestError,
+        Self::HttpRequestDenied,
+        Self::HttpUpgradeFailed,
+        Self::ProxyConfigurationError,
+        Self::ProxyInternalError,
+    ];
+
+    /// The one mapping of failures: the type's name in `Proxy-Status`, logs and metrics, the status the caller gets,
+    /// and who caused it.
+    const fn describe(self) -> (&'static str, StatusCode, Source) {
+        match self {
+            Self::DestinationNotFound => ("destination_not_found", StatusCode::NOT_FOUND, Source::Caller),
+            Self::DestinationUnavailable => {
+                ("destination_unavailable", StatusCode::SERVICE_UNAVAILABLE, Source::Callee)
+            }
+            Self::DnsError => ("dns_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
+            Self::ConnectionRefused => ("connection_refused", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
+            Self::ConnectionTimeout => ("connection_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee),
+            Self::ConnectionTerminated => ("connection_terminated", StatusCode::BAD_GATEWAY, Source::Callee),
+            Self::TlsProtocolError => ("tls_protocol_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
+            Self::TlsCertificateError => ("tls_certificate_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
+            Self::HttpResponseTimeout => ("http_response_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee),
+            Self::HttpResponseIncomplete => ("http_response_incomplete", StatusCode::BAD_GATEWAY, Source::Callee),
+            Self::HttpRequestError => ("http_request_error", StatusCode::BAD_REQUEST, Source::Caller),
+            Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
+            Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),
+            Self::ProxyConfigurationError => {
+                ("proxy_configuration_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
+            }
+            Self::ProxyInternalError => ("proxy_internal_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy),
+        }
+    }
+
+    /// The name of RFC 9209: `connection_refused`.
+    pub const fn as_str(self) -> &'static str {
+        self.describe().0
+    }
+
+    /// The status that the caller gets.
+    pub const fn status(self) -> StatusCode {
+        self.describe().1
+    }
+
+    /// Who caused it.
+    pub const fn source(self) -> Source {
+        self.describe().2
+    }
+}
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+pub struct Error {
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, in a sentence that names the address, identity or object concerned.
+    pub details: Cow<'static, str>,
+    /// Whether the application can have seen the request. A request that is not idempotent is sent again only if not.
+    pub reached: bool,
+}
+
+impl Error {
+    /// A failure before the request was sent.
+    pub fn unsent(reason: Reason, details: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, details: details.into(), reached: false }
+    }
+
+    /// A failure after the request, or a part of it, may have been seen by the application.
+    pub fn sent(reason: Reason, details: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, details: details.into(), reached: true }
+    }
+
+    /// The `Proxy-Status` field of the response that the caller gets (RFC 9209, section 2): the reason's name, and
+    /// the details as a string of structured fields (RFC 8941), in which what is not printable ASCII is replaced.
+    pub fn proxy_status(&self) -> HeaderValue {
+        let mut text = format!("outrigger; error={}", self.reason.as_str());
+        if !self.details.is_empty() {
+            text.push_str("; details=\"");
+            for c in self.details.chars().take(512) {
+                match c {
+                    '"' | '\\' => text.extend(['\\', c]),
+                    ' '..='~' => text.push(c),
+                    _ => text.push('?'),
+                }
+            }
+            text.push('"');
+        }
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("outrigger"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.as_str(), self.details)
+    }
+}
+
+/// The text of an error and of what caused it: hyper's own text alone says little.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxy_status_is_a_structured_field_whatever_the_details_hold() {
+        let error = Error::unsent(Reason::ConnectionRefused, "127.0.0.1:3000 said \"no\"\r\nX: \\ é");
+        assert_eq!(
+            error.proxy_status(),
+            r#"outrigger; error=connection_refused; details="127.0.0.1:3000 said \"no\"??X: \\ ?""#
+        );
+    }
+
+    #[test]
+    fn every_reason_is_an_error_status_and_has_its_own_name() {
+        let names: std::collections::HashSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        assert!(Reason::ALL.iter().all(|r| r.status().as_u16() >= 400));
+    }
+}

@@ -1,0 +1,352 @@
+//! The way of a request to a backend, top to bottom: pick an endpoint, take a connection, send; and again, where that
+//! is safe and the route wants it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use outrigger_balance::{InFlight, backoff};
+use outrigger_config::route::{Retry, Timeouts};
+use smallvec::SmallVec;
+
+use crate::body::{RequestBody, Upload};
+use crate::connect::{Dialer, Wire};
+use crate::endpoint::{Backend, Empty, Security};
+use crate::error::{Error, Reason};
+use crate::filter::is_idempotent;
+use crate::pool::{Failed, Lease, Phase, Pool};
+
+/// How many endpoints are tried for one attempt when connections to them cannot be made.
+const MAX_CONNECT_TRIES: usize = 5;
+/// How much of a request's body is kept, so that it can be sent again, where the route does not say.
+const DEFAULT_KEPT_BODY: usize = 64 * 1024;
+/// The least wait between two attempts where the route does not say.
+const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
+
+/// What a rule says of time and of sending again.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// From the request's head until the response is complete.
+    pub request_timeout: Option<Duration>,
+    /// For one attempt, until the response's head.
+    pub attempt_timeout: Option<Duration>,
+    /// Whether and when a request is sent again.
+    pub retry: Option<Retrying>,
+}
+
+/// Whether and when a request is sent again.
+#[derive(Debug, Clone)]
+pub struct Retrying {
+    /// How often.
+    pub attempts: u32,
+    /// After which statuses.
+    pub codes: Box<[u16]>,
+    /// The least wait.
+    pub backoff: Duration,
+    /// How much of a body is kept for it.
+    pub kept_body: usize,
+}
+
+impl Policy {
+    /// The policy of a rule. A timeout of 0 is none (Gateway API).
+    pub fn new(timeouts: &Timeouts, retry: Option<&Retry>) -> Self {
+        let limit = |duration: Option<outrigger_config::Duration>| {
+            duration.map(outrigger_config::Duration::get).filter(|d| !d.is_zero())
+        };
+        Self {
+            request_timeout: limit(timeouts.request),
+            attempt_timeout: limit(timeouts.backend_request),
+            retry: retry.map(|retry| Retrying {
+                attempts: retry.attempts,
+                codes: retry.codes.clone().into(),
+                backoff: retry.backoff.map_or(DEFAULT_BACKOFF, outrigger_config::Duration::get),
+                kept_body: retry.max_body_bytes.map_or(DEFAULT_KEPT_BODY, |bytes| bytes as usize),
+            }),
+        }
+    }
+
+    /// How many bytes of a request's body are kept, so that it can be sent again.
+    pub fn kept_body(&self) -> usize {
+        self.retry.as_ref().map_or(DEFAULT_KEPT_BODY, |retry| retry.kept_body)
+    }
+}
+
+/// Where a request goes, and by which means.
+#[derive(Debug)]
+pub struct Way<'a> {
+    /// The backend.
+    pub backend: &'a Backend,
+    /// This worker's connections to its endpoints, in their order.
+    pub pools: &'a [Rc<Pool>],
+    /// What the rule says.
+    pub policy: &'a Policy,
+    /// How connections are made.
+    pub dialer: &'a Dialer,
+    /// Whether the application must be spoken to in HTTP/2, or must not be because the request is an upgrade.
+    pub speak: Speak,
+    /// This worker's randomness.
+    pub random: &'a RefCell<fastrand::Rng>,
+}
+
+/// What the application behind an endpoint is to be spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speak {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/1.1, and so on the way there: the connection is to be upgraded.
+    Http1Upgrade,
+    /// HTTP/2.
+    Http2,
+}
+
+/// A request's outcome, with what became known on the way.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The response's head and body, and the connection that it comes on.
+    pub result: Result<(Response<Incoming>, Lease), Error>,
+    /// The endpoint tried last, by its place in the backend.
+    pub endpoint: Option<usize>,
+    /// How often the request was sent, or tried to be.
+    pub attempts: u32,
+}
+
+/// What is needed to send a request again.
+struct Spare<'a> {
+    head: Option<Request<()>>,
+    upload: Option<&'a Upload>,
+    idempotent: bool,
+}
+
+impl Spare<'_> {
+    /// The request once more, unless a part of it is gone.
+    fn again(&self, unsent: Option<Request<RequestBody>>) -> Option<Request<RequestBody>> {
+        if unsent.is_some() {
+            return unsent;
+        }
+        let body = match self.upload {
+            None => RequestBody::Empty,
+            Some(upload) => upload.attempt()?,
+        };
+        Some(copy_head(self.head.as_ref()?).map(|()| body))
+    }
+}
+
+fn copy_head<B>(request: &Request<B>) -> Request<()> {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// What follows an attempt that failed.
+enum Next {
+    /// It is over.
+    GiveUp(Error),
+    /// At once: the connection had gone, or was never made.
+    AtOnce(Request<RequestBody>),
+    /// After a wait: one of the route's retries.
+    Later(Request<RequestBody>),
+}
+
+/// Sends `request`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
+///
+/// It is sent again
+/// - at once and elsewhere, if no connection could be made, whatever its method;
+/// - at once, if it was put on a connection that the endpoint was just closing, if it is idempotent;
+/// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
+///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
+pub async fn forward(way: &Way<'_>, request: Request<RequestBody>, upload: Option<&Upload>) -> Outcome {
+    let mut flight = Flight { way, tried: SmallVec::new(), connects: 0, retries: 0, resent: false, attempts: 0, endpoint: None };
+    let result = flight.fly(request, upload).await;
+    Outcome { result, endpoint: flight.endpoint, attempts: flight.attempts }
+}
+
+/// A request under way.
+struct Flight<'a> {
+    way: &'a Way<'a>,
+    /// The endpoints where it failed.
+    tried: SmallVec<[usize; 4]>,
+    /// How many connections could not be made in this attempt.
+    connects: usize,
+    /// The route's retries so far.
+    retries: u32,
+    /// Whether it was already sent again because a kept connection had gone.
+    resent: bool,
+    attempts: u32,
+    endpoint: Option<usize>,
+}
+
+impl Flight<'_> {
+    async fn fly(
+        &mut self,
+        mut request: Request<RequestBody>,
+        upload: Option<&Upload>,
+    ) -> Result<(Response<Incoming>, Lease), Error> {
+        let idempotent = is_idempotent(request.method());
+        // Over HTTP/2 it can be known that a request of any method was not processed.
+        let mesh = self.way.pools.first().is_some_and(|pool| pool.endpoint().identity().is_some());
+        let keep = idempotent || mesh || self.way.speak == Speak::Http2;
+        let spare = Spare { head: keep.then(|| copy_head(&request)), upload, idempotent };
+        if self.way.policy.retry.is_some() {
+            self.way.backend.budget.request(Instant::now());
+        }
+        loop {
+            let (at, pool) = self.pick()?;
+            self.attempts += 1;
+            let now = Instant::now();
+            let mut in_flight = pool.endpoint().load.start(now);
+            let failed = match self.attempt(&pool, request).await {
+                Ok((response, lease)) => {
+                    in_flight.response(Instant::now());
+                    pool.endpoint().load.succeeded();
+                    match self.refuse_status(&response, &spare) {
+                        None => return Ok((response, lease.with_load(in_flight))),
+                        Some(again) => {
+                            drop((response, lease, in_flight));
+                            self.tried.push(at);
+                            self.wait().await;
+                            request = again;
+                            continue;
+                        }
+                    }
+                }
+                Err(failed) => failed,
+            };
+            self.note(at, &pool, &mut in_flight, &failed);
+            match self.next(failed, &spare) {
+                Next::GiveUp(error) => return Err(error),
+                Next::AtOnce(again) => request = again,
+                Next::Later(again) => {
+                    self.wait().await;
+                    request = again;
+                }
+            }
+        }
+    }
+
+    /// The endpoint for the next attempt.
+    fn pick(&mut self) -> Result<(usize, Rc<Pool>), Error> {
+        let backend = self.way.backend;
+        let picked = {
+            let mut random = self.way.random.borrow_mut();
+            let now = Instant::now();
+            let first = backend.balancer.pick(&backend.loads, now, &self.tried, &mut random);
+            first.or_else(|| {
+                // All were tried: a retry of the route begins anew.
+                self.tried.clear();
+                backend.balancer.pick(&backend.loads, now, &self.tried, &mut random)
+            })
+        };
+        let found = picked.and_then(|at| Some((at, self.way.pools.get(at)?.clone())));
+        if let Some((at, _)) = found {
+            self.endpoint = Some(at);
+        }
+        found.ok_or_else(|| match &backend.empty {
+            Some(Empty::Unresolved(host)) => {
+                Error::unsent(Reason::DnsError, format!("backend {}: {host} does not resolve", backend.name))
+            }
+            _ => Error::unsent(
+                Reason::DestinationUnavailable,
+                format!("backend {} has no endpoint", backend.name),
+            ),
+        })
+    }
+
+    async fn attempt(
+        &self,
+        pool: &Rc<Pool>,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        let wire = match (self.way.speak, &pool.endpoint().security) {
+            (Speak::Http2, _) => Wire::Http2,
+            (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
+            (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
+        };
+        let sent = pool.send(wire, request, self.way.dialer);
+        let Some(limit) = self.way.policy.attempt_timeout else { return sent.await };
+        tokio::time::timeout(limit, sent).await.unwrap_or_else(|_| {
+            let details = format!(
+                "{} did not answer within the backendRequest timeout of {limit:?}",
+                pool.endpoint().address
+            );
+            Err(Failed { error: Error::sent(Reason::HttpResponseTimeout, details), phase: Phase::New, request: None })
+        })
+    }
+
+    /// Lets the balancer know of a failure.
+    fn note(&mut self, at: usize, pool: &Pool, in_flight: &mut InFlight, failed: &Failed) {
+        let now = Instant::now();
+        match failed.phase {
+            Phase::Connect => {
+                pool.endpoint().load.failed(now);
+                self.tried.push(at);
+            }
+            Phase::New => {
+                in_flight.failure(now);
+                self.tried.push(at);
+            }
+            // Not the endpoint's fault: it may close a connection that nobody uses.
+            Phase::Reused => {}
+        }
+    }
+
+    /// Whether a response's status is one that the route sends the request again for, and if so, the request.
+    fn refuse_status(
+        &mut self,
+        response: &Response<Incoming>,
+        spare: &Spare<'_>,
+    ) -> Option<Request<RequestBody>> {
+        let retry = self.way.policy.retry.as_ref()?;
+        let wanted = retry.codes.contains(&response.status().as_u16());
+        if !wanted || !spare.idempotent || self.retries >= retry.attempts {
+            return None;
+        }
+        let again = spare.again(None)?;
+        self.spend().then_some(again)
+    }
+
+    fn next(&mut self, failed: Failed, spare: &Spare<'_>) -> Next {
+        let Failed { error, phase, request } = failed;
+        if spare.upload.is_some_and(Upload::broken) {
+            return Next::GiveUp(Error::sent(Reason::HttpRequestError, "the request's body broke off"));
+        }
+        if error.reached && !spare.idempotent {
+            return Next::GiveUp(error);
+        }
+        let Some(again) = spare.again(request) else { return Next::GiveUp(error) };
+        if phase == Phase::Connect {
+            self.connects += 1;
+            let others = self.way.backend.loads.len().min(MAX_CONNECT_TRIES);
+            if self.connects < others {
+                return Next::AtOnce(again);
+            }
+        } else if (phase == Phase::Reused || !error.reached) && !std::mem::replace(&mut self.resent, true) {
+            return Next::AtOnce(again);
+        }
+        let allowed = self.way.policy.retry.as_ref().is_some_and(|retry| self.retries < retry.attempts);
+        if allowed && self.spend() { Next::Later(again) } else { Next::GiveUp(error) }
+    }
+
+    /// Takes one retry out of the backend's budget.
+    fn spend(&mut self) -> bool {
+        let granted = self.way.backend.budget.try_retry(Instant::now());
+        if granted {
+            self.retries += 1;
+            self.connects = 0;
+        }
+        granted
+    }
+
+    async fn wait(&self) {
+        let base = self.way.policy.retry.as_ref().map_or(DEFAULT_BACKOFF, |retry| retry.backoff);
+        let wait = backoff(base, self.retries, &mut self.way.random.borrow_mut());
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// What HTTP/1.1 requests travel in between two sidecars.
+const MESH_HTTP1: Wire = Wire::Carried;

@@ -1,0 +1,384 @@
+//! Connections from one worker to one endpoint, kept open for the next request. Nothing here is shared between
+//! threads, and nothing waits: a request takes a connection that is ready, or makes one.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use outrigger_balance::InFlight;
+use outrigger_certs::Identity;
+use tracing::debug;
+
+use crate::Local;
+use crate::body::RequestBody;
+use crate::connect::{Connection, Dialer, Target, Wire, own, target, to_target};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Reason, chain};
+use crate::filter::{to_http1, to_http2};
+
+/// How long a connection is kept that nobody uses. Shorter than the 60 s and 75 s after which servers commonly close.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// How many unused connections are kept per worker and endpoint.
+const MAX_IDLE: usize = 256;
+/// How many requests share an HTTP/2 connection before another is made.
+const STREAMS_PER_CONNECTION: u32 = 100;
+
+/// The connections of one worker to one endpoint.
+#[derive(Debug)]
+pub struct Pool {
+    endpoint: Arc<Endpoint>,
+    idle: RefCell<Vec<Idle>>,
+    http2: Shared,
+    carried: Shared,
+    /// How the endpoint is reached, per kind of wire, with the identity that was used to find out.
+    targets: RefCell<Targets>,
+}
+
+#[derive(Debug, Default)]
+struct Targets {
+    identity: Option<Arc<Identity>>,
+    known: Vec<(Wire, Target)>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// Connections that several requests share.
+#[derive(Debug, Default)]
+struct Shared {
+    open: RefCell<Vec<Multiplexed>>,
+    /// Held while a connection is made, so that a burst of requests makes one.
+    making: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Rc<Cell<u32>>,
+}
+
+/// A connection in use by one request.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Rc<Pool>,
+    held: Held,
+    in_flight: Option<InFlight>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(Rc<Cell<u32>>),
+    Nothing,
+}
+
+impl Lease {
+    /// Gives the connection back: the response was read to its end.
+    pub fn give_back(mut self) {
+        if let Held::Http1(sender) = std::mem::replace(&mut self.held, Held::Nothing) {
+            self.pool.keep(sender);
+        }
+    }
+
+    /// Ties the endpoint's load to the lease: it ends when the response does.
+    pub(crate) fn with_load(mut self, in_flight: InFlight) -> Self {
+        self.in_flight = Some(in_flight);
+        self
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Held::Http2(streams) = &self.held {
+            streams.set(streams.get().saturating_sub(1));
+        }
+    }
+}
+
+/// An attempt that got no response.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: Error,
+    /// How far it came.
+    pub phase: Phase,
+    /// The request, where not a byte of it was sent.
+    pub request: Option<Request<RequestBody>>,
+}
+
+/// How far an attempt came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// No connection was made.
+    Connect,
+    /// On a new connection.
+    New,
+    /// On one that was used before: its end may have crossed the request on the way.
+    Reused,
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub fn new(endpoint: Arc<Endpoint>) -> Rc<Self> {
+        Rc::new(Self {
+            endpoint,
+            idle: RefCell::default(),
+            http2: Shared::default(),
+            carried: Shared::default(),
+            targets: RefCell::default(),
+        })
+    }
+
+    /// Where its connections go.
+    pub const fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Sends a request, and waits for the response's head.
+    ///
+    /// # Errors
+    /// See [`Failed`]. Where the request comes back within it, not a byte of it was sent.
+    pub async fn send(
+        self: &Rc<Self>,
+        wire: Wire,
+        request: Request<RequestBody>,
+        dialer: &Dialer,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        match wire {
+            Wire::Http1 | Wire::Tcp => self.send_http1(request, dialer).await,
+            Wire::Http2 => self.send_http2(wire, &self.http2, request, dialer).await,
+            Wire::Carried => self.send_http2(wire, &self.carried, request, dialer).await,
+        }
+    }
+
+    async fn send_http1(
+        self: &Rc<Self>,
+        mut request: Request<RequestBody>,
+        dialer: &Dialer,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        let mut phase = Phase::Reused;
+        loop {
+            let mut sender = match self.take_idle() {
+                Some(sender) => sender,
+                None => match self.connect_http1(dialer).await {
+                    Ok(sender) => {
+                        phase = Phase::New;
+                        sender
+                    }
+                    Err(error) => return Err(Failed { error, phase: Phase::Connect, request: Some(request) }),
+                },
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, self.lease(Held::Http1(sender)))),
+                Err(mut failed) => match failed.take_message() {
+                    // The connection ended before the request was put on it: take another, or make one.
+                    Some(unsent) if phase == Phase::Reused => request = unsent,
+                    unsent => {
+                        let error = self.describe(&failed.into_error(), unsent.is_none());
+                        return Err(Failed { error, phase, request: unsent });
+                    }
+                },
+            }
+        }
+    }
+
+    async fn send_http2(
+        self: &Rc<Self>,
+        wire: Wire,
+        shared: &Shared,
+        request: Request<RequestBody>,
+        dialer: &Dialer,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        let request = into_http2(request);
+        let (mut connection, phase) = match self.multiplexed(wire, shared, dialer).await {
+            Ok(found) => found,
+            Err(error) => {
+                let request = Some(into_http1(request));
+                return Err(Failed { error, phase: Phase::Connect, request });
+            }
+        };
+        connection.streams.set(connection.streams.get() + 1);
+        let lease = self.lease(Held::Http2(connection.streams.clone()));
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => Ok((response, lease)),
+            Err(mut failed) => {
+                let unsent = failed.take_message().map(into_http1);
+                let error = self.describe(&failed.into_error(), unsent.is_none());
+                Err(Failed { error, phase, request: unsent })
+            }
+        }
+    }
+
+    fn lease(self: &Rc<Self>, held: Held) -> Lease {
+        Lease { pool: self.clone(), held, in_flight: None }
+    }
+
+    /// The connection used last that is ready. What closed meanwhile is let go.
+    fn take_idle(&self) -> Option<http1::SendRequest<RequestBody>> {
+        let mut idle = self.idle.borrow_mut();
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            match idle.get(at).map(|i| (i.sender.is_ready(), i.sender.is_closed())) {
+                Some((true, _)) => return Some(idle.remove(at).sender),
+                Some((_, true)) => drop(idle.remove(at)),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn keep(&self, sender: http1::SendRequest<RequestBody>) {
+        let mut idle = self.idle.borrow_mut();
+        if !sender.is_closed() && idle.len() < MAX_IDLE {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    /// Closes what nobody has used for [`IDLE_TIMEOUT`]. Called now and then by the worker.
+    pub fn close_idle(&self, now: Instant) {
+        self.idle
+            .borrow_mut()
+            .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE_TIMEOUT);
+        for shared in [&self.http2, &self.carried] {
+            shared.open.borrow_mut().retain(|connection| !connection.sender.is_closed());
+        }
+    }
+
+    /// Whether no connection is open.
+    pub fn is_empty(&self) -> bool {
+        let none = |shared: &Shared| shared.open.borrow().is_empty();
+        self.idle.borrow().is_empty() && none(&self.http2) && none(&self.carried)
+    }
+
+    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
+        if let Some(own) = own(&self.endpoint, wire, dialer) {
+            return Ok(own);
+        }
+        let target = self.target(wire, dialer)?;
+        to_target(target, dialer.timeout).await
+    }
+
+    fn target(&self, wire: Wire, dialer: &Dialer) -> Result<Target, Error> {
+        let mut targets = self.targets.borrow_mut();
+        let same = match (&targets.identity, &dialer.identity) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            *targets = Targets { identity: dialer.identity.clone(), known: Vec::new() };
+        }
+        if let Some((_, target)) = targets.known.iter().find(|(known, _)| *known == wire) {
+            return Ok(target.clone());
+        }
+        let target = target(&self.endpoint, wire, dialer.identity.as_deref())?;
+        targets.known.push((wire, target.clone()));
+        Ok(target)
+    }
+
+    async fn connect_http1(&self, dialer: &Dialer) -> Result<http1::SendRequest<RequestBody>, Error> {
+        let connection = self.connect(Wire::Http1, dialer).await?;
+        let address = self.endpoint.address;
+        let handshake = http1::Builder::new()
+            .max_headers(128)
+            .handshake::<_, RequestBody>(TokioIo::new(connection));
+        let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                debug!(%address, error = chain(&error), "connection to the endpoint ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn multiplexed(
+        &self,
+        wire: Wire,
+        shared: &Shared,
+        dialer: &Dialer,
+    ) -> Result<(Multiplexed, Phase), Error> {
+        if let Some(open) = shared.available() {
+            return Ok((open, Phase::Reused));
+        }
+        let _making = shared.making.lock().await;
+        if let Some(open) = shared.available() {
+            return Ok((open, Phase::New));
+        }
+        let connection = self.connect(wire, dialer).await?;
+        let address = self.endpoint.address;
+        let handshake = http2::Builder::new(Local)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(256 * 1024)
+            .initial_connection_window_size(1024 * 1024)
+            .max_header_list_size(64 * 1024)
+            .keep_alive_interval(Some(Duration::from_secs(10)))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .handshake::<_, RequestBody>(TokioIo::new(connection));
+        let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                debug!(%address, error = chain(&error), "connection to the endpoint ended");
+            }
+        });
+        let made = Multiplexed { sender, streams: Rc::default() };
+        shared.open.borrow_mut().push(made.clone());
+        Ok((made, Phase::New))
+    }
+
+    /// What hyper says, as an error of ours.
+    fn describe(&self, error: &hyper::Error, sent: bool) -> Error {
+        let text = format!("{}: {}", self.endpoint.address, chain(error));
+        let refused = unprocessed(error);
+        let reason = match error {
+            _ if error.is_parse() || error.is_parse_too_large() => Reason::HttpResponseIncomplete,
+            _ => Reason::ConnectionTerminated,
+        };
+        if sent && !refused { Error::sent(reason, text) } else { Error::unsent(reason, text) }
+    }
+}
+
+impl Shared {
+    /// An open connection with room.
+    fn available(&self) -> Option<Multiplexed> {
+        let mut open = self.open.borrow_mut();
+        open.retain(|connection| !connection.sender.is_closed());
+        open.iter()
+            .find(|c| c.streams.get() < STREAMS_PER_CONNECTION && c.sender.is_ready())
+            .cloned()
+    }
+}
+
+/// Whether HTTP/2 says that the application has not seen the request: its stream was refused, or lies beyond the
+/// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8).
+fn unprocessed(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+            let graceful = h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
+            return graceful || (h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM));
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+fn into_http2(request: Request<RequestBody>) -> Request<RequestBody> {
+    let (mut parts, body) = request.into_parts();
+    to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers);
+    Request::from_parts(parts, body)
+}
+
+fn into_http1(request: Request<RequestBody>) -> Request<RequestBody> {
+    let (mut parts, body) = request.into_parts();
+    to_http1(&mut parts.uri, &mut parts.version, &mut parts.headers);
+    Request::from_parts(parts, body)
+}

@@ -1,0 +1,147 @@
+//! Listening: one socket per worker on one address, and the options of every TCP connection.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Sockets that listen on one address.
+#[derive(Debug)]
+pub struct Bound {
+    /// The address listened on, with the port that the system chose where port 0 was asked for.
+    pub local: SocketAddr,
+    /// One non-blocking socket per worker; the kernel spreads connections over them.
+    pub sockets: Vec<TcpListener>,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another socket listens there.
+    #[error(
+        "cannot listen on {address}: the address is in use; stop what listens there \
+         (`ss -ltnp 'sport = :{}'` shows it) or choose another port", address.port()
+    )]
+    InUse {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The port is reserved for privileged users.
+    #[error(
+        "cannot listen on {address}: permission denied; choose a port from 1024 on, or give the program \
+         CAP_NET_BIND_SERVICE"
+    )]
+    Permission {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// No interface of this machine has the address.
+    #[error(
+        "cannot listen on {address}: no interface has this address; `ip address` lists those that do, \
+         0.0.0.0 stands for every one{}", if address.is_ipv6() { " (IPv6 may be switched off here)" } else { "" }
+    )]
+    NotLocal {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// Anything else that the system says.
+    #[error("cannot listen on {address}: {source}")]
+    System {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => Self::InUse { address },
+            Some(libc::EACCES | libc::EPERM) => Self::Permission { address },
+            Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => Self::NotLocal { address },
+            _ => Self::System { address, source },
+        }
+    }
+}
+
+/// Binds `count` sockets (at least one) on one address, to give one to each worker.
+///
+/// With port 0 the system chooses a port once and all sockets share it. `[::]` takes IPv4 as well. Accepted
+/// connections inherit what [`configure`] sets, so they need no call of it.
+///
+/// # Errors
+/// A port that anybody listens on already, this process included, is [`BindError::InUse`].
+pub fn bind(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
+    let bind = || -> io::Result<Bound> {
+        if address.port() != 0 {
+            // SO_REUSEPORT would silently share the port with another process of the same user, which would
+            // then get part of the connections; a socket without it is refused.
+            socket(address, Sharing::Alone)?;
+        }
+        let first = socket(address, Sharing::Workers)?;
+        let local = first.local_addr()?;
+        let mut sockets = vec![first];
+        for _ in 1..count {
+            sockets.push(socket(local, Sharing::Workers)?);
+        }
+        for socket in &sockets {
+            SockRef::from(socket).listen(BACKLOG)?;
+        }
+        Ok(Bound { local, sockets })
+    };
+    bind().map_err(|source| BindError::new(address, source))
+}
+
+/// One more socket on the address of a [`Bound`] that this process has, for a worker that is added.
+pub fn add(local: SocketAddr) -> Result<TcpListener, BindError> {
+    let add = || -> io::Result<TcpListener> {
+        let socket = socket(local, Sharing::Workers)?;
+        SockRef::from(&socket).listen(BACKLOG)?;
+        Ok(socket)
+    };
+    add().map_err(|source| BindError::new(local, source))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    Workers,
+}
+
+/// A bound socket that does not listen yet.
+fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // A port whose old connections are still in TIME_WAIT can be taken again at once.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(sharing == Sharing::Workers)?;
+    options(&SockRef::from(&socket))?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Sets what every connection of the proxy has: no delay of small writes (`TCP_NODELAY`), and keep-alive probes
+/// after a minute of silence, every 15 s, which find a peer that vanished within two minutes.
+pub fn configure(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    options(&SockRef::from(stream))
+}
+
+fn options(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(Duration::from_mins(1))
+            .with_interval(Duration::from_secs(15))
+            .with_retries(4),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! What a worker says while it carries requests.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cells::{Block, CONNECTION_BOUNDS, REQUEST_BOUNDS};
+use crate::series::{BackendSeries, ConnectionSeries, Series, TcpSeries};
+
+/// Where one worker counts. Its clones stay on the worker's thread, as they all write the same cells without locking.
+#[derive(Clone)]
+pub struct Worker {
+    block: Arc<Block>,
+    one_thread: PhantomData<Rc<()>>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestEnd {
+    /// The status that the caller got; 0 where it left before there was one.
+    pub status: u16,
+    /// The Proxy-Status reason (RFC 9209, section 2.3), where the proxy itself made the answer.
+    pub reason: Option<&'static str>,
+    /// From the request's head to the end of the response's body.
+    pub duration: Duration,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
+    /// Bytes of the response's body.
+    pub response_bytes: u64,
+    /// How often it was tried again.
+    pub retries: u32,
+}
+
+/// How an attempt to connect to an endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectResult {
+    /// The connection stands, TLS included.
+    Ok,
+    /// The endpoint refused it.
+    Refused,
+    /// It took too long.
+    Timeout,
+    /// TLS failed.
+    Tls,
+    /// Another identity answered than the one expected.
+    Identity,
+    /// Anything else, such as no way to the host.
+    Failed,
+}
+
+impl ConnectResult {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Ok, Self::Refused, Self::Timeout, Self::Tls, Self::Identity, Self::Failed];
+
+    /// The result as the label `result` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Identity => "identity",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(block: Arc<Block>) -> Self {
+        Self { block, one_thread: PhantomData }
+    }
+
+    /// A request begins. [`request_finished`](Self::request_finished) with the same series must follow.
+    pub fn request_started(&self, series: Series) {
+        self.block.requests.cell(series.0).in_flight.add(1);
+    }
+
+    /// A request that began is over.
+    pub fn request_finished(&self, series: Series, end: &RequestEnd) {
+        let cell = self.block.requests.cell(series.0);
+        cell.in_flight.subtract(1);
+        cell.finished(end.status, end.reason);
+        cell.durations.observe(&REQUEST_BOUNDS, end.duration);
+        cell.request_bytes.add(end.request_bytes);
+        cell.response_bytes.add(end.response_bytes);
+        cell.retries.add(u64::from(end.retries));
+    }
+
+    /// A request would have been tried again, but the backend's budget was spent.
+    pub fn retry_refused(&self, series: Series) {
+        self.block.requests.cell(series.0).retries_refused.add(1);
+    }
+
+    /// A listener accepted a connection.
+    pub fn connection_opened(&self, series: ConnectionSeries) {
+        self.block.connections.cell(series.0).opened.add(1);
+    }
+
+    /// A connection that a listener accepted is closed.
+    pub fn connection_closed(&self, series: ConnectionSeries) {
+        self.block.connections.cell(series.0).closed.add(1);
+    }
+
+    /// An attempt to connect to an endpoint of a backend is over. Where it is `Ok`,
+    /// [`backend_closed`](Self::backend_closed) must follow some time.
+    pub fn backend_connected(&self, series: BackendSeries, result: ConnectResult) {
+        self.block.backends.cell(series.0).attempts[result as usize].add(1);
+    }
+
+    /// A connection to an endpoint of a backend is closed.
+    pub fn backend_closed(&self, series: BackendSeries) {
+        self.block.backends.cell(series.0).closed.add(1);
+    }
+
+    /// A connection that is not HTTP begins. [`tcp_finished`](Self::tcp_finished) must follow.
+    pub fn tcp_opened(&self, series: TcpSeries) {
+        self.block.tcp.cell(series.0).opened.add(1);
+    }
+
+    /// Bytes were copied to (`sent`) and from (`received`) the backend since the last call, by a connection that goes on.
+    pub fn tcp_bytes(&self, series: TcpSeries, sent: u64, received: u64) {
+        let cell = self.block.tcp.cell(series.0);
+        cell.sent.add(sent);
+        cell.received.add(received);
+    }
+
+    /// A connection that is not HTTP is over; the bytes are those that [`tcp_bytes`](Self::tcp_bytes) was not told of.
+    pub fn tcp_finished(&self, series: TcpSeries, sent: u64, received: u64, duration: Duration, error: bool) {
+        let cell = self.block.tcp.cell(series.0);
+        cell.sent.add(sent);
+        cell.received.add(received);
+        cell.closed.add(1);
+        cell.failed.add(u64::from(error));
+        cell.durations.observe(&CONNECTION_BOUNDS, duration);
+    }
+}

@@ -1,0 +1,163 @@
+//! One accepted connection: what is known of it, and the way to whichever direction handles it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use outrigger_config::Name;
+use outrigger_config::listener::Direction;
+use outrigger_config::SpiffeId;
+use outrigger_http::serve::{Drain, Version};
+use outrigger_net::detect::Detected;
+use rustls::ServerConfig;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+use crate::state::LiveListener;
+use crate::worker::{Local, Open, Worker};
+use crate::{edge, inbound, outbound, request};
+
+/// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
+/// first: as long as such an application's first word is held back.
+pub(crate) const DETECT_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a caller may take to show what it speaks, where there is no other way to go.
+pub(crate) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a TLS handshake with a caller may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is known of a connection. Requests on it read this, and add nothing to it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) listener: Name,
+    pub(crate) direction: Direction,
+    /// Where the caller is.
+    pub(crate) peer: SocketAddr,
+    /// Where the caller meant to connect to, if its traffic was captured.
+    pub(crate) original: Option<SocketAddr>,
+    /// Who the caller has proven to be.
+    pub(crate) caller: Option<SpiffeId>,
+    /// Whether it came over TLS.
+    pub(crate) secure: bool,
+    /// What the caller's sidecar says that the application is to be spoken to in.
+    pub(crate) application: Option<Version>,
+    pub(crate) drain: Rc<Drain>,
+    /// Where the listener stands in the table of a generation: looked up once for each table, not for each request.
+    at: Cell<(u64, usize)>,
+    _open: Open,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        listener: &Name,
+        direction: Direction,
+        peer: SocketAddr,
+        drain: &Rc<Drain>,
+    ) -> Self {
+        Self {
+            worker: worker.clone(),
+            listener: listener.clone(),
+            direction,
+            peer,
+            original: None,
+            caller: None,
+            secure: false,
+            application: None,
+            drain: drain.clone(),
+            at: Cell::new((u64::MAX, 0)),
+            _open: worker.open(),
+        }
+    }
+
+    /// Where its listener stands in a table; `None` once the listener is gone from it.
+    pub(crate) fn at(&self, local: &Local) -> Option<usize> {
+        let live = &local.live;
+        let (generation, at) = self.at.get();
+        if generation == live.generation {
+            return Some(at);
+        }
+        let at = live.listeners.iter().position(|listener| listener.name == self.listener)?;
+        self.at.set((live.generation, at));
+        Some(at)
+    }
+
+    /// Serves HTTP on it to its end.
+    pub(crate) async fn serve_http<IO>(self, io: IO, version: Version)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let drain = self.drain.clone();
+        let connection = Rc::new(self);
+        let (peer, listener) = (connection.peer, connection.listener.clone());
+        let handler = move |request| request::answer(connection.clone(), request);
+        if let Err(error) = outrigger_http::serve::connection(io, version, handler, drain).await {
+            debug!(%peer, %listener, %error, "connection from the caller ended");
+        }
+    }
+}
+
+/// Serves an accepted connection to its end.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: Name,
+    drain: Rc<Drain>,
+) {
+    let Some(local) = worker.local() else { return };
+    let found = local.live.listeners.iter().find(|l| l.name == listener);
+    let Some(live) = found else { return };
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    worker.metrics.connection_opened(live.connections);
+    let connection = Connection::new(&worker, &listener, live.direction, peer, &drain);
+    match live.direction {
+        Direction::Edge => edge::serve(connection, stream, live).await,
+        Direction::Inbound => inbound::serve(connection, stream, &local, live).await,
+        Direction::Outbound => outbound::serve(connection, stream, &local, live).await,
+    }
+    worker.metrics.connection_closed(live.connections);
+}
+
+/// Terminates TLS on a connection; `None`, having said why, if that fails.
+pub(crate) async fn terminate(
+    connection: &Connection,
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+) -> Option<TlsStream<TcpStream>> {
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let peer = connection.peer;
+    let listener = &connection.listener;
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            debug!(%peer, %listener, %error, "TLS with the caller failed");
+            None
+        }
+        Err(_) => {
+            debug!(%peer, %listener, "TLS with the caller took longer than {HANDSHAKE_TIMEOUT:?}");
+            None
+        }
+    }
+}
+
+/// The version of HTTP that was detected; `None` if it is not HTTP.
+pub(crate) const fn http_version(detected: Detected) -> Option<Version> {
+    match detected {
+        Detected::Http1 => Some(Version::Http1),
+        Detected::Http2 => Some(Version::Http2),
+        Detected::Tls | Detected::Opaque | Detected::Silent | Detected::Closed => None,
+    }
+}
+
+/// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go.
+pub(crate) fn patience(live: &LiveListener, local: &Local, original: Option<SocketAddr>) -> Duration {
+    let entry = local.live.snapshot.listeners.iter().find(|entry| entry.name == live.name);
+    let opaque = original.is_some() || entry.is_some_and(|entry| entry.tcp.is_some());
+    if opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
+}

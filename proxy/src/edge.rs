@@ -1,0 +1,71 @@
+//! Connections to an edge listener: a reverse proxy of its own.
+
+use outrigger_config::listener::Protocol;
+use outrigger_http::serve::Version;
+use outrigger_net::detect::{self, Detected};
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use crate::connection::{Connection, http_version, patience, terminate};
+use crate::state::LiveListener;
+use crate::tcp;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(connection: Connection, stream: TcpStream, live: &LiveListener) {
+    let Some(local) = connection.worker.local() else { return };
+    let patience = patience(live, &local, None);
+    drop(local);
+    match live.protocol {
+        Some(Protocol::Tcp) => tcp::relay(connection, stream).await,
+        Some(Protocol::Https | Protocol::Tls) => secure(connection, stream, live).await,
+        Some(Protocol::Http) => match detect::tcp(&stream, patience).await {
+            Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
+            Ok(Detected::Closed) | Err(_) => {}
+            // What is not HTTP gets hyper's word on it.
+            Ok(_) => connection.serve_http(stream, Version::Http1).await,
+        },
+        None => match detect::tcp(&stream, patience).await {
+            Ok(Detected::Tls) if live.tls.is_some() => secure(connection, stream, live).await,
+            Ok(Detected::Closed) | Err(_) => {}
+            Ok(detected) => match http_version(detected) {
+                Some(version) => connection.serve_http(stream, version).await,
+                None => tcp::relay(connection, stream).await,
+            },
+        },
+    }
+}
+
+/// Terminates TLS, and serves what is inside.
+async fn secure(mut connection: Connection, stream: TcpStream, live: &LiveListener) {
+    let Some(config) = live.tls.clone() else {
+        debug!(listener = %connection.listener, "no certificate to terminate TLS with");
+        return;
+    };
+    let Some(stream) = terminate(&connection, stream, config).await else { return };
+    connection.secure = true;
+    if live.protocol == Some(Protocol::Tls) {
+        return tcp::relay(connection, stream).await;
+    }
+    match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => connection.serve_http(stream, Version::Http2).await,
+        Some(_) => connection.serve_http(stream, Version::Http1).await,
+        None => inside(connection, stream, live).await,
+    }
+}
+
+/// Serves what is inside TLS where the two sides did not agree on its name.
+async fn inside(
+    connection: Connection,
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    live: &LiveListener,
+) {
+    let Some(local) = connection.worker.local() else { return };
+    let patience = patience(live, &local, None);
+    drop(local);
+    let Ok((detected, stream)) = detect::io(stream, patience).await else { return };
+    match http_version(detected) {
+        Some(version) => connection.serve_http(stream, version).await,
+        None if live.protocol == Some(Protocol::Https) => connection.serve_http(stream, Version::Http1).await,
+        None => tcp::relay(connection, stream).await,
+    }
+}

@@ -1,0 +1,117 @@
+//! Connections to the application beside this proxy, captured or made to a listener of their own: mutual TLS of the
+//! mesh, and plain where the listener permits it.
+
+use http::Request;
+use hyper::body::Incoming;
+use outrigger_certs::mesh;
+use outrigger_config::listener::Protocol;
+use outrigger_http::serve::Version;
+use outrigger_http::{Error, Reason};
+use outrigger_net::detect::{self, Detected};
+use outrigger_net::hello;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, warn};
+
+use crate::connection::{Connection, DETECT_TIMEOUT, FIRST_BYTE_TIMEOUT, http_version, patience, terminate};
+use crate::state::LiveListener;
+use crate::worker::Local;
+use crate::{outbound, request, tcp};
+
+/// What the protocols of the mesh begin with (ALPN).
+const MESH: &[u8] = b"outrigger/";
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, local: &Local, live: &LiveListener) {
+    connection.original = outbound::captured(&stream, live);
+    let patience = patience(live, local, connection.original);
+    let Ok(detected) = detect::tcp(&stream, patience).await else { return };
+    match detected {
+        Detected::Closed => {}
+        Detected::Tls => tls(connection, stream, local, live).await,
+        _ if live.strict => refuse(connection, stream, detected).await,
+        detected => clear(connection, stream, live, detected).await,
+    }
+}
+
+/// TLS: the mesh's own is terminated; another is the application's, and goes on as it is where that is permitted.
+async fn tls(connection: Connection, stream: TcpStream, local: &Local, live: &LiveListener) {
+    let Ok(hello) = hello::peek(&stream, FIRST_BYTE_TIMEOUT).await else { return };
+    let mesh = hello.is_some_and(|hello| hello.alpn.iter().any(|protocol| protocol.starts_with(MESH)));
+    if !mesh && !live.strict {
+        return tcp::relay(connection, stream).await;
+    }
+    let Some(config) = local.live.node.mesh.clone() else {
+        warn!(listener = %connection.listener, peer = %connection.peer,
+            "a caller wants mutual TLS, and this node has no identity yet");
+        return;
+    };
+    if let Some(stream) = terminate(&connection, stream, config).await {
+        member(connection, stream, live).await;
+    }
+}
+
+/// Serves a caller that has proven who it is.
+async fn member(mut connection: Connection, stream: TlsStream<TcpStream>, live: &LiveListener) {
+    let session = stream.get_ref().1;
+    connection.caller = mesh::peer_identity(session.peer_certificates());
+    connection.secure = true;
+    if connection.caller.is_none() {
+        debug!(peer = %connection.peer, "the caller's certificate names no identity");
+        return;
+    }
+    let protocol = session.alpn_protocol().map(<[u8]>::to_vec);
+    match protocol.as_deref() {
+        _ if live.protocol == Some(Protocol::Tcp) => tcp::relay(connection, stream).await,
+        Some(mesh::TCP) => tcp::relay(connection, stream).await,
+        Some(mesh::HTTP1) => speaking(connection, stream, Version::Http1, Version::Http1).await,
+        Some(mesh::HTTP1_OVER_HTTP2) => speaking(connection, stream, Version::Http2, Version::Http1).await,
+        Some(mesh::HTTP2) => speaking(connection, stream, Version::Http2, Version::Http2).await,
+        Some(b"h2") => connection.serve_http(stream, Version::Http2).await,
+        Some(b"http/1.1") => connection.serve_http(stream, Version::Http1).await,
+        _ => {
+            let Ok((detected, stream)) = detect::io(stream, DETECT_TIMEOUT).await else { return };
+            clear(connection, stream, live, detected).await;
+        }
+    }
+}
+
+/// Serves HTTP of one version to an application that speaks another, or the same.
+async fn speaking<IO>(mut connection: Connection, io: IO, version: Version, application: Version)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    connection.application = Some(application);
+    connection.serve_http(io, version).await;
+}
+
+/// Serves what is not, or no longer, encrypted.
+pub(crate) async fn clear<IO>(connection: Connection, io: IO, live: &LiveListener, detected: Detected)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    match (live.protocol, http_version(detected)) {
+        (Some(Protocol::Tcp | Protocol::Tls), _) => tcp::relay(connection, io).await,
+        (_, Some(version)) => connection.serve_http(io, version).await,
+        (Some(Protocol::Http | Protocol::Https), None) => connection.serve_http(io, Version::Http1).await,
+        (None, None) => tcp::relay(connection, io).await,
+    }
+}
+
+/// Tells a plain caller of a strict listener why it gets nothing, where it speaks HTTP.
+async fn refuse(connection: Connection, stream: TcpStream, detected: Detected) {
+    let (peer, listener) = (connection.peer, connection.listener.clone());
+    debug!(%peer, %listener, "refused: the listener takes mutual TLS alone");
+    let Some(version) = http_version(detected) else { return };
+    let drain = connection.drain.clone();
+    let connection = std::rc::Rc::new(connection);
+    let handler = move |request: Request<Incoming>| {
+        let connection = connection.clone();
+        let error = Error::unsent(Reason::HttpRequestDenied, "this listener takes mutual TLS alone");
+        std::future::ready(request::refused(&connection, &request, error))
+    };
+    if let Err(error) = outrigger_http::serve::connection(stream, version, handler, drain).await {
+        debug!(%peer, %listener, %error, "connection from the caller ended");
+    }
+}

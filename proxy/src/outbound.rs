@@ -1,0 +1,50 @@
+//! Connections from the application beside this proxy, captured or made to a listener of their own.
+
+use outrigger_config::listener::Protocol;
+use outrigger_http::serve::Version;
+use outrigger_net::detect::{self, Detected};
+use outrigger_net::original;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use crate::connection::{Connection, http_version, patience};
+use crate::state::LiveListener;
+use crate::tcp;
+use crate::worker::Local;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, local: &Local, live: &LiveListener) {
+    connection.original = captured(&stream, live);
+    if let Some(original) = connection.original
+        && live.sockets.as_ref().is_some_and(|sockets| sockets.local.port() == original.port())
+        && stream.local_addr().is_ok_and(|address| address.ip() == original.ip())
+    {
+        debug!(%original, "refused: it was addressed to this proxy, and would be captured for ever");
+        return;
+    }
+    match live.protocol {
+        Some(Protocol::Tcp | Protocol::Tls) => tcp::relay(connection, stream).await,
+        Some(Protocol::Http | Protocol::Https) => match detect::tcp(&stream, patience(live, local, None)).await {
+            Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
+            Ok(Detected::Closed) | Err(_) => {}
+            Ok(_) => connection.serve_http(stream, Version::Http1).await,
+        },
+        None => {
+            let patience = patience(live, local, connection.original);
+            match detect::tcp(&stream, patience).await {
+                Ok(Detected::Closed) | Err(_) => {}
+                Ok(detected) => match http_version(detected) {
+                    Some(version) => connection.serve_http(stream, version).await,
+                    // The application's own TLS goes on as it is.
+                    None => tcp::relay(connection, stream).await,
+                },
+            }
+        }
+    }
+}
+
+/// Where captured traffic was addressed to.
+pub(crate) fn captured(stream: &TcpStream, live: &LiveListener) -> Option<std::net::SocketAddr> {
+    let local = live.sockets.as_ref()?.local;
+    original::destination(stream, stream.local_addr().unwrap_or(local))
+}

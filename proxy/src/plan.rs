@@ -1,0 +1,209 @@
+//! What a snapshot decides for one request or connection: a plain value, made once, then acted on.
+
+use std::rc::Rc;
+
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, Version};
+use outrigger_config::backend::BackendProtocol;
+use outrigger_config::listener::Direction;
+use outrigger_config::matching::Head;
+use outrigger_http::forward::Speak;
+use outrigger_http::{Error, Reason, filter, serve};
+use outrigger_telemetry::{Series, TcpSeries};
+
+use crate::connection::Connection;
+use crate::state::{LiveListener, LiveRule, LiveShare};
+use crate::worker::{Local, LocalBackend};
+
+/// Where a request goes and what is done to it on the way.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) to: Rc<LocalBackend>,
+    pub(crate) speak: Speak,
+    /// The rule that took it, with the share of its backend; `None` where it goes where it was addressed to.
+    pub(crate) rule: Option<(&'a LiveRule, &'a LiveShare)>,
+}
+
+/// A plan, or why there is none; and what is known of the request either way.
+#[derive(Debug)]
+pub(crate) struct Decision<'a> {
+    /// The rule that took the request, by its place in the snapshot.
+    pub(crate) rule: Option<usize>,
+    /// What counts it.
+    pub(crate) series: Option<Series>,
+    pub(crate) plan: Result<Plan<'a>, Error>,
+}
+
+impl<'a> Decision<'a> {
+    /// Decides what becomes of a request.
+    pub(crate) fn make<B>(local: &'a Local, connection: &Connection, request: &Request<B>) -> Self {
+        let refuse = |reason, why: String| Self { rule: None, series: None, plan: Err(Error::unsent(reason, why)) };
+        let live = &local.live;
+        let found = connection.at(local).and_then(|at| Some((live.listeners.get(at)?, live.snapshot.listeners.get(at)?)));
+        let Some((listener, entry)) = found else {
+            return refuse(Reason::DestinationNotFound, format!("listener {} is gone", connection.listener));
+        };
+        let host = authority(request);
+        let unrouted = |error| Self { rule: None, series: Some(listener.unrouted), plan: Err(error) };
+        if *request.method() == Method::CONNECT {
+            return unrouted(Error::unsent(Reason::HttpRequestError, "CONNECT is not offered here"));
+        }
+        let Some(host) = host else {
+            return unrouted(Error::unsent(Reason::HttpRequestError, "the request has no valid Host"));
+        };
+        let uri = request.uri();
+        let head = Head {
+            host,
+            path: uri.path(),
+            query: uri.query(),
+            method: request.method(),
+            headers: request.headers(),
+        };
+        match entry.http.find(&head) {
+            Some(at) => Self::by_rule(local, connection, request, at),
+            None => Self::by_address(local, connection, request, listener),
+        }
+    }
+
+    fn by_rule<B>(local: &'a Local, connection: &Connection, request: &Request<B>, at: usize) -> Self {
+        let live = &local.live;
+        let found = live.http_rules.get(at).zip(live.snapshot.http_rules.get(at));
+        let Some((rule, entry)) = found else {
+            let error = Error::unsent(Reason::ProxyInternalError, "the rule is not in the table");
+            return Self { rule: None, series: None, plan: Err(error) };
+        };
+        let picked = entry.shares.pick(connection.worker.random.borrow_mut().u32(..));
+        let share = picked.and_then(|share| Some((share, rule.shares.get(share)?)));
+        let Some((place, share)) = share else {
+            let details = format!("route {}, rule {}: no backend with a weight above 0", entry.route, entry.rule);
+            let error = Error::unsent(Reason::ProxyConfigurationError, details);
+            return Self { rule: Some(at), series: Some(rule.unrouted), plan: Err(error) };
+        };
+        let backend = entry.shares.backend(place);
+        let plan = match backend.and_then(|b| Some((local.backend(b)?, live.backends.get(b)?.protocol))) {
+            Some((to, protocol)) => {
+                let speak = speak(protocol, connection, request);
+                Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)) })
+            }
+            None => {
+                let name = entry.shares.refs().get(place).map(|share| share.name.as_str()).unwrap_or_default();
+                let details = format!("route {}: backend {name} is not known", entry.route);
+                Err(Error::unsent(Reason::DestinationUnavailable, details))
+            }
+        };
+        Self { rule: Some(at), series: Some(share.series), plan }
+    }
+
+    /// Captured traffic that no route takes goes where it was addressed to.
+    fn by_address<B>(
+        local: &'a Local,
+        connection: &Connection,
+        request: &Request<B>,
+        listener: &LiveListener,
+    ) -> Self {
+        let plan = match connection.original {
+            Some(address) => {
+                let to = local.direct(address, connection.direction == Direction::Outbound);
+                Ok(Plan { to, speak: as_received(connection, request), rule: None })
+            }
+            None => Err(Error::unsent(
+                Reason::DestinationNotFound,
+                format!("no route of listener {} takes {}", connection.listener, request.uri().path()),
+            )),
+        };
+        Self { rule: None, series: Some(listener.unrouted), plan }
+    }
+}
+
+/// The host that a request is for: of an absolute target its authority, otherwise the one `Host` (RFC 9112, section
+/// 3.2). `None` if there is not exactly one, or it is not text. HTTP/1.0 need not have any.
+fn authority<B>(request: &Request<B>) -> Option<&str> {
+    if let Some(authority) = request.uri().authority() {
+        return Some(authority.as_str());
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (None, _) if request.version() == Version::HTTP_10 => Some(""),
+        _ => None,
+    }
+}
+
+/// What the application is to be spoken to in: as the backend says, otherwise as the caller's sidecar says, otherwise
+/// HTTP/1.1 but for gRPC.
+fn speak<B>(protocol: Option<BackendProtocol>, connection: &Connection, request: &Request<B>) -> Speak {
+    match (protocol, connection.application) {
+        (Some(BackendProtocol::H2c), _) | (None, Some(serve::Version::Http2)) => Speak::Http2,
+        (None, None) if is_grpc(request) => Speak::Http2,
+        _ => http1(request),
+    }
+}
+
+/// What the application is spoken to in where nothing is known of it: what it was going to be spoken to in.
+fn as_received<B>(connection: &Connection, request: &Request<B>) -> Speak {
+    match connection.application {
+        Some(serve::Version::Http2) => Speak::Http2,
+        None if request.version() == Version::HTTP_2 => Speak::Http2,
+        _ => http1(request),
+    }
+}
+
+fn http1<B>(request: &Request<B>) -> Speak {
+    match filter::upgrade(request.version(), request.headers()) {
+        Some(_) => Speak::Http1Upgrade,
+        None => Speak::Http1,
+    }
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2
+        && request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Where a connection that is not HTTP goes.
+#[derive(Debug)]
+pub(crate) struct TcpPlan {
+    pub(crate) series: TcpSeries,
+    /// The rule that took it, by its place in the snapshot.
+    pub(crate) rule: Option<usize>,
+    pub(crate) to: Result<Rc<LocalBackend>, Error>,
+}
+
+impl TcpPlan {
+    /// Decides what becomes of a connection; `None` if its listener is gone.
+    pub(crate) fn make(local: &Local, connection: &Connection) -> Option<Self> {
+        let live = &local.live;
+        let at = connection.at(local)?;
+        let listener = live.listeners.get(at)?;
+        if let Some(rule) = live.snapshot.listeners.get(at)?.tcp {
+            return Self::by_rule(local, connection, listener, rule);
+        }
+        let to = match connection.original {
+            Some(address) => Ok(local.direct(address, connection.direction == Direction::Outbound)),
+            None => Err(Error::unsent(
+                Reason::DestinationNotFound,
+                format!("no route of listener {} takes connections that are not HTTP", connection.listener),
+            )),
+        };
+        Some(Self { series: listener.unrouted_tcp, rule: None, to })
+    }
+
+    fn by_rule(local: &Local, connection: &Connection, listener: &LiveListener, rule: usize) -> Option<Self> {
+        let live = &local.live;
+        let (entry, series) = live.snapshot.tcp_rules.get(rule).zip(live.tcp_rules.get(rule))?;
+        let refused = |reason, why: String| Err(Error::unsent(reason, why));
+        let Some(share) = entry.shares.pick(connection.worker.random.borrow_mut().u32(..)) else {
+            let why = format!("route {}: no backend with a weight above 0", entry.route);
+            let to = refused(Reason::ProxyConfigurationError, why);
+            return Some(Self { series: listener.unrouted_tcp, rule: Some(rule), to });
+        };
+        let to = match entry.shares.backend(share).and_then(|backend| local.backend(backend)) {
+            Some(backend) => Ok(backend.clone()),
+            None => {
+                let name = entry.shares.refs().get(share).map(|share| share.name.as_str()).unwrap_or_default();
+                refused(Reason::DestinationUnavailable, format!("route {}: backend {name} is not known", entry.route))
+            }
+        };
+        Some(Self { series: *series.get(share)?, rule: Some(rule), to })
+    }
+}

@@ -1,0 +1,172 @@
+//! What is recorded of a request once its response has ended: its counts, its times, its line in the access log.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Method, Request, Uri, Version};
+use outrigger_http::body::{End, Observe, Upload};
+use outrigger_http::{Error, Reason};
+use outrigger_telemetry::{Entry, RequestEnd, Series};
+
+use crate::connection::Connection;
+use crate::worker::{Local, LocalBackend};
+
+/// A request under way, to be recorded when it ends.
+#[derive(Debug)]
+pub(crate) struct Record {
+    connection: Rc<Connection>,
+    local: Rc<Local>,
+    started: Instant,
+    series: Option<Series>,
+    rule: Option<usize>,
+    pub(crate) to: Option<Rc<LocalBackend>>,
+    /// The endpoint tried last, by its place in the backend.
+    pub(crate) endpoint: Option<usize>,
+    pub(crate) attempts: u32,
+    pub(crate) upload: Option<Upload>,
+    status: u16,
+    reason: Option<Reason>,
+    details: Cow<'static, str>,
+    /// What only the access log wants to know.
+    line: Option<Box<Line>>,
+}
+
+#[derive(Debug)]
+struct Line {
+    time: SystemTime,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+}
+
+impl Record {
+    /// Begins the record of a request, before anything of it is changed.
+    pub(crate) fn begin<B>(connection: Rc<Connection>, local: Rc<Local>, request: &Request<B>) -> Self {
+        let line = connection.worker.log.is_on().then(|| {
+            Box::new(Line {
+                time: SystemTime::now(),
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                version: request.version(),
+                host: request.headers().get(HOST).cloned(),
+                user_agent: request.headers().get(USER_AGENT).cloned(),
+            })
+        });
+        Self {
+            connection,
+            local,
+            started: Instant::now(),
+            series: None,
+            rule: None,
+            to: None,
+            endpoint: None,
+            attempts: 0,
+            upload: None,
+            status: 0,
+            reason: None,
+            details: Cow::Borrowed(""),
+            line,
+        }
+    }
+
+    /// When the request came.
+    pub(crate) const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Notes what was decided; from here on the request counts as under way.
+    pub(crate) fn decided(&mut self, rule: Option<usize>, series: Option<Series>) {
+        self.rule = rule;
+        self.series = series;
+        if let Some(series) = series {
+            self.connection.worker.metrics.request_started(series);
+        }
+    }
+
+    /// Notes the status that the caller gets from the application.
+    pub(crate) const fn answered(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// Notes why the proxy answers itself.
+    pub(crate) fn failed(&mut self, error: &Error) {
+        self.status = error.reason.status().as_u16();
+        self.reason = Some(error.reason);
+        self.details.clone_from(&error.details);
+    }
+
+    fn reason(&self, end: End) -> Option<Reason> {
+        match (self.reason, end) {
+            (Some(reason), _) => Some(reason),
+            (None, End::Complete | End::CallerGone) => None,
+            (None, End::BackendBroke) => Some(Reason::HttpResponseIncomplete),
+            (None, End::Timeout) => Some(Reason::HttpResponseTimeout),
+        }
+    }
+
+    fn write(&self, end: End, response_bytes: u64, duration: std::time::Duration) {
+        let Some(line) = &self.line else { return };
+        let entry = self.rule.and_then(|rule| self.local.live.snapshot.http_rules.get(rule));
+        let backend = self.to.as_ref().map(|to| &to.backend);
+        let endpoint = backend.zip(self.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
+        let authority = line.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let gone = if end == End::CallerGone { "the caller left before the response was complete" } else { "" };
+        self.connection.worker.log.write(&Entry {
+            time: line.time,
+            direction: self.connection.direction.as_str(),
+            listener: self.connection.listener.as_str(),
+            method: line.method.as_str(),
+            scheme: Some(if self.connection.secure { "https" } else { "http" }),
+            host: authority.or(line.host.as_ref().map(HeaderValue::as_bytes)).unwrap_or_default(),
+            path: line.uri.path_and_query().map_or("/", |path| path.as_str()),
+            protocol: protocol(line.version),
+            status: self.status,
+            reason: self.reason(end).map(Reason::as_str),
+            details: [&*self.details, gone].into_iter().find(|text| !text.is_empty()),
+            request_bytes: self.upload.as_ref().map_or(0, Upload::bytes),
+            response_bytes,
+            duration,
+            route: entry.map(|entry| entry.route.as_str()),
+            rule: entry.map(|entry| &*entry.rule),
+            backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
+            endpoint: endpoint.map(|endpoint| endpoint.address),
+            caller: self.connection.caller.as_ref().map(|caller| caller.as_str()),
+            caller_address: self.connection.peer,
+            callee: endpoint.and_then(|endpoint| endpoint.identity()).map(|identity| identity.as_str()),
+            attempts: self.attempts,
+            user_agent: line.user_agent.as_ref().map(HeaderValue::as_bytes),
+        });
+    }
+}
+
+const fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+impl Observe for Record {
+    fn ended(self, end: End, bytes: u64) {
+        let duration = self.started.elapsed();
+        if let Some(series) = self.series {
+            self.connection.worker.metrics.request_finished(
+                series,
+                &RequestEnd {
+                    status: self.status,
+                    reason: self.reason(end).map(Reason::as_str),
+                    duration,
+                    request_bytes: self.upload.as_ref().map_or(0, Upload::bytes),
+                    response_bytes: bytes,
+                    retries: self.attempts.saturating_sub(1),
+                },
+            );
+        }
+        self.write(end, bytes, duration);
+    }
+}

@@ -1,0 +1,334 @@
+//! The live table: a snapshot with everything that it needs to act bound to it, made as a whole and swapped as a
+//! whole. What did not change is carried over from the table before: endpoints with their load and connections,
+//! balancers, budgets.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use outrigger_balance::{Balancer, Budget, Load};
+use outrigger_certs::Identity;
+use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
+use outrigger_config::listener::{Direction, MtlsMode, Protocol};
+use outrigger_config::route::{HeaderModifier, HttpFilter};
+use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};
+use outrigger_config::{HostPort, Name};
+use outrigger_http::endpoint::{Empty, Origin};
+use outrigger_http::forward::Policy;
+use outrigger_http::{Backend, Endpoint, Security};
+use outrigger_telemetry::{ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries};
+use rustls::ServerConfig;
+
+use crate::listeners::Sockets;
+use crate::resolve::Addresses;
+
+/// One whole configuration, ready to act on. Immutable: every decision reads exactly one.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// Counts the tables of this process.
+    pub(crate) generation: u64,
+    pub(crate) snapshot: Snapshot,
+    /// In the order of the snapshot's listeners.
+    pub(crate) listeners: Vec<LiveListener>,
+    /// In the order of the snapshot's rules.
+    pub(crate) http_rules: Vec<LiveRule>,
+    /// In the order of the snapshot's rules; a series for each of a rule's backends.
+    pub(crate) tcp_rules: Vec<Box<[TcpSeries]>>,
+    /// In the order of the snapshot's backends.
+    pub(crate) backends: Vec<LiveBackend>,
+    /// Who this node is, once it is known.
+    pub(crate) node: Node,
+}
+
+/// Who this node is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Node {
+    /// Its name; a proxy from a file has none.
+    pub(crate) name: Option<Name>,
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// Terminates mutual TLS as this identity.
+    pub(crate) mesh: Option<Arc<ServerConfig>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct LiveListener {
+    pub(crate) name: Name,
+    pub(crate) direction: Direction,
+    pub(crate) protocol: Option<Protocol>,
+    /// The address bound, with its real port; `None` if it could not be.
+    pub(crate) sockets: Option<Arc<Sockets>>,
+    /// Terminates TLS with the listener's certificates.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Whether only mutual TLS is accepted.
+    pub(crate) strict: bool,
+    pub(crate) connections: ConnectionSeries,
+    /// For requests that no route takes.
+    pub(crate) unrouted: Series,
+    /// For connections that no route takes.
+    pub(crate) unrouted_tcp: TcpSeries,
+}
+
+/// A rule with what it needs to act.
+#[derive(Debug)]
+pub(crate) struct LiveRule {
+    pub(crate) policy: Policy,
+    /// One for each of the rule's backends, in their order.
+    pub(crate) shares: Box<[LiveShare]>,
+    /// For requests that none of them takes.
+    pub(crate) unrouted: Series,
+}
+
+/// A backend's share of a rule's requests.
+#[derive(Debug)]
+pub(crate) struct LiveShare {
+    pub(crate) series: Series,
+    pub(crate) request: Box<[HeaderModifier]>,
+    pub(crate) response: Box<[HeaderModifier]>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LiveBackend {
+    pub(crate) backend: Arc<Backend>,
+    /// What the backend's applications are to be spoken to in, if its configuration says.
+    pub(crate) protocol: Option<BackendProtocol>,
+    /// What it was made from, to tell whether it changed.
+    spec: Arc<outrigger_config::Backend>,
+    origin: Option<Origin>,
+    endpoints: Vec<(EndpointSpec, SocketAddr)>,
+    node: Option<Name>,
+}
+
+/// What a table is made from, beside the snapshot.
+pub(crate) struct Ingredients<'a> {
+    pub(crate) before: Option<&'a Live>,
+    pub(crate) node: Node,
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) sockets: &'a BTreeMap<Name, Arc<Sockets>>,
+    pub(crate) tls: &'a BTreeMap<Name, Arc<ServerConfig>>,
+    pub(crate) origins: &'a BTreeMap<Name, Origin>,
+    pub(crate) metrics: &'a Metrics,
+}
+
+impl Live {
+    /// Makes a table of a snapshot.
+    pub(crate) fn build(snapshot: Snapshot, from: &Ingredients<'_>) -> Self {
+        let listeners = snapshot.listeners.iter().map(|entry| listener(entry, from)).collect();
+        let direction = |name: &Name| {
+            let entry = snapshot.listeners.iter().find(|listener| listener.name == *name);
+            entry.map_or(Direction::Edge, |listener| listener.spec.direction).as_str()
+        };
+        let http_rules = snapshot
+            .http_rules
+            .iter()
+            .map(|entry| http_rule(entry, direction(&entry.listener), from.metrics))
+            .collect();
+        let tcp_rules = snapshot
+            .tcp_rules
+            .iter()
+            .map(|entry| tcp_rule(entry, direction(&entry.listener), from.metrics))
+            .collect();
+        let backends = snapshot.backends.iter().map(|entry| backend(&entry.name, &entry.spec, from)).collect();
+        Self {
+            generation: from.before.map_or(0, |before| before.generation + 1),
+            snapshot,
+            listeners,
+            http_rules,
+            tcp_rules,
+            backends,
+            node: from.node.clone(),
+        }
+    }
+}
+
+/// The names that a snapshot's backends are found by, for the resolver.
+pub(crate) fn hosts(snapshot: &Snapshot) -> impl Iterator<Item = Arc<str>> {
+    let endpoints = snapshot.backends.iter().flat_map(|backend| &backend.spec.endpoints);
+    endpoints.filter_map(|endpoint| match &endpoint.address {
+        HostPort::Name(host, _) => Some(host.clone()),
+        HostPort::Socket(_) => None,
+    })
+}
+
+fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
+    let spec = &entry.spec;
+    let (direction, name) = (spec.direction.as_str(), entry.name.as_str());
+    LiveListener {
+        name: entry.name.clone(),
+        direction: spec.direction,
+        protocol: spec.protocol,
+        sockets: from.sockets.get(&entry.name).cloned(),
+        tls: from.tls.get(&entry.name).cloned(),
+        strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
+        connections: from.metrics.connection_series(direction, name),
+        unrouted: from.metrics.request_series(&RequestLabels {
+            direction,
+            listener: name,
+            route: "",
+            rule: "",
+            backend: "",
+        }),
+        unrouted_tcp: from.metrics.tcp_series(&TcpLabels { direction, listener: name, route: "", backend: "" }),
+    }
+}
+
+fn http_rule(entry: &HttpRuleEntry, direction: &str, metrics: &Metrics) -> LiveRule {
+    let series = |backend: &str| {
+        metrics.request_series(&RequestLabels {
+            direction,
+            listener: entry.listener.as_str(),
+            route: entry.route.as_str(),
+            rule: &entry.rule,
+            backend,
+        })
+    };
+    let rule = entry.spec.rules.get(entry.index);
+    let filters = rule.map(|rule| rule.filters.as_slice()).unwrap_or_default();
+    let references = rule.map(|rule| rule.backend_refs.as_slice()).unwrap_or_default();
+    let shares = references.iter().map(|reference| {
+        let filters = || filters.iter().chain(&reference.filters);
+        LiveShare {
+            series: series(reference.name.as_str()),
+            request: filters()
+                .filter_map(|filter| match filter {
+                    HttpFilter::RequestHeaderModifier(modifier) => Some(modifier.clone()),
+                    HttpFilter::ResponseHeaderModifier(_) => None,
+                })
+                .collect(),
+            response: filters()
+                .filter_map(|filter| match filter {
+                    HttpFilter::ResponseHeaderModifier(modifier) => Some(modifier.clone()),
+                    HttpFilter::RequestHeaderModifier(_) => None,
+                })
+                .collect(),
+        }
+    });
+    LiveRule {
+        policy: rule.map(|rule| Policy::new(&rule.timeouts, rule.retry.as_ref())).unwrap_or_default(),
+        shares: shares.collect(),
+        unrouted: series(""),
+    }
+}
+
+fn tcp_rule(entry: &TcpRuleEntry, direction: &str, metrics: &Metrics) -> Box<[TcpSeries]> {
+    let series = |backend: &str| {
+        metrics.tcp_series(&TcpLabels {
+            direction,
+            listener: entry.listener.as_str(),
+            route: entry.route.as_str(),
+            backend,
+        })
+    };
+    entry.shares.refs().iter().map(|share| series(share.name.as_str())).collect()
+}
+
+fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredients<'_>) -> LiveBackend {
+    let before = from
+        .before
+        .and_then(|live| live.snapshot.backend(name.as_str()).and_then(|at| live.backends.get(at)));
+    let origin = from.origins.get(name).cloned();
+    let (endpoints, unresolved) = addresses(spec, from.addresses);
+    let node = from.node.name.clone();
+    if let Some(before) = before
+        && before.spec == *spec
+        && before.endpoints == endpoints
+        && before.node == node
+        && same_origin(before.origin.as_ref(), origin.as_ref())
+    {
+        return before.clone();
+    }
+    let made: Vec<_> = endpoints
+        .iter()
+        .map(|(spec, address)| {
+            carried_over(before, spec, *address, &node, origin.as_ref())
+                .unwrap_or_else(|| endpoint(spec, *address, &node, origin.as_ref()))
+        })
+        .collect();
+    let loads: Box<[Arc<Load>]> = made.iter().map(|endpoint| endpoint.load.clone()).collect();
+    let weights: Vec<u32> = endpoints.iter().map(|(spec, _)| spec.weight).collect();
+    let budget = before.filter(|before| before.spec.retry_constraint == spec.retry_constraint);
+    let backend = Backend {
+        name: name.shared(),
+        endpoints: made.into(),
+        loads,
+        balancer: Balancer::new(spec.balance.kind, &weights),
+        budget: budget.map_or_else(
+            || Arc::new(Budget::new(&spec.retry_constraint, Instant::now())),
+            |before| before.backend.budget.clone(),
+        ),
+        connect_timeout: spec.connect_timeout(),
+        empty: unresolved.map(Empty::Unresolved).or_else(|| endpoints.is_empty().then_some(Empty::Unset)),
+    };
+    LiveBackend {
+        backend: Arc::new(backend),
+        protocol: spec.protocol,
+        spec: spec.clone(),
+        origin,
+        endpoints,
+        node,
+    }
+}
+
+/// The addresses of a backend's endpoints, each with what is configured for it; a name stands for all its addresses.
+/// Also the name that has none, if that leaves the backend without any endpoint.
+fn addresses(
+    spec: &outrigger_config::Backend,
+    resolved: &Addresses,
+) -> (Vec<(EndpointSpec, SocketAddr)>, Option<Arc<str>>) {
+    let (mut found, mut missing) = (Vec::new(), None);
+    for endpoint in &spec.endpoints {
+        match &endpoint.address {
+            HostPort::Socket(address) => found.push((endpoint.clone(), *address)),
+            HostPort::Name(host, port) => {
+                let none = Vec::new();
+                let ips: &Vec<IpAddr> = resolved.get(host).unwrap_or(&none);
+                if ips.is_empty() {
+                    missing = Some(host.clone());
+                }
+                found.extend(ips.iter().map(|ip| (endpoint.clone(), SocketAddr::new(*ip, *port))));
+            }
+        }
+    }
+    let missing = missing.filter(|_| found.is_empty());
+    (found, missing)
+}
+
+fn carried_over(
+    before: Option<&LiveBackend>,
+    spec: &EndpointSpec,
+    address: SocketAddr,
+    node: &Option<Name>,
+    origin: Option<&Origin>,
+) -> Option<Arc<Endpoint>> {
+    let before = before?;
+    if before.node != *node || !same_origin(before.origin.as_ref(), origin) {
+        return None;
+    }
+    let at = before.endpoints.iter().position(|(s, a)| s == spec && *a == address)?;
+    before.backend.endpoints.get(at).cloned()
+}
+
+fn same_origin(a: Option<&Origin>, b: Option<&Origin>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.name == b.name && Arc::ptr_eq(&a.http1, &b.http1),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn endpoint(
+    spec: &EndpointSpec,
+    address: SocketAddr,
+    node: &Option<Name>,
+    origin: Option<&Origin>,
+) -> Arc<Endpoint> {
+    let own = node.is_some() && spec.instance == *node;
+    let security = match (&spec.identity, origin) {
+        _ if own => Security::Own,
+        (Some(expected), _) => Security::Mesh { expected: expected.clone() },
+        (None, Some(origin)) => Security::Tls(origin.clone()),
+        (None, None) => Security::Plain,
+    };
+    let load = Arc::new(Load::new(spec.weight, Instant::now()));
+    Arc::new(Endpoint::new(address, security, load))
+}

@@ -1,0 +1,134 @@
+//! The way of one connection that is not HTTP: decide, pick, connect, and copy both ways, each half closing on its own.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use outrigger_http::connect::{Connection as Callee, Wire, connect};
+use outrigger_http::{Error, Reason};
+use outrigger_net::copy::both;
+use outrigger_telemetry::TcpEntry;
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use crate::connection::Connection;
+use crate::plan::TcpPlan;
+use crate::worker::{Local, LocalBackend};
+
+/// How many endpoints are tried when connections to them cannot be made.
+const MAX_CONNECT_TRIES: usize = 5;
+/// How long a connection may be silent both ways.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What became of a connection.
+#[derive(Debug, Default)]
+struct Outcome {
+    endpoint: Option<usize>,
+    sent: u64,
+    received: u64,
+    error: Option<String>,
+    reason: Option<Reason>,
+}
+
+/// Relays a connection to its end.
+pub(crate) async fn relay<IO: AsyncRead + AsyncWrite + Unpin>(connection: Connection, caller: IO) {
+    let worker = connection.worker.clone();
+    let Some(local) = worker.local() else { return };
+    let Some(plan) = TcpPlan::make(&local, &connection) else { return };
+    let (time, started) = (SystemTime::now(), Instant::now());
+    worker.metrics.tcp_opened(plan.series);
+    let outcome = match &plan.to {
+        Ok(to) => carry(to, &connection, caller).await,
+        Err(error) => refused(error, None),
+    };
+    let duration = started.elapsed();
+    let failed = outcome.reason.is_some() || outcome.error.is_some();
+    worker.metrics.tcp_finished(plan.series, outcome.sent, outcome.received, duration, failed);
+    write(&local, &connection, &plan, &outcome, time, duration);
+}
+
+fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
+    debug!(%error, "connection refused");
+    Outcome {
+        endpoint,
+        error: Some(error.details.to_string()),
+        reason: Some(error.reason),
+        ..Outcome::default()
+    }
+}
+
+async fn carry<IO>(to: &LocalBackend, connection: &Connection, caller: IO) -> Outcome
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let (at, callee, _in_flight) = match reach(to, connection).await {
+        Ok(reached) => reached,
+        Err((at, error)) => return refused(&error, at),
+    };
+    let copied = both(caller, callee, Some(IDLE_TIMEOUT)).await;
+    let error = match copied.error {
+        Some((side, error)) => Some(format!("{side}: {error}")),
+        None => copied.idle.then(|| format!("nothing was sent either way for {IDLE_TIMEOUT:?}")),
+    };
+    Outcome { endpoint: Some(at), sent: copied.a_to_b, received: copied.b_to_a, error, reason: None }
+}
+
+/// Connects to an endpoint of the backend, to another if that fails.
+async fn reach(
+    to: &LocalBackend,
+    connection: &Connection,
+) -> Result<(usize, Callee, outrigger_balance::InFlight), (Option<usize>, Error)> {
+    let backend = &to.backend;
+    let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
+    let details = format!("backend {} has no endpoint", backend.name);
+    let mut failed = (None, Error::unsent(Reason::DestinationUnavailable, details));
+    while tried.len() < MAX_CONNECT_TRIES {
+        let now = Instant::now();
+        let picked = backend.balancer.pick(&backend.loads, now, &tried, &mut connection.worker.random.borrow_mut());
+        let Some((at, endpoint)) = picked.and_then(|at| Some((at, backend.endpoints.get(at)?))) else { break };
+        let mut in_flight = endpoint.load.start(now);
+        match connect(endpoint, Wire::Tcp, &to.dialer).await {
+            Ok(stream) => {
+                in_flight.response(Instant::now());
+                endpoint.load.succeeded();
+                return Ok((at, stream, in_flight));
+            }
+            Err(error) => {
+                endpoint.load.failed(Instant::now());
+                tried.push(at);
+                failed = (Some(at), error);
+            }
+        }
+    }
+    Err(failed)
+}
+
+fn write(
+    local: &Local,
+    connection: &Connection,
+    plan: &TcpPlan,
+    outcome: &Outcome,
+    time: SystemTime,
+    duration: Duration,
+) {
+    let rule = plan.rule.and_then(|rule| local.live.snapshot.tcp_rules.get(rule));
+    let backend = plan.to.as_ref().ok().map(|to| &to.backend);
+    let endpoint = backend.zip(outcome.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
+    connection.worker.log.write_tcp(&TcpEntry {
+        time,
+        direction: connection.direction.as_str(),
+        listener: connection.listener.as_str(),
+        protocol: if connection.secure { "TLS" } else { "TCP" },
+        sni: None,
+        reason: outcome.reason.map(Reason::as_str),
+        error: outcome.error.as_deref(),
+        sent_bytes: outcome.sent,
+        received_bytes: outcome.received,
+        duration,
+        route: rule.map(|rule| rule.route.as_str()),
+        backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
+        endpoint: endpoint.map(|endpoint| endpoint.address),
+        caller: connection.caller.as_ref().map(|caller| caller.as_str()),
+        caller_address: connection.peer,
+        callee: endpoint.and_then(|endpoint| endpoint.identity()).map(|identity| identity.as_str()),
+    });
+}

@@ -1,0 +1,403 @@
+//! A worker: one thread with its own sockets, connections and pools, which shares nothing with the others but the
+//! live table, the load of endpoints and the metrics.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use outrigger_config::Name;
+use outrigger_http::connect::{Dialer, OwnDoor};
+use outrigger_http::pool::Pool;
+use outrigger_http::serve::Drain;
+use outrigger_http::{Backend, Endpoint, Security};
+use outrigger_telemetry::LogBuffer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::{debug, error, warn};
+
+use crate::connection;
+use crate::own::Own;
+use crate::state::Live;
+
+/// How long a worker waits after an accept that failed, as when no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often unused connections are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the access log's lines are handed over, if there are any.
+const LOG_INTERVAL: Duration = Duration::from_millis(100);
+/// How many addresses outside the configuration a worker keeps connections to.
+const MAX_DIRECT: usize = 1024;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Acts on this table from now on, and answers once it does.
+    Live(Arc<Live>, oneshot::Sender<()>),
+    /// Tells HTTP/1.1 callers with each response that the connection ends.
+    Announce,
+    /// Accepts no more, ends what is open when what is under way is done, and answers when nothing is left.
+    Drain(oneshot::Sender<()>),
+    /// Ends at once.
+    Stop,
+}
+
+/// One worker's part of the proxy.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    index: usize,
+    live: RefCell<Option<Rc<Local>>>,
+    running: RefCell<HashMap<Name, Running>>,
+    pub(crate) metrics: outrigger_telemetry::Worker,
+    pub(crate) log: LogBuffer,
+    pub(crate) random: RefCell<fastrand::Rng>,
+    /// Ends the connections that the application makes to itself.
+    pub(crate) own: Rc<Drain>,
+    announcing: Cell<bool>,
+    draining: Cell<bool>,
+    /// Connections open, upgraded and opaque ones included.
+    open: Cell<usize>,
+    /// Told when the last connection closes.
+    quiet: Notify,
+}
+
+/// The live table with this worker's connections to its endpoints.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) live: Arc<Live>,
+    /// In the order of the table's backends.
+    backends: Box<[Rc<LocalBackend>]>,
+    /// Where a mesh endpoint is known to be, for traffic that was addressed to it.
+    known: HashMap<SocketAddr, (usize, usize)>,
+    /// Addresses that traffic was sent to as they stood.
+    direct: RefCell<HashMap<SocketAddr, Rc<LocalBackend>>>,
+    own: Rc<dyn OwnDoor>,
+}
+
+/// A backend with this worker's connections to it.
+#[derive(Debug)]
+pub(crate) struct LocalBackend {
+    pub(crate) backend: Arc<Backend>,
+    /// In the order of its endpoints.
+    pub(crate) pools: Box<[Rc<Pool>]>,
+    pub(crate) dialer: Dialer,
+}
+
+/// A listener that this worker accepts on.
+#[derive(Debug)]
+struct Running {
+    address: SocketAddr,
+    drain: Rc<Drain>,
+    /// Ends the accepting.
+    _accepting: oneshot::Sender<()>,
+}
+
+/// Counts a connection as open while it lives.
+#[derive(Debug)]
+pub(crate) struct Open(Rc<Worker>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let open = self.0.open.get().saturating_sub(1);
+        self.0.open.set(open);
+        if open == 0 {
+            self.0.quiet.notify_waiters();
+        }
+    }
+}
+
+/// Runs a worker until it is told to stop, or whoever gives its orders is gone.
+pub(crate) async fn run(
+    index: usize,
+    metrics: outrigger_telemetry::Worker,
+    log: LogBuffer,
+    mut orders: mpsc::Receiver<Order>,
+) {
+    let worker = Rc::new(Worker {
+        index,
+        live: RefCell::new(None),
+        running: RefCell::default(),
+        metrics,
+        log,
+        random: RefCell::new(fastrand::Rng::new()),
+        own: Rc::default(),
+        announcing: Cell::new(false),
+        draining: Cell::new(false),
+        open: Cell::new(0),
+        quiet: Notify::new(),
+    });
+    tokio::task::spawn_local(sweep(worker.clone()));
+    tokio::task::spawn_local(hand_over_log(worker.clone()));
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Live(live, done) => {
+                worker.adopt(live);
+                let _ = done.send(());
+            }
+            Order::Announce => worker.announcing.set(true),
+            Order::Drain(done) => {
+                worker.drain();
+                let worker = worker.clone();
+                tokio::task::spawn_local(async move {
+                    worker.until_quiet().await;
+                    let _ = done.send(());
+                });
+            }
+            Order::Stop => break,
+        }
+    }
+    worker.log.flush();
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        if let Some(local) = worker.live.borrow().clone() {
+            local.close_idle(Instant::now());
+        }
+    }
+}
+
+async fn hand_over_log(worker: Rc<Worker>) {
+    if !worker.log.is_on() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(LOG_INTERVAL).await;
+        worker.log.flush();
+    }
+}
+
+impl Worker {
+    /// The table to decide by. `None` only before the first is there, when nothing listens yet.
+    pub(crate) fn local(&self) -> Option<Rc<Local>> {
+        self.live.borrow().clone()
+    }
+
+    /// Whether HTTP/1.1 callers are to be told that their connection ends.
+    pub(crate) const fn announces_end(&self) -> bool {
+        self.announcing.get()
+    }
+
+    /// Counts one more connection, until the value is dropped.
+    pub(crate) fn open(self: &Rc<Self>) -> Open {
+        self.open.set(self.open.get() + 1);
+        Open(self.clone())
+    }
+
+    fn adopt(self: &Rc<Self>, live: Arc<Live>) {
+        let before = self.live.take();
+        let local = Rc::new(Local::new(self, live, before.as_deref()));
+        *self.live.borrow_mut() = Some(local.clone());
+        self.listen(&local.live);
+    }
+
+    /// Accepts on the listeners of the table, and lets go of those that are gone from it.
+    fn listen(self: &Rc<Self>, live: &Live) {
+        if self.draining.get() {
+            return;
+        }
+        let mut running = self.running.borrow_mut();
+        running.retain(|name, running| {
+            let stays = live.listeners.iter().any(|listener| {
+                listener.name == *name && listener.sockets.as_ref().is_some_and(|s| s.local == running.address)
+            });
+            if !stays {
+                running.drain.begin();
+            }
+            stays
+        });
+        for listener in &live.listeners {
+            let Some(sockets) = listener.sockets.as_ref().filter(|_| !running.contains_key(&listener.name)) else {
+                continue;
+            };
+            let Some(socket) = sockets.take(self.index) else { continue };
+            let socket = match TcpListener::from_std(socket) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    error!(listener = %listener.name, %error, "cannot accept");
+                    continue;
+                }
+            };
+            let drain = Rc::new(Drain::default());
+            let (accepting, gone) = oneshot::channel();
+            tokio::task::spawn_local(accept(self.clone(), socket, listener.name.clone(), drain.clone(), gone));
+            running
+                .insert(listener.name.clone(), Running { address: sockets.local, drain, _accepting: accepting });
+        }
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        self.announcing.set(true);
+        self.own.begin();
+        for (_, running) in self.running.borrow_mut().drain() {
+            running.drain.begin();
+        }
+    }
+
+    async fn until_quiet(&self) {
+        while self.open.get() > 0 {
+            self.quiet.notified().await;
+        }
+    }
+}
+
+/// Accepts on one socket until `gone` says that the listener is.
+async fn accept(
+    worker: Rc<Worker>,
+    socket: TcpListener,
+    listener: Name,
+    drain: Rc<Drain>,
+    mut gone: oneshot::Receiver<()>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut gone => {
+                // What the kernel took on for this socket would be reset with it.
+                while let Some(Ok((stream, peer))) = ready(socket.accept()).await {
+                    serve(&worker, stream, peer, &listener, &drain);
+                }
+                return;
+            }
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => serve(&worker, stream, peer, &listener, &drain),
+            Err(error) if is_of_the_connection(&error) => debug!(%listener, %error, "a caller left at once"),
+            Err(error) => {
+                warn!(%listener, %error, "cannot accept; trying again in {ACCEPT_PAUSE:?}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// What a future yields if it is ready at once.
+async fn ready<F: Future>(future: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = std::future::ready(()) => None,
+    }
+}
+
+fn is_of_the_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused)
+}
+
+fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: &Name, drain: &Rc<Drain>) {
+    let task = connection::serve(worker.clone(), stream, peer, listener.clone(), drain.clone());
+    tokio::task::spawn_local(task);
+}
+
+impl Local {
+    fn new(worker: &Rc<Worker>, live: Arc<Live>, before: Option<&Self>) -> Self {
+        let own: Rc<dyn OwnDoor> = Rc::new(Own::new(worker));
+        let kept: HashMap<u64, Rc<Pool>> = before
+            .into_iter()
+            .flat_map(|before| before.backends.iter().flat_map(|backend| backend.pools.iter()))
+            .map(|pool| (pool.endpoint().id(), pool.clone()))
+            .collect();
+        let backends: Box<[Rc<LocalBackend>]> = live
+            .backends
+            .iter()
+            .map(|live_backend| {
+                let backend = live_backend.backend.clone();
+                let pool = |endpoint: &Arc<Endpoint>| {
+                    kept.get(&endpoint.id()).cloned().unwrap_or_else(|| Pool::new(endpoint.clone()))
+                };
+                Rc::new(LocalBackend {
+                    pools: backend.endpoints.iter().map(pool).collect(),
+                    dialer: dialer(&live, &own, backend.connect_timeout),
+                    backend,
+                })
+            })
+            .collect();
+        let mut known = HashMap::new();
+        for (at, backend) in backends.iter().enumerate() {
+            for (place, endpoint) in backend.backend.endpoints.iter().enumerate() {
+                if matches!(endpoint.security, Security::Mesh { .. } | Security::Own) {
+                    known.entry(endpoint.address).or_insert((at, place));
+                }
+            }
+        }
+        // Connections to addresses outside the configuration stay open, unless they are now inside.
+        let direct = before.map(|before| before.direct.borrow().clone()).unwrap_or_default();
+        let direct = direct
+            .into_iter()
+            .filter(|(address, backend)| {
+                let plain = backend.pools.iter().all(|pool| matches!(pool.endpoint().security, Security::Plain));
+                plain && !known.contains_key(address)
+            })
+            .collect();
+        Self { live, backends, known, direct: RefCell::new(direct), own }
+    }
+
+    /// A backend by its place in the table.
+    pub(crate) fn backend(&self, at: usize) -> Option<&Rc<LocalBackend>> {
+        self.backends.get(at)
+    }
+
+    /// The way to an address that traffic was sent to: over the mesh if one of its endpoints is there and
+    /// `mesh` allows it, otherwise as it stands.
+    pub(crate) fn direct(&self, address: SocketAddr, mesh: bool) -> Rc<LocalBackend> {
+        if mesh && let Some(found) = self.mesh_endpoint(address) {
+            return found;
+        }
+        if let Some(found) = self.direct.borrow().get(&address) {
+            return found.clone();
+        }
+        let load = Arc::new(outrigger_balance::Load::new(1, Instant::now()));
+        let endpoint = Arc::new(Endpoint::new(address, Security::Plain, load));
+        let pool = Pool::new(endpoint.clone());
+        self.remember(address, alone("".into(), endpoint, pool, dialer(&self.live, &self.own, CONNECT_TIMEOUT)))
+    }
+
+    fn mesh_endpoint(&self, address: SocketAddr) -> Option<Rc<LocalBackend>> {
+        let (at, place) = self.known.get(&address)?;
+        let backend = self.backends.get(*at)?;
+        if let Some(found) = self.direct.borrow().get(&address) {
+            return Some(found.clone());
+        }
+        let endpoint = backend.backend.endpoints.get(*place)?.clone();
+        let pool = backend.pools.get(*place)?.clone();
+        let dialer = backend.dialer.clone();
+        Some(self.remember(address, alone(backend.backend.name.clone(), endpoint, pool, dialer)))
+    }
+
+    fn remember(&self, address: SocketAddr, backend: LocalBackend) -> Rc<LocalBackend> {
+        let backend = Rc::new(backend);
+        let mut direct = self.direct.borrow_mut();
+        if direct.len() >= MAX_DIRECT {
+            direct.retain(|_, backend| !backend.pools.iter().all(|pool| pool.is_empty()));
+        }
+        if direct.len() < MAX_DIRECT {
+            direct.insert(address, backend.clone());
+        }
+        backend
+    }
+
+    fn close_idle(&self, now: Instant) {
+        let direct = self.direct.borrow();
+        let pools = self.backends.iter().chain(direct.values()).flat_map(|backend| backend.pools.iter());
+        pools.for_each(|pool| pool.close_idle(now));
+    }
+}
+
+/// How long a connection to an address outside the configuration may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn dialer(live: &Live, own: &Rc<dyn OwnDoor>, timeout: Duration) -> Dialer {
+    Dialer { identity: live.node.identity.clone(), own: Some(own.clone()), timeout }
+}
+
+/// A backend of one endpoint: no balancing between it and others.
+fn alone(name: Arc<str>, endpoint: Arc<Endpoint>, pool: Rc<Pool>, dialer: Dialer) -> LocalBackend {
+    let backend = Backend::of_one(name, endpoint, dialer.timeout);
+    LocalBackend { backend: Arc::new(backend), pools: Box::new([pool]), dialer }
+}
