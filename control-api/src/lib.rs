@@ -1,7 +1,7 @@
 //! The control API: it keeps the resources of a mesh, signs its nodes' identities, and sends each node what concerns it.
 //!
 //! A resource comes in over REST ([`rest`]), is checked by the `config` crate, goes to disk ([`store`]) and into an
-//! immutable [`world`], from where each node's stream sends it on ([`stream`]). Nothing here is global: several control
+//! immutable [`world`], from where each node's stream sends it on (`stream`). Nothing here is global: several control
 //! APIs can run in one process. It never carries traffic, and nodes go on without it.
 
 use std::net::SocketAddr;
@@ -140,7 +140,7 @@ pub struct ControlApi {
 #[derive(Debug, Clone)]
 pub(crate) struct Running {
     stop: watch::Receiver<bool>,
-    _alive: mpsc::Sender<()>,
+    _waited_for: mpsc::Sender<()>,
 }
 
 impl Running {
@@ -175,15 +175,16 @@ pub async fn start(options: Options) -> Result<ControlApi, StartError> {
     let leaf_lifetime = options.leaf_lifetime;
     let shared = Arc::new(Shared { store, nodes, tokens, authority, leaf_lifetime, names });
     let (stop, stopping) = watch::channel(false);
-    let (alive, ended) = mpsc::channel(1);
-    let running = Running { stop: stopping, _alive: alive };
-    let mut until = running.clone();
+    let (waited_for, ended) = mpsc::channel(1);
+    let running = Running { stop: stopping, _waited_for: waited_for };
+    let (mut until, alive) = (running.clone(), running.clone());
     let serve = axum::serve(rest_listener, rest::router(shared.clone()))
         .with_graceful_shutdown(async move { until.stopped().await });
     tokio::spawn(async move {
         if let Err(error) = serve.await {
             tracing::error!(%error, "REST has ended");
         }
+        drop(alive);
     });
     tokio::spawn(stream::serve(stream_listener, shared.clone(), server, running));
     Ok(ControlApi { shared, rest, stream, stop, ended })

@@ -199,3 +199,66 @@ impl Mesh {
         Self { trust_domain: trust_domain.into(), ca: hex(&fingerprint) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tokens(folder: &Path) -> Tokens {
+        Tokens::open(folder, Mesh::new("outrigger.local", [7; 32])).unwrap()
+    }
+
+    fn node(name: &str) -> Name {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_node_and_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = tokens(folder.path());
+        let (now, hour) = (SystemTime::now(), Duration::from_hours(1));
+        let (token, expires) = tokens.issue(&node("a"), None, hour, now).unwrap();
+        assert_eq!(expires, now.duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600);
+        assert_eq!(tokens.check(&token, &node("a")).unwrap().as_str(), "spiffe://outrigger.local/node/a");
+        let (token_of, asked) = (node("a"), node("b"));
+        assert_eq!(tokens.check(&token, &asked), Err(Refused::OtherNode { token: token_of, asked }));
+        let (old, _) = tokens.issue(&node("a"), None, hour, now - 2 * hour).unwrap();
+        assert_eq!(tokens.check(&old, &node("a")), Err(Refused::Expired));
+        // The key is kept, so that what was handed out stays good; a moved mesh does not take it.
+        let again = Tokens::of(folder.path()).unwrap();
+        assert!(again.check(&token, &node("a")).is_ok());
+        let moved = Tokens::open(folder.path(), Mesh::new("elsewhere", [7; 32])).unwrap();
+        assert_eq!(moved.check(&token, &node("a")), Err(Refused::Foreign));
+    }
+
+    #[test]
+    fn a_token_that_signs_itself_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = tokens(folder.path());
+        // The public key as the secret of another algorithm, and no algorithm at all (RFC 8725, section 2.1).
+        let key = Ed25519KeyPair::from_pkcs8(&std::fs::read(folder.path().join(TOKEN_KEY)).unwrap()).unwrap();
+        let secret = EncodingKey::from_secret(key.public_key().as_ref());
+        let (good, _) = tokens.issue(&node("a"), None, Duration::from_hours(1), SystemTime::now()).unwrap();
+        let claims: Claims = jsonwebtoken::dangerous::insecure_decode(&good).unwrap().claims;
+        let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
+        assert!(matches!(tokens.check(&forged, &node("a")), Err(Refused::Malformed(_))));
+        let payload = good.split('.').nth(1).unwrap();
+        for none in [format!("eyJhbGciOiJub25lIn0.{payload}."), format!("eyJhbGciOiJub25lIn0.{payload}")] {
+            assert!(matches!(tokens.check(&none, &node("a")), Err(Refused::Malformed(_))), "{none}");
+        }
+    }
+
+    #[test]
+    fn no_text_breaks_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tokens, node) = (tokens(folder.path()), node("a"));
+        let part = "[A-Za-z0-9_-]{0,90}";
+        proptest!(|(text in ".{0,120}", head in part, payload in part, signature in part)| {
+            prop_assert!(tokens.check(&text, &node).is_err());
+            let parts = format!("{head}.{payload}.{signature}");
+            prop_assert!(tokens.check(&parts, &node).is_err());
+        });
+    }
+}

@@ -111,7 +111,7 @@ async fn await_nodes(client: &Client, revision: u64, patience: Duration) -> anyh
     };
     let refusals = show::refusals(&nodes);
     if refusals.is_empty() {
-        say(format_args!("live on {} nodes at revision {revision}", nodes.len()));
+        say(format_args!("revision {revision} is live on every connected node: {}", nodes.len()));
         return Ok(ExitCode::SUCCESS);
     }
     for refusal in refusals {

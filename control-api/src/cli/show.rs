@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use comfy_table::{Table, presets};
 use http::{Method, StatusCode};
@@ -116,7 +116,9 @@ pub(super) fn refusals(nodes: &[NodeStatus]) -> Vec<String> {
 pub(super) async fn token(arguments: TokenArgs) -> anyhow::Result<ExitCode> {
     let TokenArgs { node, id, ttl, data, server } = arguments;
     if let Some(data) = data {
-        let (token, _) = Tokens::of(&data)?.issue(&node, id.as_ref(), ttl.get(), SystemTime::now())?;
+        let no_data = || format!("{} is not the data of an `outrigger-control serve`", data.display());
+        let tokens = Tokens::of(&data).with_context(no_data)?;
+        let (token, _) = tokens.issue(&node, id.as_ref(), ttl.get(), SystemTime::now())?;
         say(token);
         return Ok(ExitCode::SUCCESS);
     }

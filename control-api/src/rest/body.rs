@@ -159,3 +159,49 @@ fn text(fields: &mut serde_json::Map<String, Value>, field: &'static str) -> Res
         Some(_) => Err(Invalid { field: field.into(), reason: "must be text".into() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// JSON of any shape, with the words that matter here more often than chance would have it.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let word = prop_oneof![
+            "kind|name|spec|revision|endpoints|address|listeners|rules",
+            "Backend|httpRoutes|TCPRoute|api|127.0.0.1:80",
+            ".{0,8}",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            word.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(word.clone(), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_breaks_it_and_what_is_taken_is_what_the_path_says(body in any_json()) {
+            let _ = resource(body.clone(), None);
+            if let Ok(taken) = resource(body, Some((Kind::Backend, "api"))) {
+                prop_assert_eq!(taken.key().to_string(), "Backend/api");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bare_spec_is_not_a_resource() {
+        let wrong = resource(json!({ "endpoints": [] }), Some((Kind::Backend, "api"))).unwrap_err();
+        assert_eq!(wrong.field, "endpoints");
+    }
+}

@@ -1,5 +1,5 @@
 //! The REST API: resources, nodes and tokens, as JSON. It has no authentication of its own, so it listens on loopback
-//! unless told otherwise, and refuses what a web page could make a browser send ([`guard`]).
+//! unless told otherwise, and refuses what a web page could make a browser send (`guard`).
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outrigger_certs::mesh::peer_identity;
 use outrigger_certs::rustls::ServerConfig;
 use outrigger_config::SpiffeId;
-use outrigger_control::message::{SIGN_PATH, STREAM_PATH};
+use outrigger_control::message::{DEAD_AFTER, SIGN_PATH, STREAM_PATH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -115,6 +115,9 @@ async fn requests(
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(16)
+            // A peer that vanished without a word is noticed even where it has no stream open.
+            .keep_alive_interval(DEAD_AFTER)
+            .keep_alive_timeout(PATIENCE)
             .serve_connection(io, service);
         tokio::pin!(connection);
         tokio::select! {

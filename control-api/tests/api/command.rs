@@ -116,7 +116,7 @@ async fn apply_waits_for_the_nodes_and_tells_what_they_refused() {
     mesh.control.wait_for_nodes(|nodes| nodes.iter().any(|node| node.connected)).await;
     let backend = "backends: [{ name: api, endpoints: [{ address: 127.0.0.1:3000 }] }]";
     let (ok, out, err) = run(&server, &["apply", "-f", "-", "--wait", "30s"], backend).await;
-    assert!(ok && out.contains("live on 1 nodes at revision 1"), "{out}{err}");
+    assert!(ok && out.contains("revision 1 is live on every connected node: 1"), "{out}{err}");
     let (ok, _, err) = run(&server, &["apply", "-f", "-", "--wait", "30s"], FILE).await;
     assert!(!ok && err.contains("web-1 refused Listener/web: address: is taken"), "{err}");
 

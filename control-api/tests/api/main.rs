@@ -3,6 +3,7 @@
 
 mod command;
 mod durability;
+mod follow;
 mod hundred;
 mod rest;
 mod signing;

@@ -188,7 +188,7 @@ async fn a_silent_node_is_dropped_and_a_talking_one_is_not() {
     });
     assert_eq!(silent.next().await, None);
     let silence = clock.elapsed().as_secs();
-    assert!((15..=20).contains(&silence), "{silence}");
+    assert!((15..60).contains(&silence), "{silence}");
     let nodes = mesh.control.nodes();
     assert_eq!(nodes.iter().map(|node| node.connected).collect::<Vec<_>>(), [false, true]);
     beats.abort();
