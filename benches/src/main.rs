@@ -1,2 +1,186 @@
-//! The `outrigger-bench` command.
-fn main() {}
+//! `outrigger-bench`: what the mesh costs.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use outrigger_benches::{
+    application::Application,
+    caller::Protocol,
+    cpus::Cpus,
+    measure, nginx, outrigger,
+    path::{Environment, Path},
+    report::{Load, Machine, Report, SCHEMA, Settings},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What the mesh costs: added latency, CPU and memory.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures, prints a table, and exits with 1 if a request failed.
+    Run(RunArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Requests per second of the constant rate.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Length of a round in seconds.
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    seconds: f64,
+    /// Length of the warm-up before each round in seconds.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    warmup: f64,
+    /// How often each path is measured [default: 1, saturated 5].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Connections, each with one request at a time.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    connections: u16,
+    /// Bytes in the body of each request and of its answer; 0: GET, and a short answer.
+    #[arg(long, default_value_t = 0)]
+    body: usize,
+    /// What callers and the application speak.
+    #[arg(long, value_enum, default_value_t = Protocol::H1)]
+    protocol: Protocol,
+    /// Which paths [default: direct,proxy,sidecars].
+    #[arg(long, value_enum, value_delimiter = ',')]
+    paths: Vec<Path>,
+    /// Another proxy to compare with: adds it to the paths, and a saturated comparison of CPU per request.
+    #[arg(long, value_enum)]
+    against: Option<Against>,
+    /// Only sends as fast as answers come, instead of at a constant rate.
+    #[arg(long)]
+    saturate: bool,
+    /// Where to write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The proxy's binary [default: `outrigger` beside this program].
+    #[arg(long, value_name = "PATH")]
+    outrigger: Option<PathBuf>,
+    /// A further argument for each `outrigger run`; may be given several times.
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    proxy_arg: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Against {
+    /// nginx from PATH, with one worker.
+    Nginx,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("not a number of seconds from 0 to 3600".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let Command::Run(args) = Cli::parse().command;
+    match run(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("outrigger-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: RunArgs) -> Result<bool> {
+    let cpus = Cpus::pin_load().context("cannot pin to a core")?;
+    if cpus.is_none() {
+        eprintln!("outrigger-bench: there is only one core, which the load shares with the proxies");
+    }
+    if cfg!(debug_assertions) {
+        eprintln!(
+            "outrigger-bench: built without optimisation, the figures mean little: use cargo run --release"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // Giving up the measurement drops, and so ends, the proxies.
+        tokio::select! {
+            done = measure_all(&args, cpus) => done,
+            _ = interrupt.recv() => anyhow::bail!("interrupted"),
+            _ = terminate.recv() => anyhow::bail!("terminated"),
+        }
+    })
+}
+
+/// Measures what was asked for, prints and writes it; false if a request failed.
+async fn measure_all(args: &RunArgs, cpus: Option<Cpus>) -> Result<bool> {
+    let plan = plan(args);
+    ensure!(plan.iter().all(|(_, paths, _)| !paths.is_empty()), "--paths leaves nothing to measure");
+    // Whatever is missing is better said before the first minute of measuring than after it.
+    for path in plan.iter().flat_map(|(_, paths, _)| paths) {
+        match path {
+            Path::Direct => {}
+            Path::Proxy | Path::Sidecars => drop(outrigger::find(args.outrigger.as_deref())?),
+            Path::Nginx => nginx::available()?,
+        }
+    }
+    let answer = if args.body == 0 { Bytes::from_static(b"ok") } else { vec![b'x'; args.body].into() };
+    let application =
+        Application::start(args.protocol, answer).await.context("the application cannot listen")?;
+    let environment = Environment {
+        application: application.address(),
+        protocol: args.protocol,
+        outrigger: args.outrigger.clone(),
+        proxy_args: args.proxy_arg.clone(),
+        cpus,
+    };
+    let settings = Settings {
+        protocol: args.protocol,
+        connections: args.connections.into(),
+        body: args.body,
+        seconds: args.seconds,
+        warmup: args.warmup,
+    };
+    let mut sections = Vec::new();
+    for (load, paths, rounds) in plan {
+        sections.push(measure::section(&paths, load, rounds, &settings, &environment).await?);
+    }
+    let version = env!("CARGO_PKG_VERSION").into();
+    let report = Report { schema: SCHEMA, version, machine: Machine::this(cpus), settings, sections };
+    print!("{report}");
+    if let Some(file) = &args.json {
+        std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(report.sections.iter().flat_map(|section| &section.paths).all(|path| path.errors == 0))
+}
+
+/// The sections of the run: a load, its paths, and how many rounds.
+fn plan(args: &RunArgs) -> Vec<(Load, Vec<Path>, u32)> {
+    let chosen = |default: &[Path]| {
+        let mut paths = if args.paths.is_empty() { default.to_vec() } else { args.paths.clone() };
+        if args.against.is_some() && !paths.contains(&Path::Nginx) {
+            paths.push(Path::Nginx);
+        }
+        paths
+    };
+    let saturated = |paths| (Load::Saturated, paths, args.rounds.unwrap_or(5));
+    if args.saturate {
+        return vec![saturated(chosen(&[Path::Proxy]))];
+    }
+    let open = Load::Open { rate: args.rate };
+    let mut plan =
+        vec![(open, chosen(&[Path::Direct, Path::Proxy, Path::Sidecars]), args.rounds.unwrap_or(1))];
+    if args.against.is_some() {
+        plan.push(saturated(vec![Path::Proxy, Path::Nginx]));
+    }
+    plan
+}

@@ -51,7 +51,7 @@ PUT  /log?level=debug    another level: off, error, warn, info, debug, trace
 
 /// Whether the proxy takes traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// It does.
     Ready,
     /// It does not (yet, or any more), for this reason, which is told to whoever asks.
@@ -60,7 +60,7 @@ pub enum Readiness {
 
 /// Which paths a listener answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surface {
+pub(crate) enum Surface {
     /// All of them. For loopback only: refuses requests that a web page may have caused.
     All,
     /// `/metrics` and, as Istio's agents have it, `/stats/prometheus`.
@@ -70,20 +70,20 @@ pub enum Surface {
 }
 
 /// Sets the level, one of `off`, `error`, `warn`, `info`, `debug`, `trace`; an error says why it could not.
-pub type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+pub(crate) type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// What the admin interface says, and the one thing that it sets.
-pub struct Admin {
+pub(crate) struct Admin {
     /// The current readiness.
-    pub ready: watch::Receiver<Readiness>,
+    pub(crate) ready: watch::Receiver<Readiness>,
     /// The metrics in Prometheus's text format.
-    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The live configuration without its secrets.
-    pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    pub(crate) config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The level of the diagnostics.
-    pub level: Box<dyn Fn() -> String + Send + Sync>,
+    pub(crate) level: Box<dyn Fn() -> String + Send + Sync>,
     /// Sets it.
-    pub set_level: SetLevel,
+    pub(crate) set_level: SetLevel,
 }
 
 impl fmt::Debug for Admin {
@@ -94,7 +94,7 @@ impl fmt::Debug for Admin {
 
 impl Admin {
     /// Answers on `listener` until the future is dropped, which ends its connections too.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, surface: Surface) -> Infallible {
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, surface: Surface) -> Infallible {
         let mut connections = JoinSet::new();
         loop {
             while connections.len() >= CONNECTIONS {

@@ -90,7 +90,7 @@ impl Connection {
     /// Serves HTTP on it to its end.
     pub(crate) async fn serve_http<IO>(self, io: IO, version: Version)
     where
-        IO: AsyncRead + AsyncWrite + Unpin + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let drain = self.drain.clone();
         let connection = Rc::new(self);

@@ -80,7 +80,7 @@ async fn member(mut connection: Connection, stream: TlsStream<TcpStream>, live: 
 /// Serves HTTP of one version to an application that speaks another, or the same.
 async fn speaking<IO>(mut connection: Connection, io: IO, version: Version, application: Version)
 where
-    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     connection.application = Some(application);
     connection.serve_http(io, version).await;
@@ -89,7 +89,7 @@ where
 /// Serves what is not, or no longer, encrypted.
 pub(crate) async fn clear<IO>(connection: Connection, io: IO, live: &LiveListener, detected: Detected)
 where
-    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match (live.protocol, http_version(detected)) {
         (Some(Protocol::Tcp | Protocol::Tls), _) => tcp::relay(connection, io).await,

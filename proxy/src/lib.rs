@@ -8,6 +8,7 @@
 //! `outbound` handles the direction, `plan` decides, `request` forwards and streams back, `record` counts and logs.
 
 mod admin;
+mod capture;
 pub mod cli;
 mod connection;
 mod director;
@@ -21,6 +22,7 @@ mod proxy;
 mod record;
 mod request;
 mod resolve;
+mod secrets;
 mod source;
 mod state;
 mod tcp;
@@ -28,4 +30,5 @@ mod threads;
 mod watch;
 mod worker;
 
+pub use director::Captured;
 pub use proxy::{Addresses, Options, Proxy, Source, StartError, start};

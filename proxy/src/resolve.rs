@@ -30,7 +30,7 @@ mod tests;
 /// What every wanted name resolves to, sorted and without duplicates.
 ///
 /// A name is absent until its first lookup has ended, and has an empty list when that found nothing.
-pub type Addresses = Arc<BTreeMap<Arc<str>, Vec<IpAddr>>>;
+pub(crate) type Addresses = Arc<BTreeMap<Arc<str>, Vec<IpAddr>>>;
 
 /// However short its time to live, a name is not looked up more often.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ const QUERY_RETRIES: usize = 1;
 
 /// Resolves names as this machine is configured to.
 #[derive(Debug)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     resolv_conf: PathBuf,
     hosts: PathBuf,
     port: u16,
@@ -64,7 +64,7 @@ struct Answer {
 
 impl Resolver {
     /// A resolver by `/etc/hosts` and `/etc/resolv.conf`.
-    pub fn system() -> Self {
+    pub(crate) fn system() -> Self {
         Self::from_files("/etc/resolv.conf".into(), "/etc/hosts".into(), 53)
     }
 
@@ -72,7 +72,7 @@ impl Resolver {
     ///
     /// Both files may be absent, and may change later. Without name servers in it, 127.0.0.1 is asked
     /// (resolv.conf(5)).
-    pub fn from_files(resolv_conf: PathBuf, hosts: PathBuf, port: u16) -> Self {
+    pub(crate) fn from_files(resolv_conf: PathBuf, hosts: PathBuf, port: u16) -> Self {
         Self { resolv_conf, hosts, port, current: Mutex::new(None) }
     }
 
@@ -80,7 +80,7 @@ impl Resolver {
     ///
     /// Names can come and go later; the work ends when either end of the returned channel is dropped: the
     /// sender of `wanted`, or the last receiver of the addresses. IP addresses are names of themselves.
-    pub fn start(self, wanted: watch::Receiver<BTreeSet<Arc<str>>>) -> watch::Receiver<Addresses> {
+    pub(crate) fn start(self, wanted: watch::Receiver<BTreeSet<Arc<str>>>) -> watch::Receiver<Addresses> {
         let (publish, addresses) = watch::channel(Addresses::default());
         let this = Arc::new(self);
         let lookup = move |name| {

@@ -227,7 +227,12 @@ fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredient
         .before
         .and_then(|live| live.snapshot.backend(name.as_str()).and_then(|at| live.backends.get(at)));
     let origin = from.origins.get(name).cloned();
-    let (endpoints, unresolved) = addresses(spec, from.addresses);
+    let (mut endpoints, unresolved) = addresses(spec, from.addresses);
+    let insecure = spec.tls.is_some() && origin.is_none();
+    if insecure {
+        // Never without the TLS that was asked for.
+        endpoints.clear();
+    }
     let node = from.node.name.clone();
     if let Some(before) = before
         && before.spec == *spec
@@ -257,7 +262,11 @@ fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredient
             |before| before.backend.budget.clone(),
         ),
         connect_timeout: spec.connect_timeout(),
-        empty: unresolved.map(Empty::Unresolved).or_else(|| endpoints.is_empty().then_some(Empty::Unset)),
+        empty: match unresolved {
+            _ if insecure => Some(Empty::Insecure),
+            Some(host) => Some(Empty::Unresolved(host)),
+            None => endpoints.is_empty().then_some(Empty::Unset),
+        },
     };
     LiveBackend {
         backend: Arc::new(backend),

@@ -32,7 +32,7 @@ const LINKS: usize = 40;
 
 /// Follows a set of files, which can change.
 #[derive(Debug)]
-pub struct Follower {
+pub(crate) struct Follower {
     shared: Arc<Shared>,
 }
 
@@ -51,7 +51,7 @@ impl Follower {
     /// Starts to follow, no file at first, on the current tokio runtime; ends when the receiver is dropped.
     ///
     /// The receiver gets one `()` for one change or several of about the same time: read all files again.
-    pub fn start() -> (Self, mpsc::Receiver<()>) {
+    pub(crate) fn start() -> (Self, mpsc::Receiver<()>) {
         let shared = Arc::new(Shared::default());
         let (changes, receiver) = mpsc::channel(1);
         let stirred = Arc::clone(&shared);
@@ -70,7 +70,7 @@ impl Follower {
     /// Follows exactly these files from now on; they need not exist yet.
     ///
     /// Call it before reading them: a change after the call is reported, one before it is not.
-    pub fn set(&self, paths: BTreeSet<PathBuf>) {
+    pub(crate) fn set(&self, paths: BTreeSet<PathBuf>) {
         let mut files = self.shared.files();
         let known = std::mem::take(&mut *files);
         files.extend(paths.into_iter().map(|path| {

@@ -37,6 +37,11 @@ impl Accepted {
         }
     }
 
+    /// Whether there is a last good version of a resource.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Every resource, sorted by kind and name.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.0.values()

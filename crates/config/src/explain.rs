@@ -77,3 +77,41 @@ fn yaml_type(name: &str) -> String {
         _ => name.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::explain;
+
+    #[test]
+    fn says_what_is_meant() {
+        for (serde, ours) in [
+            (
+                "unknown field `requst`, expected `request` or `backendRequest`",
+                "unknown field `requst`: did you mean `request`?",
+            ),
+            ("unknown field `a`b`, expected `xyz`", "unknown field `a`b`: the only one is `xyz`"),
+            ("unknown field `x`, there are no fields", "unknown field `x`: no field is allowed here"),
+            (
+                "unknown variant `http`, expected one of `HTTP`, `TCP`, `TLS`",
+                "unknown value `http`: did you mean `HTTP`?",
+            ),
+            (
+                "unknown variant `QUIC`, expected one of `HTTP`, `TCP`, `TLS`",
+                "unknown value `QUIC`: use one of `HTTP`, `TCP`, `TLS`",
+            ),
+            (
+                "invalid type: integer `1`, expected a string",
+                "expected text, found the number `1`: put it in quotes",
+            ),
+            ("invalid type: map, expected a sequence", "expected a list, found an object"),
+            ("invalid type: string \"a\", expected struct Timeouts", "expected an object, found text `a`"),
+            (
+                "invalid value: integer `70000`, expected u16",
+                "the number `70000` is not a whole number from 0 to 65535",
+            ),
+            ("missing field `rules`", "missing field `rules`"),
+        ] {
+            assert_eq!(explain(serde), ours);
+        }
+    }
+}

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::check::Check;
+use crate::doubt::doubts;
 use crate::explain::{UNKNOWN_FIELD, suggest};
 use crate::resource::{Invalid, Key, Kind, Resource, Spec, read};
-use crate::scalar::Name;
+use crate::scalar::{Name, socket_address, socket_address_schema};
 use crate::tree::{Data, Entry, Node, Place};
 
 /// Top-level keys of the design that this version does not have.
@@ -63,7 +64,8 @@ impl Check for IdentityFiles {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Admin {
     /// Where the admin interface listens: `127.0.0.1:15000`. Port 0 lets the system choose.
-    #[schemars(with = "String")]
+    #[serde(deserialize_with = "socket_address")]
+    #[schemars(schema_with = "socket_address_schema")]
     address: SocketAddr,
 }
 
@@ -122,7 +124,7 @@ pub fn parse(text: &str) -> Result<File, Unreadable> {
         reader.entry(entry);
     }
     reader.listeners_apart();
-    reader.references();
+    reader.doubts();
     let mut file = reader.file;
     file.rejected.sort_by_key(|rejected| (rejected.line, rejected.column));
     file.warnings.sort_by_key(|warning| (warning.line, warning.column));
@@ -210,7 +212,7 @@ impl Reader<'_> {
         self.seen.insert(key.clone(), (path.to_owned(), node.place.line));
         let parsed = node.json().and_then(|mut spec| {
             if let Value::Object(fields) = &mut spec {
-                fields.remove("name");
+                fields.retain(|field, _| field != "name");
             }
             Resource::parse(kind, key.name.as_str(), spec)
         });
@@ -244,20 +246,11 @@ impl Reader<'_> {
         self.file.rejected.push(rejected);
     }
 
-    /// References to what is not there are legal, and most likely not meant.
-    fn references(&mut self) {
-        let mut findings = Vec::new();
-        for resource in &self.file.resources {
-            let key = resource.key();
-            for (field, kind, name) in references(&resource.spec) {
-                let target = Key { kind, name };
-                if !self.seen.contains_key(&target) {
-                    let reason = format!("there is no {} `{}`", word(kind), target.name);
-                    findings.push(self.finding(&key, &field, reason));
-                }
-            }
-        }
-        self.file.warnings = findings;
+    /// Notes what is legal and most likely not meant.
+    fn doubts(&mut self) {
+        let doubts = doubts(&self.file.resources, |key| self.seen.contains_key(key));
+        self.file.warnings =
+            doubts.into_iter().map(|doubt| self.finding(&doubt.key, &doubt.field, doubt.reason)).collect();
     }
 
     /// A finding at a field of an object that is known by its key.
@@ -293,50 +286,4 @@ fn below(path: &str, invalid: Invalid) -> Invalid {
         field => format!("{path}.{field}"),
     };
     Invalid { field: Cow::Owned(field), reason: invalid.reason }
-}
-
-/// What an object refers to: the field, and the kind and name.
-fn references(spec: &Spec) -> Vec<(String, Kind, Name)> {
-    let mut found = Vec::new();
-    let listeners = |names: &[Name]| {
-        let named = names.iter().enumerate();
-        named.map(|(i, name)| (format!("listeners[{i}]"), Kind::Listener, name.clone())).collect::<Vec<_>>()
-    };
-    match spec {
-        Spec::Listener(listener) => {
-            let refs = listener.tls.iter().flat_map(|tls| &tls.certificate_refs).enumerate();
-            found.extend(refs.map(|(index, certificate)| {
-                (format!("tls.certificateRefs[{index}].name"), Kind::Certificate, certificate.name.clone())
-            }));
-        }
-        Spec::HttpRoute(route) => {
-            found.extend(listeners(&route.listeners));
-            for (rule, spec) in route.rules.iter().enumerate() {
-                found.extend(backends(rule, spec.backend_refs.iter().map(|backend| &backend.name)));
-            }
-        }
-        Spec::TcpRoute(route) => {
-            found.extend(listeners(&route.listeners));
-            for (rule, spec) in route.rules.iter().enumerate() {
-                found.extend(backends(rule, spec.backend_refs.iter().map(|backend| &backend.name)));
-            }
-        }
-        Spec::Backend(_) | Spec::Certificate(_) => {}
-    }
-    found
-}
-
-fn backends<'a>(rule: usize, names: impl Iterator<Item = &'a Name>) -> Vec<(String, Kind, Name)> {
-    let at = |index| format!("rules[{rule}].backendRefs[{index}].name");
-    names.enumerate().map(|(index, name)| (at(index), Kind::Backend, name.clone())).collect()
-}
-
-const fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Listener => "listener",
-        Kind::HttpRoute => "HTTPRoute",
-        Kind::TcpRoute => "TCPRoute",
-        Kind::Backend => "backend",
-        Kind::Certificate => "certificate",
-    }
 }

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::scalar::Name;
+use crate::scalar::{Name, socket_address, socket_address_schema};
 
 /// An address that accepts connections, and what is expected on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listener {
     /// Where it listens: `127.0.0.1:8080`, `[::]:15001`. Port 0 lets the system choose.
-    #[schemars(with = "String")]
+    #[serde(deserialize_with = "socket_address")]
+    #[schemars(schema_with = "socket_address_schema")]
     pub address: SocketAddr,
     /// Which way its traffic goes, seen from the application.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -29,6 +30,13 @@ pub struct Listener {
     /// The nodes that open it; every node of the control API where it is empty. A file's proxy opens all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<Name>,
+}
+
+impl Listener {
+    /// The listener for captured traffic that a sidecar has by itself.
+    pub const fn captured(address: SocketAddr, direction: Direction) -> Self {
+        Self { address, direction, protocol: None, tls: None, mtls: None, nodes: Vec::new() }
+    }
 }
 
 /// Which way a listener's traffic goes, seen from the application.

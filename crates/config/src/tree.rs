@@ -12,7 +12,7 @@ use crate::resource::Invalid;
 
 /// How many nodes a file may have once its aliases are written out: far above any real file, far below what would
 /// exhaust memory (the "billion laughs").
-const MOST_NODES: usize = 2_000_000;
+const MOST_NODES: usize = 1_000_000;
 /// How deep the nodes of a file may be nested, aliases written out.
 const MOST_LEVELS: usize = 128;
 
@@ -119,13 +119,12 @@ impl Node {
     }
 }
 
-/// The entry whose key the path begins with, the last of those given twice, and the rest of the path.
+/// The entry whose key the path begins with, the last where it is given twice, and the rest of the path.
 fn entry_at<'a, 'p>(entries: &'a [Entry], path: &'p str) -> Option<(Place, &'a Node, &'p str)> {
     let tail = |entry: &Entry| {
         path.strip_prefix(entry.key.as_str()).filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
-    let entry =
-        entries.iter().rev().filter(|entry| tail(entry).is_some()).max_by_key(|entry| entry.key.len())?;
+    let entry = entries.iter().filter(|entry| tail(entry).is_some()).max_by_key(|entry| entry.key.len())?;
     Some((entry.place, &entry.node, tail(entry)?))
 }
 

@@ -97,6 +97,8 @@ pub struct Backend {
 pub enum Empty {
     /// None is configured.
     Unset,
+    /// Its TLS cannot be set up.
+    Insecure,
     /// Its names do not resolve.
     Unresolved(Arc<str>),
 }

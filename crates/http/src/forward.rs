@@ -249,6 +249,10 @@ impl Flight<'_> {
             Some(Empty::Unresolved(host)) => {
                 Error::unsent(Reason::DnsError, format!("backend {}: {host} does not resolve", backend.name))
             }
+            Some(Empty::Insecure) => Error::unsent(
+                Reason::TlsCertificateError,
+                format!("backend {}: its caCertificates could not be used", backend.name),
+            ),
             _ => Error::unsent(
                 Reason::DestinationUnavailable,
                 format!("backend {} has no endpoint", backend.name),

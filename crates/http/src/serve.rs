@@ -81,7 +81,7 @@ pub async fn connection<IO, F, R, B>(
     drain: Rc<Drain>,
 ) -> Result<(), hyper::Error>
 where
-    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> R + 'static,
     R: Future<Output = Response<B>> + 'static,
     B: Body<Data = Bytes> + 'static,
@@ -125,7 +125,7 @@ where
     Self: Future,
     S: hyper::service::HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    IO: hyper::rt::Read + hyper::rt::Write + Unpin,
+    IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -139,7 +139,7 @@ where
     Self: Future,
     S: hyper::service::HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    IO: hyper::rt::Read + hyper::rt::Write + Unpin,
+    IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Local: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,

@@ -10,12 +10,14 @@ use std::thread;
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use serde::Serialize;
 
 use crate::entry::{Entry, TcpEntry};
+use crate::json::Line;
 
-/// The size at which a buffer is handed over, in bytes.
+/// The size of a full buffer, in bytes.
 const CHUNK: usize = 64 * 1024;
+/// The size at which a buffer is handed over: most lines fit into the rest, so that it need not grow.
+const FULL: usize = CHUNK - 4 * 1024;
 /// How many chunks may wait for the thread that writes: 4 MiB of lines.
 const WAITING: usize = 64;
 /// How long closing waits for what is written to, such as a pipe that nobody reads.
@@ -172,42 +174,36 @@ impl LogBuffer {
 
     /// Logs a request.
     pub fn write(&self, entry: &Entry<'_>) {
-        self.line(entry);
+        self.line(|line| entry.write(line));
     }
 
     /// Logs a connection that is not HTTP.
     pub fn write_tcp(&self, entry: &TcpEntry<'_>) {
-        self.line(entry);
+        self.line(|line| entry.write(line));
     }
 
-    /// Hands the lines over to be written, if there are any. A worker does so every 100 ms; a buffer of 64 KiB does so
-    /// by itself. Never waits.
+    /// Hands the lines over to be written, if there are any. A worker does so every 100 ms; a full buffer, of 64 KiB,
+    /// does so by itself. Never waits.
     pub fn flush(&self) {
         let mut lines = self.lines.borrow_mut();
         if lines.lines > 0 {
-            // The next chunk will be about as long as this one.
-            let next = Chunk { text: Vec::with_capacity(lines.text.len()), lines: 0 };
+            // Where lines come so fast that buffers fill, the next will; else an idle worker keeps none.
+            let capacity = if lines.text.len() >= FULL { CHUNK } else { 0 };
+            let next = Chunk { text: Vec::with_capacity(capacity), lines: 0 };
             self.log.hand_over(std::mem::replace(&mut lines, next));
-        } else if lines.text.capacity() > 0 {
-            // Nothing for a whole interval: an idle worker keeps no buffer.
-            lines.text = Vec::new();
         }
     }
 
-    fn line(&self, entry: &impl Serialize) {
+    fn line(&self, write: impl FnOnce(&mut Line<'_>)) {
         if !self.is_on() {
             return;
         }
         let mut lines = self.lines.borrow_mut();
-        let start = lines.text.len();
-        if serde_json::to_writer(&mut lines.text, entry).is_ok() {
-            lines.text.push(b'\n');
-            lines.lines += 1;
-        } else {
-            lines.text.truncate(start);
-            self.log.dropped.inc();
-        }
-        if lines.text.len() >= CHUNK {
+        let mut line = Line::new(&mut lines.text);
+        write(&mut line);
+        line.end();
+        lines.lines += 1;
+        if lines.text.len() >= FULL {
             drop(lines);
             self.flush();
         }

@@ -9,6 +9,7 @@ mod cells;
 mod collect;
 mod diagnostics;
 mod entry;
+mod json;
 mod metrics;
 mod process;
 mod series;

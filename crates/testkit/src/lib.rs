@@ -1,3 +1,4 @@
 //! What tests and demos share: applications, certificates, an in-process mesh.
 
 pub mod app;
+pub mod netns;

@@ -1,0 +1,143 @@
+//! Routes: which requests and connections go where, and under which policy. The shape of a rule is the Gateway API's,
+//! field for field.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{is_one, one};
+use crate::listener::is_default;
+use crate::scalar::{Duration, Hostname, Name};
+
+mod filter;
+mod matches;
+
+pub use filter::{HeaderField, HeaderModifier, HttpFilter};
+pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};
+
+/// Maps requests to backends (Gateway API, `HTTPRoute`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpRoute {
+    /// The listeners it is attached to, by name.
+    #[schemars(length(min = 1))]
+    pub listeners: Vec<Name>,
+    /// The hosts it answers to; any host where it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<Hostname>,
+    /// Its rules.
+    #[schemars(length(min = 1, max = 64))]
+    pub rules: Vec<HttpRule>,
+}
+
+/// What a route does with the requests that match (Gateway API, `HTTPRouteRule`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpRule {
+    /// The rule's name, for logs and metrics; its place in the route where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// A request matches the rule if it matches one of these; every request where it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub matches: Vec<HttpMatch>,
+    /// What is changed on the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub filters: Vec<HttpFilter>,
+    /// Where requests go, in proportion to the weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub backend_refs: Vec<BackendRef>,
+    /// How long it may take.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: Timeouts,
+    /// Whether and when a request is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+}
+
+/// A backend's share of a rule's requests (Gateway API, `HTTPBackendRef`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendRef {
+    /// The backend. It may not be there yet: its share then gets 503.
+    pub name: Name,
+    /// Its share, in proportion to the sum of the rule's weights. 0: none.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(max = 1_000_000))]
+    pub weight: u32,
+    /// What is changed on the way to this backend alone, after the rule's own filters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub filters: Vec<HttpFilter>,
+}
+
+/// How long a request may take (Gateway API, `HTTPRouteTimeouts`). `0s`, or absent: without limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Timeouts {
+    /// From the request's head until the response is complete, all attempts together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Duration>,
+    /// For one attempt, until the response's head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_request: Option<Duration>,
+}
+
+/// Whether and when a request is sent again (Gateway API, `HTTPRouteRetry`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retry {
+    /// How often it may be sent again. 1 where it is absent.
+    #[serde(default = "one")]
+    #[schemars(range(max = 100))]
+    pub attempts: u32,
+    /// The response statuses, 400 to 599, after which it is, if its method is idempotent (RFC 9110, section 9.2.2).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(range(min = 400, max = 599)))]
+    pub codes: Vec<u16>,
+    /// The least wait before the second retry; it doubles with each one after, and a random part is added.
+    /// 25 ms where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Duration>,
+    /// How many bytes of a request's body are kept so that it can be sent again. 64 KiB where it is absent. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 16_777_216))]
+    pub max_body_bytes: Option<u32>,
+}
+
+/// Maps connections to backends (Gateway API, `TCPRoute`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TcpRoute {
+    /// The listeners it is attached to, by name.
+    #[schemars(length(min = 1))]
+    pub listeners: Vec<Name>,
+    /// Its one rule.
+    #[schemars(length(min = 1, max = 1))]
+    pub rules: Vec<TcpRule>,
+}
+
+/// What a route does with connections (Gateway API, `TCPRouteRule`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TcpRule {
+    /// The rule's name, for logs and metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Where connections go, in proportion to the weights.
+    #[schemars(length(min = 1, max = 16))]
+    pub backend_refs: Vec<TcpBackendRef>,
+}
+
+/// A backend's share of a rule's connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpBackendRef {
+    /// The backend.
+    pub name: Name,
+    /// Its share, in proportion to the sum of the rule's weights. 0: none.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(max = 1_000_000))]
+    pub weight: u32,
+}

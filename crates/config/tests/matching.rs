@@ -1,0 +1,229 @@
+//! Which rule takes a request: the Gateway API's precedence, and what a request may look like.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use http::{HeaderMap, HeaderName, Method};
+use outrigger_config::{Head, Snapshot, file};
+
+/// Routes attached to one listener, written as the objects under `httpRoutes`, without the listener.
+fn snapshot(routes: &str) -> Snapshot {
+    let mut file = file::parse(&format!(
+        "listeners:\n- {{ name: web, address: '127.0.0.1:0' }}\nhttpRoutes:\n{}",
+        routes.trim().replace("- {", "- { listeners: [web],")
+    ))
+    .unwrap();
+    assert_eq!(file.rejected, []);
+    Snapshot::build(1, file.resources.drain(..).map(Into::into))
+}
+
+/// `METHOD URL` and header lines, as the route and rule that take it.
+fn find(snapshot: &Snapshot, request: &str) -> String {
+    let mut lines = request.lines().map(str::trim);
+    let (method, url) = lines.next().unwrap().split_once(' ').unwrap();
+    let (host, target) = url.split_at(url.find(['/', '*']).unwrap());
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let headers: HeaderMap = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+        .fold(HeaderMap::new(), |mut headers, (name, value)| {
+            headers.append(name, value);
+            headers
+        });
+    let method: Method = method.parse().unwrap();
+    let head = Head { host, path, query, method: &method, headers: &headers };
+    match snapshot.listeners[0].http.find(&head) {
+        Some(index) => format!("{}/{}", snapshot.http_rules[index].route, snapshot.http_rules[index].rule),
+        None => "nothing".to_owned(),
+    }
+}
+
+#[track_caller]
+fn assert_found(snapshot: &Snapshot, expected: &[(&str, &str)]) {
+    for (request, rule) in expected {
+        assert_eq!(find(snapshot, request), *rule, "{request}");
+    }
+}
+
+#[test]
+fn the_most_specific_host_takes_it_alone() {
+    let snapshot = snapshot(
+        "
+- { name: any, rules: [{}] }
+- { name: wide, hostnames: ['*.example'], rules: [{}] }
+- { name: near, hostnames: ['*.shop.example'], rules: [{}] }
+- { name: exact, hostnames: [www.shop.example], rules: [{ matches: [{ path: { value: /a } }] }] }
+",
+    );
+    assert_found(
+        &snapshot,
+        &[
+            ("GET www.shop.example/a", "exact/0"),
+            ("GET WWW.Shop.Example:8080/a", "exact/0"),
+            ("GET www.shop.example./a", "exact/0"),
+            ("GET www.shop.example.:80/a", "exact/0"),
+            // Committed to the most specific host, although the wildcards would take it.
+            ("GET www.shop.example/b", "nothing"),
+            ("GET api.shop.example/", "near/0"),
+            ("GET v1.api.shop.example/", "near/0"),
+            ("GET shop.example/", "wide/0"),
+            // A wildcard stands for one label at least.
+            ("GET example/", "any/0"),
+            ("GET .example/", "any/0"),
+            ("GET notexample/", "any/0"),
+            ("GET [::1]:80/", "any/0"),
+            ("GET /", "any/0"),
+        ],
+    );
+}
+
+#[test]
+fn exact_paths_then_expressions_then_the_longest_prefix() {
+    let snapshot = snapshot(
+        "
+- { name: shop, rules: [
+    { name: root, matches: [{ path: { value: / } }] },
+    { name: api, matches: [{ path: { value: /api } }] },
+    { name: slashed, matches: [{ path: { value: /slashed/ } }] },
+    { name: v1, matches: [{ path: { value: /api/v1 } }] },
+    { name: exact, matches: [{ path: { type: Exact, value: /api/v1/x } }, { path: { type: Exact, value: /y/ } }] },
+    { name: short, matches: [{ path: { type: RegularExpression, value: '/api/.*z' } }] },
+    { name: long, matches: [{ path: { type: RegularExpression, value: '/api/v[0-9]+/z' } }] }] }
+",
+    );
+    assert_found(
+        &snapshot,
+        &[
+            ("GET a/", "shop/root"),
+            ("GET a/other", "shop/root"),
+            ("GET a/apix", "shop/root"),
+            ("GET a/api", "shop/api"),
+            ("GET a/api/", "shop/api"),
+            ("GET a/api?x=/api/v1", "shop/api"),
+            ("GET a/api/v1", "shop/v1"),
+            ("GET a/api/v1/", "shop/v1"),
+            ("GET a/api/v1/x", "shop/exact"),
+            ("GET a/api/v1/x/", "shop/v1"),
+            ("GET a/y/", "shop/exact"),
+            ("GET a/y", "shop/root"),
+            ("GET a/slashed", "shop/slashed"),
+            ("GET a/slashed/x", "shop/slashed"),
+            ("GET a/api/v1/z", "shop/long"),
+            ("GET a/api/v1/zz", "shop/short"),
+            ("GET a/api/v1/z/x", "shop/v1"),
+            ("GET a//api", "shop/root"),
+            ("OPTIONS a*", "shop/root"),
+        ],
+    );
+}
+
+#[test]
+fn methods_then_headers_then_parameters_break_ties() {
+    let snapshot = snapshot(
+        "
+- { name: b, rules: [
+    { name: plain },
+    { name: query, matches: [{ queryParams: [{ name: a, value: '1' }] }] },
+    { name: queries, matches: [{ queryParams: [{ name: a, value: '1' }, { name: b, value: x y }] }] },
+    { name: header, matches: [{ headers: [{ name: X-Env, value: canary }] }] },
+    { name: headers, matches: [{ headers: [{ name: x-env, value: canary },
+                                           { name: x-id, type: RegularExpression, value: '[0-9]+' }] }] },
+    { name: post, matches: [{ method: POST }] }] }
+- { name: a, rules: [
+    { name: late, matches: [{ path: { value: /tie } }, { path: { type: Exact, value: /tie2 } }] },
+    { name: later, matches: [{ path: { value: /tie } }] }] }
+- { name: c, rules: [{ name: tie, matches: [{ path: { value: /tie } }] }] }
+",
+    );
+    assert_found(
+        &snapshot,
+        &[
+            ("GET h/", "b/plain"),
+            ("GET h/?a=1", "b/query"),
+            ("GET h/?x&a=1&a=2", "b/query"),
+            ("GET h/?a=2&a=1", "b/plain"),
+            ("GET h/?%61=%31&b=x+y", "b/queries"),
+            ("GET h/?b=x%20y&a=1", "b/queries"),
+            ("GET h/?a=1\nx-env: canary", "b/header"),
+            ("GET h/\nx-env: Canary", "b/plain"),
+            ("GET h/\nx-env: canary\nx-id: 7", "b/headers"),
+            ("GET h/\nx-env: canary\nx-id: a7", "b/header"),
+            ("GET h/\nx-env: canary\nx-env: b", "b/plain"),
+            ("POST h/\nx-env: canary\nx-id: 7", "b/post"),
+            ("GET h/tie", "a/late"),
+            ("GET h/tie2", "a/late"),
+        ],
+    );
+}
+
+#[test]
+fn lines_of_a_header_are_one_list() {
+    let snapshot =
+        snapshot("- { name: a, rules: [{ matches: [{ headers: [{ name: x, value: 'a,b,c' }] }] }] }");
+    assert_found(
+        &snapshot,
+        &[("GET h/\nx: a\nx: b,c", "a/0"), ("GET h/\nx: a,b,c", "a/0"), ("GET h/\nx: b\nx: a,c", "nothing")],
+    );
+    let method = Method::GET;
+    let mut headers = HeaderMap::new();
+    headers.insert("x", http::HeaderValue::from_bytes(b"\xff").unwrap());
+    let head = Head { host: "h", path: "/", query: None, method: &method, headers: &headers };
+    assert_eq!(snapshot.listeners[0].http.find(&head), None);
+}
+
+#[test]
+fn a_listener_without_routes_has_an_empty_table() {
+    let empty = snapshot("");
+    assert!(empty.listeners[0].http.is_empty());
+    assert_eq!(find(&empty, "GET h/"), "nothing");
+}
+
+/// Long and odd requests cost little: what no key is as long as is not even hashed.
+#[test]
+fn long_hosts_and_paths_are_walked_once() {
+    let snapshot = snapshot(
+        "- { name: a, hostnames: ['*.example'], rules: [{ matches: [{ path: { value: /x/y } }] }] }",
+    );
+    let method = Method::GET;
+    let headers = HeaderMap::new();
+    let (host, path) = ("a.".repeat(100_000) + "example", "/x/y".to_owned() + &"/".repeat(100_000));
+    let head = Head { host: &host, path: &path, query: None, method: &method, headers: &headers };
+    assert_eq!(snapshot.listeners[0].http.find(&head), Some(0));
+}
+
+/// Prints how long it takes: `cargo test --release -p outrigger-config --test matching -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn how_long_it_takes() {
+    for count in [10, 10_000] {
+        let routes: String = (0..count)
+            .map(|n| {
+                let kind = if n % 2 == 0 { "Exact" } else { "PathPrefix" };
+                format!(
+                    "- {{ name: r{n}, hostnames: [h{}.example], rules: [{{ matches: [{{ path: {{ type: {kind}, value: /api/v1/service-{n} }} }}] }}] }}\n",
+                    n % 100
+                )
+            })
+            .collect();
+        let started = std::time::Instant::now();
+        let snapshot = snapshot(&routes);
+        println!("{count} routes: read, validated and laid out in {:?}", started.elapsed());
+        let requests: Vec<(String, String)> = (0..count)
+            .map(|n| {
+                let tail = if n % 2 == 0 { "" } else { "/items/17" };
+                (format!("h{}.example", n % 100), format!("/api/v1/service-{n}{tail}"))
+            })
+            .collect();
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let rounds = 2_000_000 / count;
+        let started = std::time::Instant::now();
+        let mut found = 0;
+        for _ in 0..rounds {
+            for (host, path) in &requests {
+                let head = Head { host, path, query: None, method: &method, headers: &headers };
+                found += usize::from(snapshot.listeners[0].http.find(std::hint::black_box(&head)).is_some());
+            }
+        }
+        let per_request = started.elapsed() / u32::try_from(rounds * count).unwrap();
+        assert_eq!(found, rounds * count);
+        println!("{count} routes: {per_request:?} for each request");
+    }
+}

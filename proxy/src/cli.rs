@@ -1,0 +1,262 @@
+//! The `outrigger` command: what it takes, and what it says.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use outrigger_config::{Name, file};
+use outrigger_telemetry::{AccessLog, LevelFilter, LogControl, diagnostics, level};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::capture::{self, Capture};
+use crate::director::{Captured, Tell};
+use crate::proxy::{Options, Source, start};
+
+/// A service-mesh sidecar, and a reverse proxy on a developer's machine.
+#[derive(Debug, Parser)]
+#[command(name = "outrigger", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a proxy, from a file or driven by the control API.
+    Run(Box<RunArgs>),
+    /// Checks a configuration file: says what is wrong and where, or `ok`.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Prints the JSON Schema of the configuration file.
+    Schema,
+    /// Redirects an application's traffic to the proxy, by nftables.
+    #[command(subcommand)]
+    Capture(Capture),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file, followed as it changes.
+    #[arg(short, long, value_name = "FILE", required_unless_present = "control", conflicts_with = "control")]
+    config: Option<PathBuf>,
+    /// The control API's stream: https://HOST:15012.
+    #[arg(long, value_name = "URL", requires = "node")]
+    control: Option<String>,
+    /// The token for the first certificate.
+    #[arg(long, value_name = "FILE", requires = "control")]
+    token_file: Option<PathBuf>,
+    /// This node's name.
+    #[arg(long, value_name = "NAME", requires = "control", env = "OUTRIGGER_NODE")]
+    node: Option<Name>,
+    /// Where what was applied is kept [default: $XDG_STATE_HOME/outrigger/NODE, or ~/.local/state/…].
+    #[arg(long, value_name = "DIR", requires = "control")]
+    state_dir: Option<PathBuf>,
+    /// Where captured traffic of the application arrives, or `off`.
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:15001", requires = "control")]
+    outbound: Place,
+    /// Where captured traffic to the application arrives, or `off`.
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:15006", requires = "control")]
+    inbound: Place,
+    /// Where the admin interface listens [default: as the file says, or 127.0.0.1:15000].
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Where the metrics alone are found, or `off` [default: with --control 0.0.0.0:15020, else off].
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<Place>,
+    /// Where the readiness alone is found, or `off` [default: with --control 0.0.0.0:15021, else off].
+    #[arg(long, value_name = "ADDRESS")]
+    ready: Option<Place>,
+    /// How many workers [default: as many as the processors that it may use].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// How long connections are still accepted after SIGTERM [default: with --control 5s, else 0s].
+    #[arg(long, value_name = "DURATION")]
+    drain_delay: Option<outrigger_config::Duration>,
+    /// How long what is under way may take after that.
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    drain_grace: outrigger_config::Duration,
+    /// Where requests are logged, as JSON lines.
+    #[arg(long, value_name = "WHERE", default_value = "stdout")]
+    access_log: AccessLogTo,
+    /// What is told on standard error: off, error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = |text: &str| level(text))]
+    log_level: LevelFilter,
+}
+
+/// An address, or none.
+#[derive(Debug, Clone, Copy)]
+struct Place(Option<SocketAddr>);
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address))).map_err(|_| "write IP:PORT, or off".to_owned())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AccessLogTo {
+    Stdout,
+    Off,
+}
+
+/// Runs the command with the process's arguments.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run(*args),
+        Command::Check { file } => check(&file),
+        Command::Schema => {
+            let schema = outrigger_config::schema();
+            print_line(&format!("{schema:#}"));
+            ExitCode::SUCCESS
+        }
+        Command::Capture(capture) => match capture::run(capture) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("outrigger: {error}");
+    ExitCode::FAILURE
+}
+
+/// A line on standard output; a reader that has gone is no reason to fail.
+fn print_line(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn check(path: &Path) -> ExitCode {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return fail(&format!("cannot read {}: {error}", path.display())),
+    };
+    let name = path.display();
+    let file = match file::parse(&text) {
+        Ok(file) => file,
+        Err(error) => {
+            eprintln!("{name}:{}:{}: {}", error.line, error.column, error.reason);
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &file.warnings {
+        eprintln!("{name}:{warning} (warning)");
+    }
+    for rejected in &file.rejected {
+        eprintln!("{name}:{rejected}");
+    }
+    if !file.rejected.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    print_line("ok");
+    ExitCode::SUCCESS
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (subscriber, log) = diagnostics(args.log_level, ansi);
+    if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
+        return fail(&error);
+    }
+    let access_log = match args.access_log {
+        AccessLogTo::Stdout => AccessLog::stdout(),
+        AccessLogTo::Off => AccessLog::off(),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let options = match options(args, access_log.clone(), log) {
+        Ok(options) => options,
+        Err(why) => return fail(&why),
+    };
+    let code = runtime.block_on(until_told(options));
+    access_log.flush_and_close();
+    code
+}
+
+fn options(args: RunArgs, access_log: AccessLog, log: LogControl) -> Result<Options, String> {
+    let place = |given: Option<Place>, port: u16, sidecar: bool| match given {
+        Some(place) => place.0,
+        None => sidecar.then(|| SocketAddr::from(([0, 0, 0, 0], port))),
+    };
+    let sidecar = args.control.is_some();
+    let source = match (args.config, args.control, args.node) {
+        (Some(path), ..) => Source::File(path),
+        (None, Some(url), Some(node)) => Source::Control(outrigger_control::Options {
+            url,
+            token_file: args.token_file,
+            state_dir: match args.state_dir {
+                Some(dir) => dir,
+                None => state_dir(&node)?,
+            },
+            node,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }),
+        _ => return Err("give either --config FILE, or --control URL with --node NAME".into()),
+    };
+    let captured = match (args.outbound.0, args.inbound.0) {
+        (Some(outbound), Some(inbound)) if sidecar => Some(Captured { outbound, inbound }),
+        _ => None,
+    };
+    let default_delay = if sidecar { Duration::from_secs(5) } else { Duration::ZERO };
+    let announce: Tell = Arc::new(|line| print_line(&format!("outrigger: {line}")));
+    let complain: Tell = Arc::new(|line| eprintln!("outrigger: {line}"));
+    Ok(Options {
+        source,
+        workers: args.workers.map(usize::from),
+        admin: args.admin,
+        metrics: place(args.metrics, 15020, sidecar),
+        ready: place(args.ready, 15021, sidecar),
+        captured,
+        drain_delay: args.drain_delay.map_or(default_delay, outrigger_config::Duration::get),
+        drain_grace: args.drain_grace.get(),
+        access_log,
+        log,
+        announce,
+        complain,
+    })
+}
+
+/// Where a node's state is kept where nobody says (XDG Base Directory Specification).
+fn state_dir(node: &Name) -> Result<PathBuf, String> {
+    let set = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    set("XDG_STATE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+        .map(|base| base.join("outrigger").join(node.as_str()))
+        .ok_or_else(|| "neither XDG_STATE_HOME nor HOME is set: say with --state-dir where state is kept".into())
+}
+
+/// Runs a proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once.
+async fn until_told(options: Options) -> ExitCode {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        return fail(&"cannot wait for signals");
+    };
+    let mut proxy = match start(options).await {
+        Ok(proxy) => proxy,
+        Err(error) => return fail(&error),
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = proxy.ended() => return fail(&"ended by itself; see the lines above"),
+    }
+    eprintln!("outrigger: draining; a second signal ends it at once");
+    tokio::select! {
+        () = proxy.stop() => ExitCode::SUCCESS,
+        _ = terminate.recv() => fail(&"ended before what was under way was done"),
+        _ = interrupt.recv() => fail(&"ended before what was under way was done"),
+    }
+}

@@ -1,0 +1,342 @@
+//! The one task that makes every change live: of the configuration, of certificates, of this node's identity, of the
+//! addresses behind names. Each makes one new table, and the workers go over to it before the change is acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use outrigger_certs::{Identity, mesh};
+use outrigger_config::listener::Direction;
+use outrigger_config::{Kind, Listener, Name, Resource, Spec};
+use outrigger_control::message::Refusal;
+use outrigger_telemetry::Metrics;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::admin::Readiness;
+use crate::listeners::{self, Sockets};
+use crate::resolve::Addresses;
+use crate::secrets::Secrets;
+use crate::source::{ConfigFile, Event};
+use crate::state::{Ingredients, Live, Node, hosts};
+use crate::watch::Follower;
+use crate::worker::Order;
+use outrigger_config::snapshot::Snapshot;
+
+/// How long a change waits for names that it is the first to use.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
+/// How often an address is tried again that could not be listened on.
+const BIND_AGAIN: Duration = Duration::from_secs(5);
+
+/// Says a line to whoever runs the proxy.
+pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The table that is live, for whoever asks from outside.
+pub(crate) type Published = Arc<Mutex<Option<Arc<Live>>>>;
+
+/// What the director works with.
+pub(crate) struct Means {
+    pub(crate) metrics: Metrics,
+    pub(crate) orders: Vec<mpsc::Sender<Order>>,
+    pub(crate) published: Published,
+    pub(crate) ready: watch::Sender<Readiness>,
+    pub(crate) addresses: watch::Receiver<Addresses>,
+    pub(crate) wanted: watch::Sender<BTreeSet<Arc<str>>>,
+    pub(crate) follower: Follower,
+    /// Where it listens.
+    pub(crate) announce: Tell,
+    /// What is wrong.
+    pub(crate) complain: Tell,
+}
+
+/// Makes changes live.
+pub(crate) struct Director {
+    means: Means,
+    /// The folder that relative paths are taken from.
+    folder: PathBuf,
+    file: Option<ConfigFile>,
+    /// The addresses on which captured traffic arrives.
+    captured: Option<Captured>,
+    revision: u64,
+    resources: Vec<Arc<Resource>>,
+    /// How many objects the source refused.
+    rejected: usize,
+    node: Node,
+    secrets: Secrets,
+    sockets: BTreeMap<Name, Arc<Sockets>>,
+    announced: BTreeSet<(Name, SocketAddr)>,
+    /// What could not be made live last time, so that it is said once.
+    problems: Vec<Refusal>,
+}
+
+/// The addresses on which captured traffic arrives.
+#[derive(Debug, Clone, Copy)]
+pub struct Captured {
+    /// What the application sends.
+    pub outbound: SocketAddr,
+    /// What it receives.
+    pub inbound: SocketAddr,
+}
+
+impl Director {
+    pub(crate) fn new(
+        means: Means,
+        node: Option<Name>,
+        file: Option<ConfigFile>,
+        captured: Option<Captured>,
+    ) -> Self {
+        let folder = file.as_ref().and_then(|file| file.path().parent()).unwrap_or(Path::new("")).to_owned();
+        Self {
+            means,
+            folder,
+            file,
+            captured,
+            revision: 0,
+            resources: Vec::new(),
+            rejected: 0,
+            node: Node { name: node, ..Node::default() },
+            secrets: Secrets::default(),
+            sockets: BTreeMap::new(),
+            announced: BTreeSet::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Follows every source, for as long as it is polled.
+    pub(crate) async fn run(&mut self, mut events: mpsc::Receiver<Event>, mut files: mpsc::Receiver<()>) {
+        loop {
+            let again = self.problems.iter().any(|problem| problem.kind == Kind::Listener.as_str());
+            tokio::select! {
+                Some(event) = events.recv() => self.hear(event).await,
+                Some(()) = files.recv() => {
+                    self.reread();
+                    self.go_live().await;
+                }
+                Ok(()) = self.means.addresses.changed() => self.go_live().await,
+                () = tokio::time::sleep(BIND_AGAIN), if again => self.go_live().await,
+            }
+        }
+    }
+
+    async fn hear(&mut self, event: Event) {
+        match event {
+            Event::Resources { revision, resources, rejected, done } => {
+                self.revision = revision;
+                self.resources = resources;
+                self.rejected = rejected;
+                self.go_live().await;
+                let _ = done.send(self.problems.clone());
+            }
+            Event::Identity(identity) => {
+                self.take_identity(identity);
+                self.go_live().await;
+            }
+            Event::Connected(up) => self.means.metrics.control_connected.set(i64::from(up)),
+            Event::Failed(why) => {
+                (self.means.complain)(&why);
+                self.means.ready.send_replace(Readiness::NotReady(why.into()));
+            }
+        }
+    }
+
+    /// Takes up what the file says now.
+    pub(crate) fn reread(&mut self) {
+        let Some(file) = &mut self.file else { return };
+        if self.revision > 0 {
+            file.reload(&*self.means.complain);
+        }
+        self.revision = file.revision;
+        self.resources = file.resources();
+        self.rejected = file.rejected;
+        if let Some(files) = file.identity.clone() {
+            match self.secrets.identity(&self.folder, &files) {
+                Ok(Some(identity)) => self.take_identity(identity),
+                Ok(None) => {}
+                Err(why) => {
+                    self.rejected += 1;
+                    (self.means.complain)(&why);
+                }
+            }
+        }
+    }
+
+    fn take_identity(&mut self, identity: Arc<Identity>) {
+        self.means
+            .metrics
+            .certificate_expiry
+            .with_label_values(&["identity"])
+            .set(crate::secrets::unix_seconds(identity.not_after()));
+        self.node.mesh = Some(mesh::server_config(&identity));
+        self.node.identity = Some(identity);
+    }
+
+    /// Makes what is known now one table, and has every worker act on it.
+    pub(crate) async fn go_live(&mut self) {
+        let mut resources = self.resources.clone();
+        self.add_captured(&mut resources);
+        let snapshot = Snapshot::build(self.revision, resources);
+        self.means.follower.set(self.files(&snapshot));
+        let mut problems = self.secrets.load(&self.folder, &snapshot, &self.means.metrics);
+        self.resolve(&snapshot).await;
+        problems.extend(self.bind(&snapshot));
+        let before = self.published();
+        let addresses = self.means.addresses.borrow_and_update().clone();
+        let live = Arc::new(Live::build(
+            snapshot,
+            &Ingredients {
+                before: before.as_deref(),
+                node: self.node.clone(),
+                addresses: &addresses,
+                sockets: &self.sockets,
+                tls: &self.secrets.listeners,
+                origins: &self.secrets.origins,
+                metrics: &self.means.metrics,
+            },
+        ));
+        self.hand_out(&live).await;
+        *self.means.published.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        self.report(problems);
+    }
+
+    /// The listeners for captured traffic, unless the configuration has its own by these names.
+    fn add_captured(&self, resources: &mut Vec<Arc<Resource>>) {
+        let Some(captured) = self.captured else { return };
+        for (name, address, direction) in [
+            ("outbound", captured.outbound, Direction::Outbound),
+            ("inbound", captured.inbound, Direction::Inbound),
+        ] {
+            let taken = resources.iter().any(|r| r.kind() == Kind::Listener && r.name.as_str() == name);
+            if !taken && let Ok(name) = name.parse() {
+                let spec = Spec::Listener(Arc::new(Listener::captured(address, direction)));
+                resources.push(Arc::new(Resource { name, spec }));
+            }
+        }
+    }
+
+    fn files(&self, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
+        let mut files = Secrets::files(&self.folder, snapshot);
+        if let Some(file) = &self.file {
+            files.insert(file.path().to_owned());
+            let identity = file.identity.iter().flat_map(|i| [&i.chain, &i.key, &i.trust]);
+            files.extend(identity.map(|path| self.folder.join(path)));
+        }
+        files
+    }
+
+    /// Waits, for a while, for the names that have not been looked up yet.
+    async fn resolve(&mut self, snapshot: &Snapshot) {
+        let hosts: BTreeSet<Arc<str>> = hosts(snapshot).collect();
+        self.means.wanted.send_if_modified(|wanted| {
+            let changed = *wanted != hosts;
+            wanted.clone_from(&hosts);
+            changed
+        });
+        let known = |addresses: &Addresses| hosts.iter().all(|host| addresses.contains_key(host));
+        let _ = tokio::time::timeout(RESOLVE_PATIENCE, self.means.addresses.wait_for(known)).await;
+    }
+
+    fn bind(&mut self, snapshot: &Snapshot) -> Vec<Refusal> {
+        let able = |name: &Name, spec: &Listener| spec.tls.is_none() || self.secrets.listeners.contains_key(name);
+        let wanted = snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
+        let refused = listeners::bind(&mut self.sockets, wanted, self.means.orders.len());
+        let refusal = |(name, error): (Name, outrigger_net::listen::BindError)| Refusal {
+            kind: Kind::Listener.as_str().into(),
+            name,
+            field: "address".into(),
+            reason: error.to_string(),
+        };
+        refused.into_iter().map(refusal).collect()
+    }
+
+    async fn hand_out(&self, live: &Arc<Live>) {
+        let mut waiting = Vec::new();
+        for orders in &self.means.orders {
+            let (done, adopted) = oneshot::channel();
+            if orders.send(Order::Live(live.clone(), done)).await.is_ok() {
+                waiting.push(adopted);
+            }
+        }
+        for adopted in waiting {
+            let _ = adopted.await;
+        }
+    }
+
+    /// Says what has changed: where it listens, what could not be made live.
+    fn report(&mut self, problems: Vec<Refusal>) {
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            let Refusal { kind, name, field, reason } = problem;
+            (self.means.complain)(&format!("{kind} {name}: {field}: {reason}"));
+        }
+        let now: BTreeSet<_> = self.sockets.iter().map(|(name, s)| (name.clone(), s.local)).collect();
+        for (name, address) in now.difference(&self.announced) {
+            (self.means.announce)(&format!("listener {name} on {address}"));
+        }
+        for (name, address) in self.announced.difference(&now) {
+            (self.means.announce)(&format!("listener {name} no longer on {address}"));
+        }
+        self.announced = now;
+        let metrics = &self.means.metrics;
+        metrics.config_rejected.set((self.rejected + problems.len()) as i64);
+        metrics.config_revision.set(self.revision as i64);
+        metrics.config_applied.set(crate::secrets::unix_seconds(std::time::SystemTime::now()));
+        self.problems = problems;
+        info!(revision = self.revision, "configuration is live");
+        self.means.ready.send_if_modified(|ready| {
+            let first = *ready == Readiness::NotReady(STARTING.into());
+            if first {
+                *ready = Readiness::Ready;
+                metrics.ready.set(1);
+            }
+            first
+        });
+    }
+
+    fn published(&self) -> Option<Arc<Live>> {
+        self.means.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether there are listeners, and none of them could be opened.
+    pub(crate) fn is_deaf(&self) -> bool {
+        let any = self.problems.iter().any(|problem| problem.kind == Kind::Listener.as_str());
+        any && self.sockets.is_empty()
+    }
+
+    /// What could not be made live.
+    pub(crate) fn problems(&self) -> &[Refusal] {
+        &self.problems
+    }
+
+    /// Ends all traffic in order: not ready; then, after `delay`, no more connections, and those that are open end with
+    /// what is under way on them; what is left after `grace` is cut.
+    pub(crate) async fn drain(&self, delay: Duration, grace: Duration) {
+        self.means.ready.send_replace(Readiness::NotReady("draining".into()));
+        self.means.metrics.ready.set(0);
+        for orders in &self.means.orders {
+            let _ = orders.send(Order::Announce).await;
+        }
+        tokio::time::sleep(delay).await;
+        let mut waiting = Vec::new();
+        for orders in &self.means.orders {
+            let (done, quiet) = oneshot::channel();
+            if orders.send(Order::Drain(done)).await.is_ok() {
+                waiting.push(quiet);
+            }
+        }
+        let until = Instant::now() + grace;
+        for quiet in waiting {
+            if tokio::time::timeout_at(until, quiet).await.is_err() {
+                (self.means.complain)(&format!("connections were still open after the grace period of {grace:?}; they are cut"));
+                break;
+            }
+        }
+        for orders in &self.means.orders {
+            let _ = orders.send(Order::Stop).await;
+        }
+    }
+}
+
+/// Why a proxy that has just been started is not ready.
+pub(crate) const STARTING: &str = "no configuration is live yet";
