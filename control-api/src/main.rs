@@ -1,2 +1,5 @@
 //! The `outrigger-control` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    outrigger_control_api::cli::main()
+}

@@ -1,0 +1,105 @@
+//! What was answered survives `kill -9`.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::support::{get, put};
+
+/// The real program, killed when dropped.
+pub struct Program {
+    child: Child,
+    pub rest: SocketAddr,
+}
+
+impl Program {
+    pub fn start(data: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger-control"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--stream", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let rest = first.strip_prefix("outrigger-control: REST on http://").unwrap().parse().unwrap();
+        let second = lines.next().unwrap().unwrap();
+        assert!(second.starts_with("outrigger-control: stream on https://127.0.0.1:"), "{second}");
+        Self { child, rest }
+    }
+
+    pub fn server(&self) -> String {
+        format!("http://{}", self.rest)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn terminate(&mut self) -> std::process::ExitStatus {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn an_answered_put_survives_kill_9() {
+    let data = tempfile::tempdir().unwrap();
+    let mut answered = 0;
+    for round in 1..=5 {
+        let mut program = Program::start(data.path());
+        let to = program.rest;
+        // Killed in the middle of a run of puts, after a number of answers that differs each time.
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let puts = tokio::spawn(async move {
+            for number in answered + 1.. {
+                let spec = json!({ "spec": { "endpoints": [{ "address": format!("10.0.0.1:{number}") }] } });
+                let answer = put(to, &format!("/v1/backends/b{number}"), &spec).await;
+                assert_eq!(answer.status, 201, "{}", answer.body);
+                if tell.send(number).is_err() {
+                    return;
+                }
+            }
+        });
+        for _ in 0..7 * round {
+            answered = told.recv().await.unwrap();
+        }
+        program.kill();
+        while let Some(number) = told.recv().await {
+            answered = number;
+        }
+        assert!(puts.await.is_err(), "the connection was cut");
+
+        let program = Program::start(data.path());
+        let kept = get(program.rest, "/v1/backends").await.body;
+        let kept = kept["items"].as_array().unwrap().len();
+        // One more may have reached the disk without its answer reaching us.
+        assert!(kept == answered || kept == answered + 1, "{answered} were answered, {kept} are there");
+        for number in 1..=answered {
+            assert_eq!(get(program.rest, &format!("/v1/backends/b{number}")).await.status, 200, "b{number}");
+        }
+        answered = kept;
+    }
+}
+
+#[tokio::test]
+async fn a_termination_signal_ends_it_cleanly() {
+    let data = tempfile::tempdir().unwrap();
+    let mut program = Program::start(data.path());
+    assert!(program.terminate().success());
+}
