@@ -37,7 +37,8 @@ impl OwnDoor for Own {
             here && listener.direction == Direction::Inbound
         })?;
         let (ours, theirs) = tokio::io::duplex(BUFFER);
-        let mut connection = Connection::new(&worker, &listener.name, Direction::Inbound, address, &worker.own);
+        let mut connection =
+            Connection::new(&worker, &listener.name, Direction::Inbound, address, &worker.own);
         connection.caller = local.live.node.identity.as_ref().map(|identity| identity.id().clone());
         let version = match wire {
             Wire::Http1 => Version::Http1,
