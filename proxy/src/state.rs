@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) identity: Option<Arc<Identity>>,
     /// Terminates mutual TLS as this identity.
     pub(crate) mesh: Option<Arc<ServerConfig>>,
+    /// Whether its application's traffic may be captured.
+    pub(crate) captured: bool,
 }
 
 #[derive(Debug)]
