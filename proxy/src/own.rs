@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use outrigger_config::listener::Direction;
 use outrigger_http::connect::{OwnDoor, Wire};
@@ -64,7 +65,7 @@ impl OwnDoor for Own {
 /// address, otherwise the one for what is captured.
 fn before(live: &Live, address: SocketAddr) -> Option<(&LiveListener, Option<SocketAddr>)> {
     let inbound = || live.listeners.iter().filter(|listener| listener.direction == Direction::Inbound);
-    let at = |listener: &&LiveListener| listener.sockets.as_ref().is_some_and(|s| s.local == address);
+    let at = |listener: &&Arc<LiveListener>| listener.sockets.as_ref().is_some_and(|s| s.local == address);
     if let Some(listener) = inbound().find(at) {
         return Some((listener, None));
     }
