@@ -290,8 +290,7 @@ impl Pool {
     async fn connect_http1(&self, dialer: &Dialer) -> Result<http1::SendRequest<RequestBody>, Error> {
         let connection = self.connect(Wire::Http1, dialer).await?;
         let address = self.endpoint.address;
-        let handshake =
-            http1::Builder::new().max_headers(128).handshake::<_, RequestBody>(TokioIo::new(connection));
+        let handshake = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(connection));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
