@@ -86,6 +86,8 @@ pub struct Way<'a> {
     pub dialer: &'a Dialer,
     /// Whether the application must be spoken to in HTTP/2, or must not be because the request is an upgrade.
     pub speak: Speak,
+    /// Until when the response's head must have come.
+    pub deadline: Option<Instant>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
 }
@@ -110,6 +112,8 @@ pub struct Outcome {
     pub endpoint: Option<usize>,
     /// How often the request was sent, or tried to be.
     pub attempts: u32,
+    /// Whether it would have been sent again, had the backend's budget allowed it.
+    pub refused: bool,
 }
 
 /// What is needed to send a request again.
@@ -160,9 +164,26 @@ enum Next {
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
 pub async fn forward(way: &Way<'_>, request: Request<RequestBody>, upload: Option<&Upload>) -> Outcome {
-    let mut flight = Flight { way, tried: SmallVec::new(), connects: 0, retries: 0, resent: false, attempts: 0, endpoint: None };
-    let result = flight.fly(request, upload).await;
-    Outcome { result, endpoint: flight.endpoint, attempts: flight.attempts }
+    let mut flight = Flight {
+        way,
+        tried: SmallVec::new(),
+        connects: 0,
+        retries: 0,
+        resent: false,
+        attempts: 0,
+        endpoint: None,
+        refused: false,
+    };
+    let flown = flight.fly(request, upload);
+    let result = match way.deadline {
+        None => flown.await,
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| {
+            let limit = way.policy.request_timeout.unwrap_or_default();
+            let details = format!("no response within the request timeout of {limit:?}");
+            Err(Error::sent(Reason::HttpResponseTimeout, details))
+        }),
+    };
+    Outcome { result, endpoint: flight.endpoint, attempts: flight.attempts, refused: flight.refused }
 }
 
 /// A request under way.
@@ -178,6 +199,8 @@ struct Flight<'a> {
     resent: bool,
     attempts: u32,
     endpoint: Option<usize>,
+    /// Whether the budget refused a retry.
+    refused: bool,
 }
 
 impl Flight<'_> {
@@ -342,6 +365,7 @@ impl Flight<'_> {
             self.retries += 1;
             self.connects = 0;
         }
+        self.refused = !granted;
         granted
     }
 
