@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod messages;
+mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
+mod upgrade;
