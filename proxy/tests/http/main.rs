@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod http2;
 mod messages;
+mod retries;
+mod routing;
 mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
