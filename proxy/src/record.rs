@@ -30,6 +30,8 @@ pub(crate) struct Record {
     status: u16,
     reason: Option<Reason>,
     details: Cow<'static, str>,
+    /// Whether it was told how the response ended.
+    ended: bool,
     /// What only the access log wants to know.
     line: Option<Box<Line>>,
 }
@@ -70,6 +72,7 @@ impl Record {
             status: 0,
             reason: None,
             details: Cow::Borrowed(""),
+            ended: false,
             line,
         }
     }
@@ -98,6 +101,13 @@ impl Record {
         self.status = error.reason.status().as_u16();
         self.reason = Some(error.reason);
         self.details.clone_from(&error.details);
+    }
+
+    /// Notes that the backend's budget refused to send the request again.
+    pub(crate) fn retry_refused(&self) {
+        if let Some(series) = self.series {
+            self.connection.worker.metrics.retry_refused(series);
+        }
     }
 
     fn reason(&self, end: End) -> Option<Reason> {
@@ -154,7 +164,23 @@ const fn protocol(version: Version) -> &'static str {
 }
 
 impl Observe for Record {
-    fn ended(self, end: End, bytes: u64) {
+    fn ended(mut self, end: End, bytes: u64) {
+        self.finish(end, bytes);
+    }
+}
+
+/// A caller that leaves before there is a response takes the whole request with it.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.finish(End::CallerGone, 0);
+        }
+    }
+}
+
+impl Record {
+    fn finish(&mut self, end: End, bytes: u64) {
+        self.ended = true;
         let duration = self.started.elapsed();
         if let Some(series) = self.series {
             self.connection.worker.metrics.request_finished(

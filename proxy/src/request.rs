@@ -76,13 +76,16 @@ async fn carry_out(
         policy,
         dialer: &plan.to.dialer,
         speak: plan.speak,
+        deadline,
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
-    let sent = forward(&way, request, upload.as_ref(), &mut progress);
-    let result = within(deadline, policy, sent).await;
+    let result = forward(&way, request, upload.as_ref(), &mut progress).await;
     record.endpoint = progress.endpoint;
     record.attempts = progress.attempts;
+    if progress.refused {
+        record.retry_refused();
+    }
     match result {
         Err(error) => fail(error, record),
         Ok((response, lease)) => pass_on(&plan, response, lease, upgrade, deadline, record),
@@ -108,20 +111,6 @@ fn prepare(plan: &Plan<'_>, request: Request<Incoming>) -> (Request<RequestBody>
     let upload = Upload::new(incoming, kept);
     let body = upload.attempt().unwrap_or(RequestBody::Empty);
     (Request::from_parts(parts, body), Some(upload))
-}
-
-/// Waits for the response's head no longer than the route's request timeout.
-async fn within<T>(
-    deadline: Option<Instant>,
-    policy: &Policy,
-    sent: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let Some(deadline) = deadline else { return sent.await };
-    tokio::time::timeout_at(deadline.into(), sent).await.unwrap_or_else(|_| {
-        let limit = policy.request_timeout.unwrap_or_default();
-        let details = format!("no response within the request timeout of {limit:?}");
-        Err(Error::sent(Reason::HttpResponseTimeout, details))
-    })
 }
 
 /// Passes a backend's response on to the caller.

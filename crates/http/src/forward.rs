@@ -86,6 +86,8 @@ pub struct Way<'a> {
     pub dialer: &'a Dialer,
     /// Whether the application must be spoken to in HTTP/2, or must not be because the request is an upgrade.
     pub speak: Speak,
+    /// Until when the response's head must have come.
+    pub deadline: Option<Instant>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
 }
@@ -108,6 +110,8 @@ pub struct Progress {
     pub endpoint: Option<usize>,
     /// How often the request was sent, or tried to be.
     pub attempts: u32,
+    /// Whether it would have been sent again, had the backend's budget allowed it.
+    pub refused: bool,
 }
 
 /// What is needed to send a request again.
@@ -165,7 +169,13 @@ pub async fn forward(
     progress: &mut Progress,
 ) -> Result<(Response<Incoming>, Lease), Error> {
     let mut flight = Flight { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false };
-    flight.fly(request, upload).await
+    let flown = flight.fly(request, upload);
+    let Some(deadline) = way.deadline else { return flown.await };
+    tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| {
+        let limit = way.policy.request_timeout.unwrap_or_default();
+        let details = format!("no response within the request timeout of {limit:?}");
+        Err(Error::sent(Reason::HttpResponseTimeout, details))
+    })
 }
 
 /// A request under way.
@@ -342,6 +352,7 @@ impl Flight<'_> {
             self.retries += 1;
             self.connects = 0;
         }
+        self.progress.refused = !granted;
         granted
     }
 
