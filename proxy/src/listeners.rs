@@ -25,35 +25,26 @@ impl Sockets {
     }
 }
 
-/// Sees to it that every listener has its sockets: those of an address that stays are kept, others are bound. Answers
-/// with the listeners that could not be.
+/// Sees to it that every listener has its sockets: one that keeps its name and address keeps them, others are bound.
+/// Answers with the listeners that could not be.
 pub(crate) fn bind<'a>(
     bound: &mut BTreeMap<Name, Arc<Sockets>>,
     wanted: impl Iterator<Item = (&'a Name, &'a Listener)>,
     workers: usize,
 ) -> Vec<(Name, BindError)> {
-    let mut before = std::mem::take(bound);
-    let wanted: Vec<_> = wanted.collect();
-    // A listener that was renamed keeps its sockets: by name first, then by address.
-    for (name, spec) in &wanted {
-        if let Some(kept) = before.remove(*name).filter(|sockets| sockets.asked == spec.address) {
-            bound.insert((*name).clone(), kept);
-        }
-    }
+    let before = std::mem::take(bound);
     let mut refused = Vec::new();
     for (name, spec) in wanted {
-        if bound.contains_key(name) {
-            continue;
-        }
         let asked = spec.address;
-        let renamed = before.iter().find(|(_, sockets)| sockets.asked == asked && asked.port() != 0);
-        if let Some(old) = renamed.map(|(old, _)| old.clone())
-            && let Some(sockets) = before.remove(&old)
-        {
-            bound.insert(name.clone(), sockets);
+        if let Some(kept) = before.get(name).filter(|sockets| sockets.asked == asked) {
+            bound.insert(name.clone(), kept.clone());
             continue;
         }
-        match listen::bind(asked, workers) {
+        // A port of this proxy's own, as of a listener that was renamed: the workers accept on its old sockets until
+        // they have taken over the new ones, so that no caller is refused meanwhile.
+        let own = before.values().any(|sockets| sockets.local.port() == asked.port());
+        let made = if own { listen::bind_beside(asked, workers) } else { listen::bind(asked, workers) };
+        match made {
             Ok(made) => {
                 let sockets = Mutex::new(made.sockets.into_iter().map(Some).collect());
                 bound.insert(name.clone(), Arc::new(Sockets { asked, local: made.local, sockets }));
