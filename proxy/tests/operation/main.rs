@@ -6,4 +6,5 @@ mod binary;
 mod caller;
 mod desk;
 
+mod drain;
 mod listeners;
