@@ -12,7 +12,7 @@ use outrigger_certs::Identity;
 use outrigger_certs::edge::{self, Ca, Certified};
 use outrigger_config::backend::{BackendTls, CaCertificates};
 use outrigger_config::file::IdentityFiles;
-use outrigger_config::listener::Certificate;
+use outrigger_config::listener::{Certificate, Protocol};
 use outrigger_config::snapshot::Snapshot;
 use outrigger_config::{Kind, Name};
 use outrigger_control::message::Refusal;
@@ -27,8 +27,8 @@ pub(crate) struct Secrets {
     certificates: BTreeMap<Name, (Content, Arc<Certified>)>,
     /// How listeners terminate TLS.
     pub(crate) listeners: BTreeMap<Name, Arc<ServerConfig>>,
-    /// The certificates that each of these was made from.
-    made_from: BTreeMap<Name, Vec<Arc<Certified>>>,
+    /// The protocol and the certificates that each of these was made for.
+    made_for: BTreeMap<Name, (Option<Protocol>, Vec<Arc<Certified>>)>,
     /// How backends outside the mesh are reached.
     pub(crate) origins: BTreeMap<Name, Origin>,
     origins_from: BTreeMap<Name, (BackendTls, Content)>,
@@ -79,7 +79,8 @@ impl Secrets {
             }
         }
         self.terminate(snapshot, |name, reason| refuse(Kind::Listener, name, "tls.certificateRefs", reason));
-        let with_tls = |name: &Name| snapshot.backends.iter().any(|b| b.name == *name && b.spec.tls.is_some());
+        let with_tls =
+            |name: &Name| snapshot.backends.iter().any(|b| b.name == *name && b.spec.tls.is_some());
         self.origins.retain(|name, _| with_tls(name));
         self.origins_from.retain(|name, _| with_tls(name));
         for backend in &snapshot.backends {
@@ -97,9 +98,8 @@ impl Secrets {
             return Ok(());
         }
         let [chain, key] = content.as_slice() else { return Ok(()) };
-        let certified = Certified::from_pem(chain, key).map_err(|error| {
-            format!("{} with {}: {error}", spec.chain.display(), spec.key.display())
-        })?;
+        let certified = Certified::from_pem(chain, key)
+            .map_err(|error| format!("{} with {}: {error}", spec.chain.display(), spec.key.display()))?;
         self.certificates.insert(name.clone(), (content, Arc::new(certified)));
         Ok(())
     }
@@ -107,28 +107,35 @@ impl Secrets {
     /// Makes the listeners' configurations anew whose certificates changed. One without any certificate cannot be
     /// opened.
     fn terminate(&mut self, snapshot: &Snapshot, mut refuse: impl FnMut(&Name, String)) {
-        self.listeners.retain(|name, _| snapshot.listeners.iter().any(|l| l.name == *name && l.spec.tls.is_some()));
+        self.listeners
+            .retain(|name, _| snapshot.listeners.iter().any(|l| l.name == *name && l.spec.tls.is_some()));
         for listener in &snapshot.listeners {
             let Some(tls) = &listener.spec.tls else { continue };
             let name = &listener.name;
             let found = |r: &outrigger_config::listener::CertificateRef| self.certificates.get(&r.name);
-            let certified: Vec<_> = tls.certificate_refs.iter().filter_map(found).map(|(_, c)| c.clone()).collect();
+            let certified: Vec<_> =
+                tls.certificate_refs.iter().filter_map(found).map(|(_, c)| c.clone()).collect();
             if certified.is_empty() {
                 let names: Vec<_> = tls.certificate_refs.iter().map(|r| r.name.as_str()).collect();
                 refuse(name, format!("certificate {} is not there, so it is not opened", names.join(", ")));
                 continue;
             }
-            let before = self.made_from.get(name);
-            let same = before.is_some_and(|before| {
-                before.len() == certified.len() && before.iter().zip(&certified).all(|(a, b)| Arc::ptr_eq(a, b))
+            let protocol = listener.spec.protocol;
+            let same = self.made_for.get(name).is_some_and(|(before, made_of)| {
+                let equal = made_of.iter().zip(&certified).all(|(a, b)| Arc::ptr_eq(a, b));
+                *before == protocol && made_of.len() == certified.len() && equal
             });
             if same && self.listeners.contains_key(name) {
                 continue;
             }
             match edge::server_config(&certified) {
-                Ok(config) => {
+                Ok(mut config) => {
+                    if protocol == Some(Protocol::Tls) {
+                        // What is spoken inside is between the caller and the application.
+                        Arc::make_mut(&mut config).alpn_protocols.clear();
+                    }
                     self.listeners.insert(name.clone(), config);
-                    self.made_from.insert(name.clone(), certified);
+                    self.made_for.insert(name.clone(), (protocol, certified));
                 }
                 Err(error) => refuse(name, error.to_string()),
             }
@@ -158,8 +165,13 @@ impl Secrets {
     }
 
     /// This node's identity out of its files; `None` if they have not changed.
-    pub(crate) fn identity(&mut self, folder: &Path, files: &IdentityFiles) -> Result<Option<Arc<Identity>>, String> {
-        let content = vec![read(folder, &files.chain)?, read(folder, &files.key)?, read(folder, &files.trust)?];
+    pub(crate) fn identity(
+        &mut self,
+        folder: &Path,
+        files: &IdentityFiles,
+    ) -> Result<Option<Arc<Identity>>, String> {
+        let content =
+            vec![read(folder, &files.chain)?, read(folder, &files.key)?, read(folder, &files.trust)?];
         if self.identity == content {
             return Ok(None);
         }

@@ -8,3 +8,4 @@ mod desk;
 
 mod drain;
 mod listeners;
+mod tls;
