@@ -8,4 +8,5 @@ mod desk;
 
 mod drain;
 mod listeners;
+mod tcp;
 mod tls;
