@@ -26,8 +26,11 @@ use crate::watch::Follower;
 use crate::worker::Order;
 use outrigger_config::snapshot::Snapshot;
 
-/// How long a change waits for names that it is the first to use.
+/// How long the first table waits for the names in it.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a change waits for names that it is the first to use, so that everything else in it is live within 100 ms.
+/// A backend whose name takes longer answers 503 until it is found.
+const CHANGE_PATIENCE: Duration = Duration::from_millis(50);
 /// How often an address is tried again that could not be listened on.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
@@ -235,12 +238,15 @@ impl Director {
             changed
         });
         let known = |addresses: &Addresses| hosts.iter().all(|host| addresses.contains_key(host));
-        let _ = tokio::time::timeout(RESOLVE_PATIENCE, self.means.addresses.wait_for(known)).await;
+        let patience = if self.published().is_none() { RESOLVE_PATIENCE } else { CHANGE_PATIENCE };
+        let _ = tokio::time::timeout(patience, self.means.addresses.wait_for(known)).await;
     }
 
     fn bind(&mut self, snapshot: &Snapshot) -> Vec<Refusal> {
-        let able = |name: &Name, spec: &Listener| spec.tls.is_none() || self.secrets.listeners.contains_key(name);
-        let wanted = snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
+        let able =
+            |name: &Name, spec: &Listener| spec.tls.is_none() || self.secrets.listeners.contains_key(name);
+        let wanted =
+            snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
         let refused = listeners::bind(&mut self.sockets, wanted, self.means.orders.len());
         let refusal = |(name, error): (Name, outrigger_net::listen::BindError)| Refusal {
             kind: Kind::Listener.as_str().into(),
@@ -328,7 +334,9 @@ impl Director {
         let until = Instant::now() + grace;
         for quiet in waiting {
             if tokio::time::timeout_at(until, quiet).await.is_err() {
-                (self.means.complain)(&format!("connections were still open after the grace period of {grace:?}; they are cut"));
+                (self.means.complain)(&format!(
+                    "connections were still open after the grace period of {grace:?}; they are cut"
+                ));
                 break;
             }
         }

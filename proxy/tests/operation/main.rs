@@ -6,7 +6,10 @@ mod binary;
 mod caller;
 mod desk;
 
+mod admin;
 mod drain;
+mod file;
 mod listeners;
+mod names;
 mod tcp;
 mod tls;
