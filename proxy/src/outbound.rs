@@ -23,14 +23,16 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
     }
     match live.protocol {
         Some(Protocol::Tcp | Protocol::Tls) => tcp::relay(connection, stream).await,
-        Some(Protocol::Http | Protocol::Https) => match detect::tcp(&stream, patience(live, None)).await {
-            Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
-            Ok(Detected::Closed) | Err(_) => {}
-            Ok(_) => connection.serve_http(stream, Version::Http1).await,
-        },
+        Some(Protocol::Http | Protocol::Https) => {
+            match connection.opening(detect::tcp(&stream, patience(live, None))).await {
+                Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
+                Ok(Detected::Closed) | Err(_) => {}
+                Ok(_) => connection.serve_http(stream, Version::Http1).await,
+            }
+        }
         None => {
             let patience = patience(live, connection.original);
-            match detect::tcp(&stream, patience).await {
+            match connection.opening(detect::tcp(&stream, patience)).await {
                 Ok(Detected::Closed) | Err(_) => {}
                 Ok(detected) => match http_version(detected) {
                     Some(version) => connection.serve_http(stream, version).await,

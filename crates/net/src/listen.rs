@@ -77,12 +77,25 @@ impl BindError {
 /// # Errors
 /// A port that anybody listens on already, this process included, is [`BindError::InUse`].
 pub fn bind(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
-    let bind = || -> io::Result<Bound> {
+    let check = || -> io::Result<()> {
         if address.port() != 0 {
             // SO_REUSEPORT would silently share the port with another process of the same user, which would
             // then get part of the connections; a socket without it is refused.
             socket(address, Sharing::Alone)?;
         }
+        Ok(())
+    };
+    check().map_err(|source| BindError::new(address, source))?;
+    bind_beside(address, count)
+}
+
+/// The same on a port that this process listens on already, in another [`Bound`]: both get connections until one is
+/// dropped.
+///
+/// # Errors
+/// A port that another user's process listens on, or one that does not share it, is [`BindError::InUse`].
+pub fn bind_beside(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
+    let bind = || -> io::Result<Bound> {
         let first = socket(address, Sharing::Workers)?;
         let local = first.local_addr()?;
         let mut sockets = vec![first];
@@ -95,16 +108,6 @@ pub fn bind(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
         Ok(Bound { local, sockets })
     };
     bind().map_err(|source| BindError::new(address, source))
-}
-
-/// One more socket on the address of a [`Bound`] that this process has, for a worker that is added.
-pub fn add(local: SocketAddr) -> Result<TcpListener, BindError> {
-    let add = || -> io::Result<TcpListener> {
-        let socket = socket(local, Sharing::Workers)?;
-        SockRef::from(&socket).listen(BACKLOG)?;
-        Ok(socket)
-    };
-    add().map_err(|source| BindError::new(local, source))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
