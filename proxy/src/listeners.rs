@@ -36,7 +36,9 @@ pub(crate) fn bind<'a>(
     let wanted: Vec<_> = wanted.collect();
     // A listener that was renamed keeps its sockets: by name first, then by address.
     for (name, spec) in &wanted {
-        if let Some(kept) = before.remove(*name).filter(|sockets| sockets.asked == spec.address) {
+        // An address with port 0 that is now written out is the same address.
+        let same = |sockets: &Arc<Sockets>| [sockets.asked, sockets.local].contains(&spec.address);
+        if let Some(kept) = before.remove(*name).filter(same) {
             bound.insert((*name).clone(), kept);
         }
     }

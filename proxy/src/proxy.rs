@@ -223,7 +223,7 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
 /// What runs on the control thread.
 struct Control {
     director: Director,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
     files: mpsc::Receiver<()>,
 }
 
@@ -247,7 +247,7 @@ async fn begin(
     published: Published,
     ready: watch::Sender<Readiness>,
 ) -> Result<(Addresses, Control), StartError> {
-    let (events, heard) = mpsc::channel(16);
+    let (events, heard) = mpsc::unbounded_channel();
     let mut node = None;
     let (mut file, mut admin) = (None, options.admin);
     match options.source {

@@ -112,23 +112,23 @@ fn read(path: &Path) -> Result<File, StartError> {
 }
 
 /// Follows the control API, on the current runtime, until the receiver of events is gone.
-pub(crate) async fn follow_control(options: outrigger_control::Options, events: mpsc::Sender<Event>) {
+pub(crate) async fn follow_control(options: outrigger_control::Options, events: mpsc::UnboundedSender<Event>) {
     let sink = ToDirector(events.clone());
     let error = match outrigger_control::run(options, sink).await {
         Ok(never) => match never {},
         Err(error) => error,
     };
-    let _ = events.send(Event::Failed(error.to_string())).await;
+    let _ = events.send(Event::Failed(error.to_string()));
 }
 
-struct ToDirector(mpsc::Sender<Event>);
+/// Hands on in order, and so without a bound: an identity goes before the resources that need it. Resources come one
+/// at a time, and identities and connections at the pace of the network.
+struct ToDirector(mpsc::UnboundedSender<Event>);
 
 impl ToDirector {
     fn say(&self, event: Event) {
-        let events = self.0.clone();
-        tokio::spawn(async move {
-            let _ = events.send(event).await;
-        });
+        // Nobody hears it where the proxy has ended.
+        let _ = self.0.send(event);
     }
 }
 
@@ -140,7 +140,7 @@ impl Sink for ToDirector {
     async fn apply(&mut self, revision: u64, resources: Vec<Arc<Resource>>, rejected: usize) -> Vec<Refusal> {
         let (done, refused) = oneshot::channel();
         let event = Event::Resources { revision, resources, rejected, done };
-        if self.0.send(event).await.is_err() {
+        if self.0.send(event).is_err() {
             return Vec::new();
         }
         refused.await.unwrap_or_default()
