@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use outrigger_config::{Listener, Name};
-use outrigger_net::listen::{self, BindError};
+use outrigger_net::listen::{self, BindError, Bound};
 
 /// The sockets of one listener, one for each worker to take.
 #[derive(Debug)]
@@ -19,6 +19,11 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
+    /// Whether they listen on an address; port 0 stays the same, and so does the port that the system chose for it.
+    fn are_on(&self, address: SocketAddr) -> bool {
+        [self.asked, self.local].contains(&address)
+    }
+
     /// The worker's own socket. Each can be taken once.
     pub(crate) fn take(&self, worker: usize) -> Option<TcpListener> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker)?.take()
@@ -34,11 +39,10 @@ pub(crate) fn bind<'a>(
 ) -> Vec<(Name, BindError)> {
     let mut before = std::mem::take(bound);
     let wanted: Vec<_> = wanted.collect();
-    // A listener that was renamed keeps its sockets: by name first, then by address.
     for (name, spec) in &wanted {
-        // An address with port 0 that is now written out is the same address.
-        let same = |sockets: &Arc<Sockets>| [sockets.asked, sockets.local].contains(&spec.address);
-        if let Some(kept) = before.remove(*name).filter(same) {
+        if before.get(*name).is_some_and(|sockets| sockets.are_on(spec.address))
+            && let Some(kept) = before.remove(*name)
+        {
             bound.insert((*name).clone(), kept);
         }
     }
@@ -48,14 +52,16 @@ pub(crate) fn bind<'a>(
             continue;
         }
         let asked = spec.address;
-        let renamed = before.iter().find(|(_, sockets)| sockets.asked == asked && asked.port() != 0);
-        if let Some(old) = renamed.map(|(old, _)| old.clone())
-            && let Some(sockets) = before.remove(&old)
-        {
-            bound.insert(name.clone(), sockets);
-            continue;
-        }
-        match listen::bind(asked, workers) {
+        // What a listener of another name leaves is shared with it until its workers have let go.
+        let left = before.values().find(|sockets| asked.port() != 0 && sockets.are_on(asked));
+        let made = match left {
+            Some(left) => (0..workers)
+                .map(|_| listen::add(left.local))
+                .collect::<Result<_, _>>()
+                .map(|sockets| Bound { local: left.local, sockets }),
+            None => listen::bind(asked, workers),
+        };
+        match made {
             Ok(made) => {
                 let sockets = Mutex::new(made.sockets.into_iter().map(Some).collect());
                 bound.insert(name.clone(), Arc::new(Sockets { asked, local: made.local, sockets }));

@@ -1,5 +1,5 @@
 //! A mesh under change: nothing that goes on around an application is felt by it.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 #[path = "mesh/change.rs"]
 mod change;

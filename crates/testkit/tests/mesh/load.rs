@@ -85,7 +85,12 @@ impl Tally {
     }
 }
 
-async fn call(mut caller: Caller, host: &'static str, path: &'static str, mut go_on: impl FnMut() -> bool) -> Tally {
+async fn call(
+    mut caller: Caller,
+    host: &'static str,
+    path: &'static str,
+    mut go_on: impl FnMut() -> bool,
+) -> Tally {
     let mut tally = Tally::default();
     loop {
         tally.requests += 1;
