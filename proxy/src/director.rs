@@ -110,7 +110,11 @@ impl Director {
     }
 
     /// Follows every source, for as long as it is polled.
-    pub(crate) async fn run(&mut self, mut events: mpsc::UnboundedReceiver<Event>, mut files: mpsc::Receiver<()>) {
+    pub(crate) async fn run(
+        &mut self,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        mut files: mpsc::Receiver<()>,
+    ) {
         loop {
             let again = self.problems.iter().any(|problem| problem.kind == Kind::Listener.as_str());
             tokio::select! {
@@ -243,8 +247,10 @@ impl Director {
     }
 
     fn bind(&mut self, snapshot: &Snapshot) -> Vec<Refusal> {
-        let able = |name: &Name, spec: &Listener| spec.tls.is_none() || self.secrets.listeners.contains_key(name);
-        let wanted = snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
+        let able =
+            |name: &Name, spec: &Listener| spec.tls.is_none() || self.secrets.listeners.contains_key(name);
+        let wanted =
+            snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
         let refused = listeners::bind(&mut self.sockets, wanted, self.means.orders.len());
         let refusal = |(name, error): (Name, outrigger_net::listen::BindError)| Refusal {
             kind: Kind::Listener.as_str().into(),
@@ -332,7 +338,9 @@ impl Director {
         let until = Instant::now() + grace;
         for quiet in waiting {
             if tokio::time::timeout_at(until, quiet).await.is_err() {
-                (self.means.complain)(&format!("connections were still open after the grace period of {grace:?}; they are cut"));
+                (self.means.complain)(&format!(
+                    "connections were still open after the grace period of {grace:?}; they are cut"
+                ));
                 break;
             }
         }

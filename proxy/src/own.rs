@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use outrigger_config::listener::Direction;
 use outrigger_http::connect::{OwnDoor, Wire};
@@ -36,7 +37,8 @@ impl OwnDoor for Own {
         let local = worker.local()?;
         let (listener, original) = before(&local.live, address)?;
         let (ours, theirs) = tokio::io::duplex(BUFFER);
-        let mut connection = Connection::new(&worker, &listener.name, Direction::Inbound, address, &worker.own);
+        let mut connection =
+            Connection::new(&worker, &listener.name, Direction::Inbound, address, &worker.own);
         connection.original = original;
         connection.caller = local.live.node.identity.as_ref().map(|identity| identity.id().clone());
         let version = match wire {
@@ -63,10 +65,11 @@ impl OwnDoor for Own {
 /// address, otherwise the one for what is captured.
 fn before(live: &Live, address: SocketAddr) -> Option<(&LiveListener, Option<SocketAddr>)> {
     let inbound = || live.listeners.iter().filter(|listener| listener.direction == Direction::Inbound);
-    let at = |listener: &&LiveListener| listener.sockets.as_ref().is_some_and(|s| s.local == address);
+    let at = |listener: &&Arc<LiveListener>| listener.sockets.as_ref().is_some_and(|s| s.local == address);
     if let Some(listener) = inbound().find(at) {
         return Some((listener, None));
     }
-    let captured = inbound().find(|listener| live.node.captured && listener.name.as_str() == CAPTURED_INBOUND)?;
+    let captured =
+        inbound().find(|listener| live.node.captured && listener.name.as_str() == CAPTURED_INBOUND)?;
     Some((captured, Some(address)))
 }

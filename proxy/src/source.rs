@@ -101,8 +101,8 @@ impl ConfigFile {
 }
 
 fn read(path: &Path) -> Result<File, StartError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| StartError::Read { path: path.to_owned(), source })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| StartError::Read { path: path.to_owned(), source })?;
     file::parse(&text).map_err(|error| StartError::Unreadable {
         path: path.to_owned(),
         line: error.line,
@@ -112,7 +112,10 @@ fn read(path: &Path) -> Result<File, StartError> {
 }
 
 /// Follows the control API, on the current runtime, until the receiver of events is gone.
-pub(crate) async fn follow_control(options: outrigger_control::Options, events: mpsc::UnboundedSender<Event>) {
+pub(crate) async fn follow_control(
+    options: outrigger_control::Options,
+    events: mpsc::UnboundedSender<Event>,
+) {
     let sink = ToDirector(events.clone());
     let error = match outrigger_control::run(options, sink).await {
         Ok(never) => match never {},
@@ -121,7 +124,8 @@ pub(crate) async fn follow_control(options: outrigger_control::Options, events: 
     let _ = events.send(Event::Failed(error.to_string()));
 }
 
-/// Unbounded, so that all that is said arrives in order, an identity before what needs it: what is rare needs no bound.
+/// Keeps the order of what is said: an identity comes before the configuration that needs it. Not bounded by itself:
+/// a configuration waits for the one before it to be live, and the rest is rare.
 struct ToDirector(mpsc::UnboundedSender<Event>);
 
 impl Sink for ToDirector {

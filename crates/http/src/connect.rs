@@ -304,7 +304,9 @@ fn refused_tls(address: SocketAddr, error: &io::Error) -> Error {
         Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
             Reason::TlsCertificateError
         }
-        Some(rustls::Error::AlertReceived(alert)) if refuses_certificate(*alert) => Reason::TlsCertificateError,
+        Some(rustls::Error::AlertReceived(alert)) if refuses_certificate(*alert) => {
+            Reason::TlsCertificateError
+        }
         Some(_) => Reason::TlsProtocolError,
         None => Reason::ConnectionTerminated,
     };
