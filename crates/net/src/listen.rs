@@ -1,7 +1,7 @@
 //! Listening: one socket per worker on one address, and the options of every TCP connection.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -71,13 +71,13 @@ impl BindError {
 
 /// Binds `count` sockets (at least one) on one address, to give one to each worker.
 ///
-/// With port 0 the system chooses a port once and all sockets share it. `[::]` takes IPv4 as well. Accepted
-/// connections inherit what [`configure`] sets, so they need no call of it.
+/// With port 0 the system chooses a port once and all sockets share it. `[::]` takes IPv4 as well, and IPv4 alone on a
+/// machine that has no IPv6. Accepted connections inherit what [`configure`] sets, so they need no call of it.
 ///
 /// # Errors
 /// A port that anybody listens on already, this process included, is [`BindError::InUse`].
 pub fn bind(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
-    let bind = || -> io::Result<Bound> {
+    let bind = |address: SocketAddr| -> io::Result<Bound> {
         if address.port() != 0 {
             // SO_REUSEPORT would silently share the port with another process of the same user, which would
             // then get part of the connections; a socket without it is refused.
@@ -94,7 +94,18 @@ pub fn bind(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
         }
         Ok(Bound { local, sockets })
     };
-    bind().map_err(|source| BindError::new(address, source))
+    let bound = match bind(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
+    };
+    bound.map_err(|source| BindError::new(address, source))
+}
+
+/// Whether the kernel was started without IPv6 (`ipv6.disable=1`).
+fn is_without_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 /// One more socket on the address of a [`Bound`] that this process has, for a worker that is added.

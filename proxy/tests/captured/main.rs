@@ -13,7 +13,9 @@ use outrigger_testkit::app::{App, TcpApp};
 use outrigger_testkit::netns::{APP, PROXY, Pod, Wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use mesh::{GREETING, GREETS, HTTP, Member, Mesh, NOWHERE, PATIENCE, SPARE, curl, curl_as, dial, echo, hear, url};
+use mesh::{
+    GREETING, GREETS, HTTP, Member, Mesh, NOWHERE, PATIENCE, SPARE, curl, curl_as, dial, echo, hear, url,
+};
 
 const A: &str = "spiffe://outrigger.local/node/a";
 const B: &str = "spiffe://outrigger.local/node/b";
@@ -60,6 +62,10 @@ fn what_one_pod_sends_to_another_is_mutual_tls_on_the_wire() {
         let caller = a.logged("outbound", &path);
         let endpoint = SocketAddr::new(ip, HTTP).to_string();
         assert_eq!((&caller["callee"], &caller["endpoint"]), (&B.into(), &endpoint.into()), "{caller}");
+
+        // An application of HTTP/2 is spoken to as its caller speaks.
+        let http2 = curl(&a.pod, &format!("--http2-prior-knowledge {}", url(ip, HTTP, "/")));
+        assert!(http2.status == 200 && http2.body.contains("HTTP/2"), "{http2:?}");
     }
 }
 
@@ -127,6 +133,25 @@ fn a_route_of_captured_traffic_sends_a_host_to_backends_by_weight() {
     }
 }
 
+/// What arrives at the listener for outbound traffic leaves with the node's identity.
+#[test]
+fn nobody_but_its_own_application_speaks_through_a_sidecar() {
+    let Some(mesh) = Mesh::start() else { return };
+    mesh.apply(
+        "httpRoutes: [{ name: shop, listeners: [outbound], hostnames: [shop.mesh], rules: [{ backendRefs: [{ name: b }] }] }]",
+    );
+    let as_proxy = |pod: &Pod, ip: IpAddr| {
+        let target = url(ip, 15001, "/");
+        pod.exec_as(APP, &["curl", "-qsS", "-i", "-m", "20", "-H", "host: shop.mesh", &target]).unwrap()
+    };
+    for ip in mesh.a.pod.ips() {
+        let own = as_proxy(&mesh.a.pod, ip).ok().unwrap();
+        assert!(own.contains("x-app: b"), "{own}");
+        let refused = as_proxy(&mesh.outside, ip);
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    }
+}
+
 #[test]
 fn an_application_that_speaks_first_is_heard_through_mutual_tls() {
     let Some(mesh) = Mesh::start() else { return };
@@ -157,7 +182,8 @@ fn serve_own_tls(b: &Member) -> String {
             while let Ok((stream, _)) = listener.accept().await {
                 let mut stream = acceptor.accept(stream).await.unwrap();
                 let _request = stream.read(&mut [0; 4096]).await.unwrap();
-                let response = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\nconnection: close\r\n\r\nmy own TLS";
+                let response =
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\nconnection: close\r\n\r\nmy own TLS";
                 stream.write_all(response).await.unwrap();
                 stream.shutdown().await.unwrap();
             }
@@ -187,6 +213,9 @@ fn an_applications_own_tls_passes_through_untouched() {
         let entry = mesh.b.logged("inbound", &SocketAddr::new(ip, SPARE).to_string());
         assert_eq!((&entry["caller"], entry.get("status")), (&A.into(), None), "{entry}");
     }
+    let to = format!("--resolve secret.mesh:{SPARE}:{} https://secret.mesh:{SPARE}/", mesh.b.pod.ipv4());
+    let outsiders = curl(&mesh.outside, &format!("--http1.1 --cacert {} {to}", trusted.display()));
+    assert_eq!((outsiders.status, &*outsiders.body), (200, "my own TLS"), "{outsiders:?}");
 }
 
 #[test]
@@ -239,9 +268,17 @@ fn what_is_not_captured_is_plain() {
 #[test]
 fn sidecars_that_were_killed_go_on_without_the_control_api() {
     let Some(mut mesh) = Mesh::start() else { return };
-    mesh.apply(&strict("Strict"));
+    // Long enough that the length of what is kept shows whether this is in it.
+    let long: Vec<_> = (1..500).map(|port| format!("{{ address: '{NOWHERE}:{port}' }}")).collect();
+    mesh.apply(&format!(
+        "{}\nbackends: [{{ name: long, endpoints: [{}] }}]\n{}",
+        strict("Strict"),
+        long.join(", "),
+        "httpRoutes: [{ name: long, listeners: [outbound], hostnames: [long.mesh], rules: [{ backendRefs: [{ name: long }] }] }]"
+    ));
     drop(mesh.control.take());
     for member in [&mut mesh.a, &mut mesh.b] {
+        member.kept(10_000);
         member.kill_sidecar();
         member.restart_sidecar();
     }

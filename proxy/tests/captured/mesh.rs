@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrigger_config::{Name, file};
 use outrigger_control_api::{ControlApi, Options, start};
@@ -129,7 +129,7 @@ pub struct Member {
     _others: (App, TcpApp),
     run: Vec<String>,
     _binary: Arc<TempDir>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Member {
@@ -152,16 +152,37 @@ impl Member {
         std::os::unix::fs::chown(&state, Some(PROXY), Some(PROXY)).unwrap();
         let url = format!("https://{}:15012", control.pod.ipv4());
         let (token, state) = (path(token), path(state));
-        let run = [&*outrigger, "run", "--control", &url, "--node", name, "--token-file", &token, "--state-dir", &state];
+        let run = [
+            &*outrigger,
+            "run",
+            "--control",
+            &url,
+            "--node",
+            name,
+            "--token-file",
+            &token,
+            "--state-dir",
+            &state,
+        ];
         let run: Vec<_> = run.into_iter().chain(["--drain-delay", "0s"]).map(str::to_owned).collect();
         let sidecar = run_sidecar(&pod, &run);
         pod.exec_as(0, &[&*outrigger, "capture", "up"]).unwrap().ok().unwrap();
-        Self { sidecar, app, apps, pod, _others: (canary, greets), run, _binary: binary, _folder: folder }
+        Self { sidecar, app, apps, pod, _others: (canary, greets), run, _binary: binary, folder }
     }
 
     /// Takes the rules away that redirect its traffic.
     pub fn capture_down(&self) {
         self.pod.exec_as(0, &[&*self.run[0], "capture", "down"]).unwrap().ok().unwrap();
+    }
+
+    /// Waits until at least so many bytes of what its sidecar has applied are on disk.
+    pub fn kept(&self, bytes: u64) {
+        let file = self.folder.path().join("state/state.sealed");
+        let deadline = Instant::now() + PATIENCE;
+        while std::fs::metadata(&file).map_or(0, |file| file.len()) < bytes {
+            assert!(Instant::now() < deadline, "{} does not grow to {bytes} bytes", file.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Kills its sidecar, as the kernel does when memory is short.
@@ -235,7 +256,11 @@ pub fn curl_as(pod: &Pod, uid: u32, arguments: &str) -> Got {
     let text = pod.exec_as(uid, &all.collect::<Vec<_>>()).unwrap().ok().unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Got { status: status.unwrap_or_else(|| panic!("no response: {text}")), head: head.into(), body: body.into() }
+    Got {
+        status: status.unwrap_or_else(|| panic!("no response: {text}")),
+        head: head.into(),
+        body: body.into(),
+    }
 }
 
 pub fn curl(pod: &Pod, arguments: &str) -> Got {
