@@ -36,7 +36,7 @@ const BIND_AGAIN: Duration = Duration::from_secs(5);
 
 /// The listeners for captured traffic that a sidecar has by itself.
 pub(crate) const CAPTURED_INBOUND: &str = "inbound";
-const CAPTURED_OUTBOUND: &str = "outbound";
+pub(crate) const CAPTURED_OUTBOUND: &str = "outbound";
 
 /// Says a line to whoever runs the proxy.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
