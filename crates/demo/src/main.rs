@@ -18,8 +18,8 @@ use town::{HOST, Town};
 use traffic::Traffic;
 use watch::Watch;
 
-/// How long certificates live where the demo has no end.
-const LIFETIME: Duration = Duration::from_secs(20);
+/// How long certificates live, at least and at most. They are renewed at half of it.
+const LIFETIME: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(20));
 
 /// A whole mesh on this machine: a control API, a caller and an application in two versions, each with a sidecar.
 ///
@@ -29,7 +29,7 @@ const LIFETIME: Duration = Duration::from_secs(20);
 #[command(name = "outrigger-demo", version)]
 struct Arguments {
     /// End after so many seconds; exit with 1 if a request failed, or something did not happen [default: never]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=86_400))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(6..=86_400))]
     seconds: Option<u32>,
     /// Requests in a second
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(50..=10_000))]
@@ -51,7 +51,7 @@ async fn main() -> ExitCode {
 /// Runs the demo; whether all went well.
 async fn run(arguments: &Arguments) -> Result<bool> {
     let length = arguments.seconds.map(|seconds| Duration::from_secs(seconds.into()));
-    let lifetime = length.map_or(LIFETIME, |length| (length / 3).min(LIFETIME));
+    let lifetime = length.map_or(LIFETIME.1, |length| (length / 3).clamp(LIFETIME.0, LIFETIME.1));
     let town = Town::start(lifetime).await?;
     let mut screen = Screen::new();
     screen::print(&introduction(&screen, &town)?)?;
@@ -77,20 +77,20 @@ async fn run(arguments: &Arguments) -> Result<bool> {
 /// What there is, and what to try meanwhile.
 fn introduction(screen: &Screen, town: &Town) -> Result<String> {
     let (outbound, admin, rest) = (town.outbound(), town.admin()?, town.rest()?);
-    let title = screen.title("Outrigger: a service mesh in this process");
-    let ways = screen.title("Try meanwhile");
-    Ok(format!(
-        "{title}
-
-  shop --> its sidecar == mutual TLS ==> sidecar --> reviews-1, reviews-2 (v1), reviews-3 (v2)
-
-{ways}
-  curl -H 'Host: {HOST}' http://{outbound}/   which version answers: ask again
-  curl http://{admin}/metrics                what the caller's sidecar counts
-  curl http://{admin}/config                 what it was told
-  curl http://{rest}/v1/nodes                who runs which revision
-  curl http://{rest}/v1/httpRoutes/reviews   the route
-
-"
-    ))
+    let ways = [
+        (format!("-H 'Host: {HOST}' http://{outbound}/"), "a request of your own: who answers?"),
+        (format!("http://{admin}/metrics"), "what the caller's sidecar counts"),
+        (format!("http://{admin}/config"), "what it was told"),
+        (format!("http://{rest}/v1/nodes"), "which sidecar runs which revision"),
+        (format!("http://{rest}/v1/httpRoutes/reviews"), "the route, as the control API has it"),
+    ];
+    let width = ways.iter().map(|(arguments, _)| arguments.len()).max().unwrap_or_default();
+    let mut text = screen.title("Outrigger: a service mesh on this machine");
+    text.push_str("\n\n  shop → its sidecar ═ mutual TLS ═ a sidecar → reviews-1 (v1), reviews-2 (v1), reviews-3 (v2)\n\n");
+    text.push_str(&screen.title("Try meanwhile"));
+    for (arguments, answer) in ways {
+        text.push_str(&format!("\n  curl {arguments:width$}  {}", screen.dim(&format!("# {answer}"))));
+    }
+    text.push_str("\n\n");
+    Ok(text)
 }

@@ -18,8 +18,10 @@ pub(crate) struct View {
     pub(crate) elapsed: Duration,
     pub(crate) scene: Scene,
     pub(crate) seen: Seen,
-    /// Of the last second.
+    /// Of the last second or so.
     pub(crate) recent: Seen,
+    /// How long that was.
+    pub(crate) window: Duration,
     pub(crate) applications: Vec<(Application, bool)>,
     pub(crate) retries: u64,
     pub(crate) renewals: u64,
@@ -32,6 +34,13 @@ pub(crate) struct Screen {
     colour: bool,
     /// How many lines the table had when it was last drawn.
     drawn: usize,
+}
+
+impl View {
+    /// So many of the recent requests, in a second.
+    fn rate(&self, requests: u64) -> f64 {
+        requests as f64 / self.window.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -87,13 +96,27 @@ impl Screen {
         let mut row = |name: &str, text: String| {
             let _ = writeln!(table, "  {name:<13} {text}");
         };
-        row("now", format!("{}  {}", self.paint(Colour::Bold, view.scene.title()), self.dim(&format!("({at} of {of})"))));
-        row("requests", format!("{:<10} {:>5} /s     {errors}", grouped(seen.requests()), recent.requests()));
-        row("latency", format!("p50 {:>6.2} ms   p99 {:>6.2} ms", recent.latency_ms(0.5), recent.latency_ms(0.99)));
+        row(
+            "now",
+            format!(
+                "{}  {}",
+                self.paint(Colour::Bold, view.scene.title()),
+                self.dim(&format!("({at} of {of})"))
+            ),
+        );
+        row(
+            "requests",
+            format!("{:<10} {:>5.0} /s     {errors}", grouped(seen.requests()), view.rate(recent.requests())),
+        );
+        row(
+            "latency",
+            format!("p50 {:>6.2} ms   p99 {:>6.2} ms", recent.latency_ms(0.5), recent.latency_ms(0.99)),
+        );
         row("retries", grouped(view.retries));
         row("certificates", format!("renewed {} times", view.renewals));
         let _ = writeln!(table);
-        let heading = format!("  {:<13} {:<8} {:>10} {:>8} {:>7}", "application", "version", "requests", "/s", "share");
+        let heading =
+            format!("  {:<13} {:<8} {:>10} {:>8} {:>7}", "application", "version", "requests", "/s", "share");
         let _ = writeln!(table, "{}", self.dim(&heading));
         for (application, up) in &view.applications {
             let now = recent.by(application.name);
@@ -101,7 +124,12 @@ impl Screen {
             let bar = self.paint(Colour::Green, &"▇".repeat((share / 5.0).round() as usize));
             let state = if *up { bar } else { self.paint(Colour::Red, "killed") };
             let (total, version) = (grouped(seen.by(application.name)), application.version);
-            let _ = writeln!(table, "  {:<13} {version:<8} {total:>10} {now:>8} {share:>6.0}%  {state}", application.name);
+            let _ = writeln!(
+                table,
+                "  {:<13} {version:<8} {total:>10} {:>8.0} {share:>6.0}%  {state}",
+                application.name,
+                view.rate(now)
+            );
         }
         table
     }
@@ -110,7 +138,11 @@ impl Screen {
     pub(crate) fn summary(&self, view: &View, verdicts: &[Verdict]) -> String {
         let mut text = String::from("\n");
         let seen = &view.seen;
-        let total = format!("{} requests in {:.0} s", grouped(seen.requests() + seen.failed), view.elapsed.as_secs_f64());
+        let total = format!(
+            "{} requests in {:.0} s",
+            grouped(seen.requests() + seen.failed),
+            view.elapsed.as_secs_f64()
+        );
         let fate = match seen.failed {
             0 => self.paint(Colour::Green, "errors: 0"),
             failed => self.paint(Colour::Red, &format!("errors: {failed}")),
@@ -122,7 +154,8 @@ impl Screen {
         let _ = writeln!(text, "  retries       {}", grouped(view.retries));
         let _ = writeln!(text, "  certificates  renewed {} times", view.renewals);
         for Verdict { scene, holds, found } in verdicts {
-            let word = if *holds { self.paint(Colour::Green, "ok    ") } else { self.paint(Colour::Red, "FAILED") };
+            let word =
+                if *holds { self.paint(Colour::Green, "ok    ") } else { self.paint(Colour::Red, "FAILED") };
             let _ = writeln!(text, "  {word}  {scene:<12}  {found}");
         }
         if let Some(why) = &seen.first_failure {
@@ -131,7 +164,8 @@ impl Screen {
         text
     }
 
-    fn dim(&self, text: &str) -> String {
+    /// What need not be read.
+    pub(crate) fn dim(&self, text: &str) -> String {
         self.paint(Colour::Dim, text)
     }
 
@@ -162,10 +196,19 @@ fn line(view: &View) -> String {
     let mut line = format!("{:>4.0} s  {:<12}", view.elapsed.as_secs_f64(), view.scene.name());
     let _ = write!(line, "  requests {:>8}", grouped(seen.requests()));
     for (application, _) in &view.applications {
-        let _ = write!(line, "  {} {:>3.0}%", application.name, percent(recent.by(application.name), recent.requests()));
+        let _ = write!(
+            line,
+            "  {} {:>3.0}%",
+            application.name,
+            percent(recent.by(application.name), recent.requests())
+        );
     }
     let _ = write!(line, "  p50 {:>5.2} ms  p99 {:>6.2} ms", recent.latency_ms(0.5), recent.latency_ms(0.99));
-    let _ = writeln!(line, "  retries {:>3}  renewals {:>2}  errors {}", view.retries, view.renewals, seen.failed);
+    let _ = writeln!(
+        line,
+        "  retries {:>3}  renewals {:>2}  errors {}",
+        view.retries, view.renewals, seen.failed
+    );
     line
 }
 

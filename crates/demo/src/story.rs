@@ -29,12 +29,12 @@ pub(crate) enum Scene {
 impl Scene {
     const ALL: [Self; 4] = [Self::Canary, Self::Even, Self::Killed, Self::Back];
     /// How many units the whole story has.
-    const UNITS: u32 = 5;
+    const UNITS: u32 = 6;
 
-    /// Its length. A caller waits twice as long with each time that it finds an endpoint dead, so coming back needs
-    /// more than dying.
+    /// Its length. A caller waits twice as long with each time that it finds an endpoint dead, so being found again
+    /// takes longer than dying.
     const fn units(self) -> u32 {
-        if matches!(self, Self::Back) { 2 } else { 1 }
+        if matches!(self, Self::Back) { 3 } else { 1 }
     }
 
     /// Its place, and of how many.
@@ -135,17 +135,24 @@ fn judge(scene: Scene, seen: &Seen, retries: u64) -> Verdict {
     let (all, victim) = (seen.requests(), seen.by(VICTIM));
     let total = grouped(all);
     let shares = |expected: f64| {
-        let v2: u64 = APPLICATIONS.iter().filter(|app| app.version == "v2").map(|app| seen.by(app.name)).sum();
+        let v2: u64 =
+            APPLICATIONS.iter().filter(|app| app.version == "v2").map(|app| seen.by(app.name)).sum();
         let share = v2 as f64 / all.max(1) as f64;
         // Five standard deviations of a binomial share.
         let tolerance = 5.0 * (expected * (1.0 - expected) / all.max(1) as f64).sqrt() + 0.01;
-        ((share - expected).abs() <= tolerance, format!("v2 answered {:.1}% of {total} requests", share * 100.0))
+        (
+            (share - expected).abs() <= tolerance,
+            format!("v2 answered {:.1}% of {total} requests", share * 100.0),
+        )
     };
     let (holds, found) = match scene {
         Scene::Canary => shares(0.1),
         Scene::Even => shares(0.5),
         Scene::Killed => {
-            let found = format!("the others answered {total} requests, {} of them at the second try", grouped(retries));
+            let found = format!(
+                "the others answered {total} requests, {} of them at the second try",
+                grouped(retries)
+            );
             (victim <= STRAGGLERS, found)
         }
         Scene::Back => (victim > 0, format!("{VICTIM} answered {} of {total} requests", grouped(victim))),

@@ -125,7 +125,10 @@ impl Town {
 
     /// Where the caller's sidecar is watched.
     pub(crate) fn admin(&self) -> Result<SocketAddr> {
-        self.shop.proxy().and_then(|proxy| proxy.addresses().admin).context("the caller's sidecar is not watched")
+        self.shop
+            .proxy()
+            .and_then(|proxy| proxy.addresses().admin)
+            .context("the caller's sidecar is not watched")
     }
 
     /// Where the control API is told what to do.

@@ -145,7 +145,12 @@ impl Caller {
         };
         let request = Request::get("/").header(header::HOST, self.host).body(Full::default())?;
         let response = exchange(&mut connection, request).await?;
-        ensure!(response.status() == StatusCode::OK, "the answer was {}: {}", response.status(), text(&response));
+        ensure!(
+            response.status() == StatusCode::OK,
+            "the answer was {}: {}",
+            response.status(),
+            text(&response)
+        );
         let application = response.headers().get("x-app").and_then(|name| name.to_str().ok());
         let application = application.context("the answer names no application")?.to_owned();
         lock(&self.idle).push(connection);

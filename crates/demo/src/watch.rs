@@ -52,13 +52,16 @@ impl<'a> Watch<'a> {
             *renewals += u64::from(before != after);
         }
         self.expiries = expiries;
-        let recent = self.looks.front().map_or_else(|| seen.clone(), |(_, earlier)| seen.since(earlier));
+        let earlier = self.looks.front();
+        let recent = earlier.map_or_else(|| seen.clone(), |(_, earlier)| seen.since(earlier));
+        let window = earlier.map_or(WINDOW, |(when, _)| now - *when);
         self.looks.push_back((now, seen.clone()));
         View {
             elapsed: self.begun.elapsed(),
             scene: self.story.scene(),
             seen,
             recent,
+            window,
             applications: self.town.applications(),
             retries: self.town.retries(),
             renewals: self.renewals.iter().sum(),
