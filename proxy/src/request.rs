@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use outrigger_http::body::{End, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
-use outrigger_http::forward::{Outcome, Policy, Speak, Way, forward};
+use outrigger_http::forward::{Outcome, Policy, Speak, UNREACHED, Way, forward};
 use outrigger_http::pool::Lease;
 use outrigger_http::upgrade::relay;
 use outrigger_http::{Error, Reason};
@@ -133,6 +133,9 @@ fn pass_on(
     let (mut parts, incoming) = response.into_parts();
     let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     filter::strip_hop_by_hop(&mut parts.headers, switching);
+    if parts.status.is_server_error() {
+        parts.headers.remove(UNREACHED);
+    }
     if let Some((_, share)) = plan.rule {
         for modifier in &share.response {
             filter::modify(modifier, &mut parts.headers);
@@ -164,6 +167,9 @@ fn fail(error: Error, mut record: Record) -> Answer {
     record.failed(&error);
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
+    if !error.reached && record.is_of_a_sidecar() {
+        headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     let mut response = Response::new(ResponseBody::full(format!("{error}\n"), record));
     *response.status_mut() = error.reason.status();

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
 use outrigger_balance::{InFlight, backoff};
 use outrigger_config::route::{Retry, Timeouts};
@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::body::{RequestBody, Upload};
 use crate::connect::{Dialer, Wire};
-use crate::endpoint::{Backend, Empty, Security};
+use crate::endpoint::{Backend, Empty, Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::filter::is_idempotent;
 use crate::pool::{Failed, Lease, Phase, Pool};
@@ -155,7 +155,7 @@ enum Next {
 /// Sends `request`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
 ///
 /// It is sent again
-/// - at once and elsewhere, if no connection could be made, whatever its method;
+/// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
 /// - at once, if it was put on a connection that the endpoint was just closing, if it is idempotent;
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
@@ -201,31 +201,47 @@ impl Flight<'_> {
             let mut in_flight = pool.endpoint().load.start(now);
             let failed = match self.attempt(&pool, request).await {
                 Ok((response, lease)) => {
-                    in_flight.response(Instant::now());
-                    pool.endpoint().load.succeeded();
-                    match self.refuse_status(&response, &spare) {
-                        None => return Ok((response, lease.with_load(in_flight))),
-                        Some(again) => {
-                            drop((response, lease, in_flight));
-                            self.tried.push(at);
-                            self.wait().await;
-                            request = again;
-                            continue;
-                        }
-                    }
+                    let again = if unreached(pool.endpoint(), &response) {
+                        in_flight.failure(Instant::now());
+                        pool.endpoint().load.failed(Instant::now());
+                        self.elsewhere(&spare).map(Next::AtOnce)
+                    } else {
+                        in_flight.response(Instant::now());
+                        pool.endpoint().load.succeeded();
+                        None
+                    };
+                    let again = again.or_else(|| self.refuse_status(&response, &spare).map(Next::Later));
+                    let Some(again) = again else { return Ok((response, lease.with_load(in_flight))) };
+                    drop((response, lease, in_flight));
+                    self.tried.push(at);
+                    request = self.turn(again).await?;
+                    continue;
                 }
                 Err(failed) => failed,
             };
             self.note(at, &pool, &mut in_flight, &failed);
-            match self.next(failed, &spare) {
-                Next::GiveUp(error) => return Err(error),
-                Next::AtOnce(again) => request = again,
-                Next::Later(again) => {
-                    self.wait().await;
-                    request = again;
-                }
+            let next = self.next(failed, &spare);
+            request = self.turn(next).await?;
+        }
+    }
+
+    /// The request for the next attempt, when it is time for it.
+    async fn turn(&self, next: Next) -> Result<Request<RequestBody>, Error> {
+        match next {
+            Next::GiveUp(error) => Err(error),
+            Next::AtOnce(again) => Ok(again),
+            Next::Later(again) => {
+                self.wait().await;
+                Ok(again)
             }
         }
+    }
+
+    /// The request for another endpoint, where this one turned out not to be reachable, if there is another.
+    fn elsewhere(&mut self, spare: &Spare<'_>) -> Option<Request<RequestBody>> {
+        self.connects += 1;
+        let others = self.way.backend.loads.len().min(MAX_CONNECT_TRIES);
+        if self.connects < others { spare.again(None) } else { None }
     }
 
     /// The endpoint for the next attempt.
@@ -350,6 +366,17 @@ impl Flight<'_> {
         let wait = backoff(base, self.retries, &mut self.way.random.borrow_mut());
         tokio::time::sleep(wait).await;
     }
+}
+
+/// By this field a sidecar says that it could not reach its application, which is as good as no connection to it. It is
+/// between sidecars alone: each takes it off what its application or endpoint says. Its value is the reason.
+pub const UNREACHED: HeaderName = HeaderName::from_static("outrigger-unreached");
+
+/// Whether a sidecar answers that the request did not reach its application.
+fn unreached<B>(endpoint: &Endpoint, response: &Response<B>) -> bool {
+    response.status().is_server_error()
+        && matches!(endpoint.security, Security::Mesh { .. } | Security::Own)
+        && response.headers().contains_key(UNREACHED)
 }
 
 /// What HTTP/1.1 requests travel in between two sidecars.
