@@ -6,6 +6,7 @@ mod town;
 mod traffic;
 mod watch;
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -89,7 +90,7 @@ fn introduction(screen: &Screen, town: &Town) -> Result<String> {
     text.push_str("\n\n  shop → its sidecar ═ mutual TLS ═ a sidecar → reviews-1 (v1), reviews-2 (v1), reviews-3 (v2)\n\n");
     text.push_str(&screen.title("Try meanwhile"));
     for (arguments, answer) in ways {
-        text.push_str(&format!("\n  curl {arguments:width$}  {}", screen.dim(&format!("# {answer}"))));
+        let _ = write!(text, "\n  curl {arguments:width$}  {}", screen.dim(&format!("# {answer}")));
     }
     text.push_str("\n\n");
     Ok(text)

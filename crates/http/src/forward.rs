@@ -202,7 +202,7 @@ impl Flight<'_> {
             let failed = match self.attempt(&pool, request).await {
                 Ok((response, lease)) => {
                     let again = if unreached(pool.endpoint(), &response) {
-                        in_flight.failure(Instant::now());
+                        // As where no connection is made: says nothing of how fast it will be when it is back.
                         pool.endpoint().load.failed(Instant::now());
                         self.elsewhere(&spare).map(Next::AtOnce)
                     } else {
