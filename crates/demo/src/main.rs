@@ -79,15 +79,15 @@ async fn run(arguments: &Arguments) -> Result<bool> {
 fn introduction(screen: &Screen, town: &Town) -> Result<String> {
     let (outbound, admin, rest) = (town.outbound(), town.admin()?, town.rest()?);
     let ways = [
-        (format!("-H 'Host: {HOST}' http://{outbound}/"), "a request of your own: who answers?"),
-        (format!("http://{admin}/metrics"), "what the caller's sidecar counts"),
-        (format!("http://{admin}/config"), "what it was told"),
-        (format!("http://{rest}/v1/nodes"), "which sidecar runs which revision"),
-        (format!("http://{rest}/v1/httpRoutes/reviews"), "the route, as the control API has it"),
+        (format!("-H 'Host: {HOST}' http://{outbound}/"), "who answers?"),
+        (format!("http://{admin}/metrics"), "the caller's metrics"),
+        (format!("http://{admin}/config"), "the caller's config"),
+        (format!("http://{rest}/v1/nodes"), "the sidecars"),
+        (format!("http://{rest}/v1/httpRoutes/reviews"), "the route"),
     ];
     let width = ways.iter().map(|(arguments, _)| arguments.len()).max().unwrap_or_default();
     let mut text = screen.title("Outrigger: a service mesh on this machine");
-    text.push_str("\n\n  shop → its sidecar ═ mutual TLS ═ a sidecar → reviews-1 (v1), reviews-2 (v1), reviews-3 (v2)\n\n");
+    text.push_str("\n\n  shop → sidecar ═ mutual TLS ═ sidecar → reviews-1 and -2 (v1), -3 (v2)\n\n");
     text.push_str(&screen.title("Try meanwhile"));
     for (arguments, answer) in ways {
         let _ = write!(text, "\n  curl {arguments:width$}  {}", screen.dim(&format!("# {answer}")));

@@ -13,7 +13,7 @@ use crate::traffic::{Seen, Traffic};
 /// The application that dies and comes back.
 const VICTIM: &str = "reviews-2";
 /// How long a scene lasts where nobody says, in its own unit: see [`Scene::units`].
-const UNIT: Duration = Duration::from_secs(8);
+const UNIT: Duration = Duration::from_secs(6);
 /// Requests that may be counted in the scene before or after their own.
 const STRAGGLERS: u64 = 10;
 
@@ -149,10 +149,7 @@ fn judge(scene: Scene, seen: &Seen, retries: u64) -> Verdict {
         Scene::Canary => shares(0.1),
         Scene::Even => shares(0.5),
         Scene::Killed => {
-            let found = format!(
-                "the others answered {total} requests, {} of them at the second try",
-                grouped(retries)
-            );
+            let found = format!("the others answered {total} requests; sent again: {}", grouped(retries));
             (victim <= STRAGGLERS, found)
         }
         Scene::Back => (victim > 0, format!("{VICTIM} answered {} of {total} requests", grouped(victim))),

@@ -71,7 +71,7 @@ impl<'a> Watch<'a> {
     /// Whether every sidecar has had a new certificate.
     pub(crate) fn renewed(&self) -> Verdict {
         let (nodes, least) = (self.renewals.len(), self.renewals.iter().min().copied().unwrap_or_default());
-        let found = format!("each of {nodes} sidecars has renewed its certificate, {least} times or more");
+        let found = format!("each of {nodes} sidecars renewed its own {least} times or more");
         Verdict { scene: "certificates", holds: least > 0, found }
     }
 }
