@@ -250,7 +250,7 @@ impl Flight<'_> {
     ) -> Option<(Next, Request<RequestBody>)> {
         let (endpoint, now) = (pool.endpoint(), Instant::now());
         if unreached(endpoint, response) {
-            in_flight.failure(now);
+            // As where no connection is made: it says nothing of how fast it will be when it is back.
             endpoint.load.failed(now);
             if let Some(again) = self.elsewhere(spare) {
                 return Some((Next::AtOnce, again));
@@ -330,7 +330,6 @@ impl Flight<'_> {
         let now = Instant::now();
         match failed.phase {
             Phase::Connect => {
-                in_flight.failure(now);
                 pool.endpoint().load.failed(now);
                 self.tried.push(at);
             }
