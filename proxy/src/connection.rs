@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use outrigger_config::Name;
 use outrigger_config::SpiffeId;
-use outrigger_config::listener::Direction;
+use outrigger_config::listener::{Direction, Protocol};
 use outrigger_http::serve::{Drain, Version};
-use outrigger_net::detect::Detected;
+use outrigger_net::detect::{self, Detected};
 use rustls::ServerConfig;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::state::LiveListener;
 use crate::worker::{Local, Open, Worker};
-use crate::{edge, inbound, outbound, request};
+use crate::{edge, inbound, outbound, request, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
 /// first: as long as such an application's first word is held back.
@@ -173,7 +173,27 @@ pub(crate) const fn http_version(detected: Detected) -> Option<Version> {
     }
 }
 
+/// What a caller speaks, by its first bytes. `None` once there is nothing left to do: it left, or it said nothing and
+/// was relayed to an application that speaks first.
+pub(crate) async fn detect(
+    connection: Connection,
+    stream: TcpStream,
+    live: &LiveListener,
+) -> Option<(Connection, TcpStream, Detected)> {
+    let patience = patience(live, connection.original);
+    let brief = patience == DETECT_TIMEOUT;
+    match connection.opening(detect::tcp(&stream, patience)).await.ok()? {
+        // Boxed, for it is rare and long, and every connection would have the room for it.
+        Detected::Silent if brief => Box::pin(tcp::relay_silent(connection, stream)).await,
+        // Elsewhere the application hears that the caller has nothing to say, and may yet say something itself.
+        Detected::Closed if !brief => None,
+        detected => Some((connection, stream, detected)),
+    }
+}
+
 /// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go.
 pub(crate) fn patience(live: &LiveListener, original: Option<SocketAddr>) -> Duration {
-    if original.is_some() || live.opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
+    let http = matches!(live.protocol, Some(Protocol::Http | Protocol::Https));
+    let opaque = (original.is_some() || live.opaque) && !http && !live.strict;
+    if opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
 }

@@ -2,34 +2,30 @@
 
 use outrigger_config::listener::Protocol;
 use outrigger_http::serve::Version;
-use outrigger_net::detect::{self, Detected};
+use outrigger_net::detect::Detected;
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::connection::{Connection, http_version, patience, terminate};
+use crate::connection::{Connection, detect, http_version, patience, terminate};
 use crate::state::LiveListener;
 use crate::tcp;
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(connection: Connection, stream: TcpStream, live: &LiveListener) {
-    let patience = patience(live, None);
     match live.protocol {
-        Some(Protocol::Tcp) => tcp::relay(connection, stream).await,
-        Some(Protocol::Https | Protocol::Tls) => secure(connection, stream, live).await,
-        Some(Protocol::Http) => match connection.opening(detect::tcp(&stream, patience)).await {
-            Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
-            Ok(Detected::Closed) | Err(_) => {}
-            // What is not HTTP gets hyper's word on it.
-            Ok(_) => connection.serve_http(stream, Version::Http1).await,
-        },
-        None => match connection.opening(detect::tcp(&stream, patience)).await {
-            Ok(Detected::Tls) if live.tls.is_some() => secure(connection, stream, live).await,
-            Ok(Detected::Closed) | Err(_) => {}
-            Ok(detected) => match http_version(detected) {
-                Some(version) => connection.serve_http(stream, version).await,
-                None => tcp::relay(connection, stream).await,
-            },
-        },
+        Some(Protocol::Tcp) => return tcp::relay(connection, stream).await,
+        Some(Protocol::Https | Protocol::Tls) => return secure(connection, stream, live).await,
+        Some(Protocol::Http) | None => {}
+    }
+    let Some((connection, stream, detected)) = detect(connection, stream, live).await else { return };
+    match (live.protocol, http_version(detected)) {
+        (_, Some(version)) => connection.serve_http(stream, version).await,
+        (None, None) if detected == Detected::Tls && live.tls.is_some() => {
+            secure(connection, stream, live).await;
+        }
+        (None, None) => tcp::relay(connection, stream).await,
+        // What is not HTTP gets hyper's word on it.
+        (Some(_), None) => connection.serve_http(stream, Version::Http1).await,
     }
 }
 
@@ -58,7 +54,9 @@ async fn inside(
     live: &LiveListener,
 ) {
     let patience = patience(live, None);
-    let Ok((detected, stream)) = connection.opening(detect::io(stream, patience)).await else { return };
+    let Ok((detected, stream)) = connection.opening(outrigger_net::detect::io(stream, patience)).await else {
+        return;
+    };
     match http_version(detected) {
         Some(version) => connection.serve_http(stream, version).await,
         None if live.protocol == Some(Protocol::Https) => connection.serve_http(stream, Version::Http1).await,

@@ -7,14 +7,14 @@ use outrigger_certs::mesh;
 use outrigger_config::listener::Protocol;
 use outrigger_http::serve::Version;
 use outrigger_http::{Error, Reason};
-use outrigger_net::detect::{self, Detected};
+use outrigger_net::detect::Detected;
 use outrigger_net::hello;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use crate::connection::{Connection, DETECT_TIMEOUT, FIRST_BYTE_TIMEOUT, http_version, patience, terminate};
+use crate::connection::{Connection, DETECT_TIMEOUT, FIRST_BYTE_TIMEOUT, detect, http_version, terminate};
 use crate::state::LiveListener;
 use crate::{outbound, request, tcp};
 
@@ -24,10 +24,8 @@ const MESH: &[u8] = b"outrigger/";
 /// Serves a connection to its end.
 pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &LiveListener) {
     connection.original = outbound::captured(&stream, live);
-    let patience = patience(live, connection.original);
-    let Ok(detected) = connection.opening(detect::tcp(&stream, patience)).await else { return };
+    let Some((connection, stream, detected)) = detect(connection, stream, live).await else { return };
     match detected {
-        Detected::Closed => {}
         Detected::Tls => tls(connection, stream, live).await,
         _ if live.strict => refuse(connection, stream, detected).await,
         detected => clear(connection, stream, live, detected).await,
@@ -70,7 +68,9 @@ async fn member(mut connection: Connection, stream: TlsStream<TcpStream>, live: 
         Some(b"h2") => connection.serve_http(stream, Version::Http2).await,
         Some(b"http/1.1") => connection.serve_http(stream, Version::Http1).await,
         _ => {
-            let Ok((detected, stream)) = connection.opening(detect::io(stream, DETECT_TIMEOUT)).await else {
+            let Ok((detected, stream)) =
+                connection.opening(outrigger_net::detect::io(stream, DETECT_TIMEOUT)).await
+            else {
                 return;
             };
             clear(connection, stream, live, detected).await;

@@ -4,12 +4,11 @@ use std::net::IpAddr;
 
 use outrigger_config::listener::Protocol;
 use outrigger_http::serve::Version;
-use outrigger_net::detect::{self, Detected};
 use outrigger_net::original;
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::connection::{Connection, http_version, patience};
+use crate::connection::{Connection, detect, http_version};
 use crate::state::LiveListener;
 use crate::tcp;
 
@@ -27,26 +26,15 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
         debug!(peer = %connection.peer, "refused: another host has no business here, and would pass for this node");
         return;
     }
-    match live.protocol {
-        Some(Protocol::Tcp | Protocol::Tls) => tcp::relay(connection, stream).await,
-        Some(Protocol::Http | Protocol::Https) => {
-            match connection.opening(detect::tcp(&stream, patience(live, None))).await {
-                Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
-                Ok(Detected::Closed) | Err(_) => {}
-                Ok(_) => connection.serve_http(stream, Version::Http1).await,
-            }
-        }
-        None => {
-            let patience = patience(live, connection.original);
-            match connection.opening(detect::tcp(&stream, patience)).await {
-                Ok(Detected::Closed) | Err(_) => {}
-                Ok(detected) => match http_version(detected) {
-                    Some(version) => connection.serve_http(stream, version).await,
-                    // The application's own TLS goes on as it is.
-                    None => tcp::relay(connection, stream).await,
-                },
-            }
-        }
+    if let Some(Protocol::Tcp | Protocol::Tls) = live.protocol {
+        return tcp::relay(connection, stream).await;
+    }
+    let Some((connection, stream, detected)) = detect(connection, stream, live).await else { return };
+    match (live.protocol, http_version(detected)) {
+        (_, Some(version)) => connection.serve_http(stream, version).await,
+        // The application's own TLS goes on as it is.
+        (None, None) => tcp::relay(connection, stream).await,
+        (Some(_), None) => connection.serve_http(stream, Version::Http1).await,
     }
 }
 

@@ -1,24 +1,28 @@
 //! The way of one connection that is not HTTP: decide, pick, connect, and copy both ways, each half closing on its own.
 
 use std::any::Any;
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use outrigger_config::{Name, SpiffeId};
 use outrigger_http::connect::{Connection as Callee, Wire, connect};
 use outrigger_http::{Error, Reason};
 use outrigger_net::copy::{Side, both};
+use outrigger_net::detect::{self, Detected};
 use outrigger_telemetry::TcpEntry;
 use smallvec::SmallVec;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, DETECT_TIMEOUT};
 use crate::plan::TcpPlan;
 use crate::worker::LocalBackend;
 
 /// How many endpoints are tried when connections to them cannot be made.
 const MAX_CONNECT_TRIES: usize = 5;
+/// As much of a callee's first word is read at once.
+const FIRST_WORD: usize = 512;
 /// How long a connection may be silent both ways.
 const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
 
@@ -34,23 +38,170 @@ struct Outcome {
 
 /// Relays a connection to its end.
 pub(crate) async fn relay<IO: AsyncRead + AsyncWrite + Unpin + 'static>(connection: Connection, caller: IO) {
-    let worker = connection.worker.clone();
-    let Some(local) = worker.local() else { return };
-    let Some(plan) = TcpPlan::make(&local, &connection) else { return };
-    let rule = plan.rule.and_then(|rule| local.live.snapshot.tcp_rules.get(rule));
-    let route = rule.map(|rule| rule.route.clone());
-    // The connection may outlive many tables.
-    drop(local);
-    let (time, started) = (SystemTime::now(), Instant::now());
-    worker.metrics.tcp_opened(plan.series);
-    let outcome = match &plan.to {
-        Ok(to) => carry(to, &connection, caller).await,
-        Err(error) => refused(error, None),
+    let Some(relay) = Relay::plan(connection) else { return };
+    relay.carry(caller).await;
+}
+
+/// Relays a connection whose caller says nothing, as where the application speaks first. A caller that was only slow, or
+/// opened its connection in advance, and speaks HTTP or TLS before the application has said a word, is given back.
+pub(crate) async fn relay_silent(
+    connection: Connection,
+    mut caller: TcpStream,
+) -> Option<(Connection, TcpStream, Detected)> {
+    let relay = Relay::plan(connection)?;
+    let first = match &relay.plan.to {
+        Ok(to) => relay.first_word(to, &caller).await,
+        Err(error) => First::Nobody(refused(error, None)),
     };
-    let duration = started.elapsed();
-    let failed = outcome.reason.is_some() || outcome.error.is_some();
-    worker.metrics.tcp_finished(plan.series, outcome.sent, outcome.received, duration, failed);
-    write(route.as_ref(), &connection, &plan, &outcome, time, duration);
+    match first {
+        First::Caller(detected, reached) => {
+            if let Some(mut reached) = reached {
+                // It was reached for nothing; should it not hear even that, nothing is lost.
+                let _ = reached.callee.shutdown().await;
+            }
+            return Some((relay.connection, caller, detected));
+        }
+        First::Opaque(reached, word) => {
+            relay.opened();
+            // An error here shows again when the rest is carried.
+            let _ = caller.write_all(&word).await;
+            let mut outcome = carry(reached, caller).await;
+            outcome.received += word.len() as u64;
+            relay.ended(&outcome);
+        }
+        First::Nobody(outcome) => {
+            relay.opened();
+            relay.ended(&outcome);
+        }
+        First::Gone => {}
+    }
+    None
+}
+
+/// Who speaks first on a connection.
+enum First {
+    /// The caller, HTTP or TLS; with the callee, if that was reached by then.
+    Caller(Detected, Option<Reached>),
+    /// Either side, something else; with what the callee has said.
+    Opaque(Reached, Vec<u8>),
+    /// Neither: the callee cannot be reached.
+    Nobody(Outcome),
+    /// Neither: the caller was cut off, or the listener ended.
+    Gone,
+}
+
+/// An endpoint that a connection was made to.
+struct Reached {
+    at: usize,
+    callee: Callee,
+    _in_flight: outrigger_balance::InFlight,
+}
+
+/// A connection with what was decided for it.
+struct Relay {
+    connection: Connection,
+    plan: TcpPlan,
+    route: Option<Name>,
+    time: SystemTime,
+    started: Instant,
+}
+
+impl Relay {
+    fn plan(connection: Connection) -> Option<Self> {
+        // The connection may outlive many tables: none is kept.
+        let local = connection.worker.local()?;
+        let plan = TcpPlan::make(&local, &connection)?;
+        let rule = plan.rule.and_then(|rule| local.live.snapshot.tcp_rules.get(rule));
+        let route = rule.map(|rule| rule.route.clone());
+        Some(Self { connection, plan, route, time: SystemTime::now(), started: Instant::now() })
+    }
+
+    async fn carry<IO: AsyncRead + AsyncWrite + Unpin + 'static>(self, caller: IO) {
+        self.opened();
+        let outcome = match &self.plan.to {
+            Ok(to) => match reach(to, &self.connection).await {
+                Ok(reached) => carry(reached, caller).await,
+                Err((at, error)) => refused(&error, at),
+            },
+            Err(error) => refused(error, None),
+        };
+        self.ended(&outcome);
+    }
+
+    /// Reaches the callee, and waits until either side says something.
+    async fn first_word(&self, to: &LocalBackend, caller: &TcpStream) -> First {
+        let mut said = pin!(self.connection.opening(async {
+            caller.peek(&mut [0]).await?;
+            detect::tcp(caller, DETECT_TIMEOUT).await
+        }));
+        let is_ours = |detected| matches!(detected, Detected::Tls | Detected::Http1 | Detected::Http2);
+        let mut reaching = pin!(reach(to, &self.connection));
+        let (reached, spoken) = tokio::select! {
+            biased;
+            said = &mut said => match said {
+                Ok(detected) if is_ours(detected) => return First::Caller(detected, None),
+                Ok(_) => (reaching.await, true),
+                Err(_) => return First::Gone,
+            },
+            reached = &mut reaching => (reached, false),
+        };
+        let mut reached = match reached {
+            Ok(reached) if spoken => return First::Opaque(reached, Vec::new()),
+            Ok(reached) => reached,
+            Err((at, error)) => return First::Nobody(refused(&error, at)),
+        };
+        let mut word = [0; FIRST_WORD];
+        tokio::select! {
+            biased;
+            said = said => match said {
+                Ok(detected) if is_ours(detected) => First::Caller(detected, Some(reached)),
+                Ok(_) => First::Opaque(reached, Vec::new()),
+                Err(_) => First::Gone,
+            },
+            read = reached.callee.read(&mut word) => {
+                // Its end and its errors are seen again when the rest is carried.
+                let length = read.unwrap_or_default();
+                First::Opaque(reached, word.get(..length).unwrap_or_default().to_vec())
+            }
+        }
+    }
+
+    /// Counts it as open.
+    fn opened(&self) {
+        self.connection.worker.metrics.tcp_opened(self.plan.series);
+    }
+
+    fn ended(&self, outcome: &Outcome) {
+        let duration = self.started.elapsed();
+        let failed = outcome.reason.is_some() || outcome.error.is_some();
+        let metrics = &self.connection.worker.metrics;
+        metrics.tcp_finished(self.plan.series, outcome.sent, outcome.received, duration, failed);
+        self.write(outcome, duration);
+    }
+
+    fn write(&self, outcome: &Outcome, duration: Duration) {
+        let Self { connection, plan, route, time, .. } = self;
+        let backend = plan.to.as_ref().ok().map(|to| &to.backend);
+        let endpoint = backend.zip(outcome.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
+        connection.worker.log.write_tcp(&TcpEntry {
+            time: *time,
+            direction: connection.direction.as_str(),
+            listener: connection.listener.as_str(),
+            protocol: if connection.secure { "TLS" } else { "TCP" },
+            sni: None,
+            reason: outcome.reason.map(Reason::as_str),
+            error: outcome.error.as_deref(),
+            sent_bytes: outcome.sent,
+            received_bytes: outcome.received,
+            duration,
+            route: route.as_ref().map(Name::as_str),
+            backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
+            endpoint: endpoint.map(|endpoint| endpoint.address),
+            caller: connection.caller.as_ref().map(SpiffeId::as_str),
+            caller_address: connection.peer,
+            callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),
+        });
+    }
 }
 
 fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
@@ -63,14 +214,12 @@ fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
     }
 }
 
-async fn carry<IO>(to: &LocalBackend, connection: &Connection, mut caller: IO) -> Outcome
+/// Copies both ways between a caller and the callee that was reached for it.
+async fn carry<IO>(reached: Reached, mut caller: IO) -> Outcome
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (at, mut callee, _in_flight) = match reach(to, connection).await {
-        Ok(reached) => reached,
-        Err((at, error)) => return refused(&error, at),
-    };
+    let Reached { at, mut callee, _in_flight } = reached;
     let copied = both(&mut caller, &mut callee, Some(IDLE_TIMEOUT)).await;
     if copied.broken {
         break_off(&caller);
@@ -96,10 +245,7 @@ fn break_off<IO: 'static>(io: &IO) {
 }
 
 /// Connects to an endpoint of the backend, to another if that fails.
-async fn reach(
-    to: &LocalBackend,
-    connection: &Connection,
-) -> Result<(usize, Callee, outrigger_balance::InFlight), (Option<usize>, Error)> {
+async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (Option<usize>, Error)> {
     let backend = &to.backend;
     let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
     let details = format!("backend {} has no endpoint", backend.name);
@@ -116,7 +262,7 @@ async fn reach(
             Ok(stream) => {
                 in_flight.response(Instant::now());
                 endpoint.load.succeeded();
-                return Ok((at, stream, in_flight));
+                return Ok(Reached { at, callee: stream, _in_flight: in_flight });
             }
             Err(error) => {
                 endpoint.load.failed(Instant::now());
@@ -126,34 +272,4 @@ async fn reach(
         }
     }
     Err(failed)
-}
-
-fn write(
-    route: Option<&Name>,
-    connection: &Connection,
-    plan: &TcpPlan,
-    outcome: &Outcome,
-    time: SystemTime,
-    duration: Duration,
-) {
-    let backend = plan.to.as_ref().ok().map(|to| &to.backend);
-    let endpoint = backend.zip(outcome.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
-    connection.worker.log.write_tcp(&TcpEntry {
-        time,
-        direction: connection.direction.as_str(),
-        listener: connection.listener.as_str(),
-        protocol: if connection.secure { "TLS" } else { "TCP" },
-        sni: None,
-        reason: outcome.reason.map(Reason::as_str),
-        error: outcome.error.as_deref(),
-        sent_bytes: outcome.sent,
-        received_bytes: outcome.received,
-        duration,
-        route: route.map(Name::as_str),
-        backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
-        endpoint: endpoint.map(|endpoint| endpoint.address),
-        caller: connection.caller.as_ref().map(SpiffeId::as_str),
-        caller_address: connection.peer,
-        callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),
-    });
 }

@@ -3,8 +3,8 @@
 
 mod mesh;
 
-use std::io::Read;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,10 @@ fn outsiders_are_let_in_until_the_listener_is_strict() {
         let got = curl(outside, &url(ip, HTTP, "/refused"));
         assert!(got.status == 403 && got.head.contains("error=http_request_denied"), "{got:?}");
         // Closed, or reset: without a word either way.
-        assert!(!matches!(dial(outside, (ip, GREETS).into()).read(&mut [0; 1]), Ok(1)));
+        let mut refused = dial(outside, (ip, GREETS).into());
+        refused.write_all(b"plain").unwrap();
+        let end = refused.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
         assert_eq!(curl(&mesh.a.pod, &url(ip, HTTP, "/member")).status, 200);
     }
 
@@ -133,6 +136,35 @@ fn a_route_of_captured_traffic_sends_a_host_to_backends_by_weight() {
     }
 }
 
+/// The sidecar cannot wait for ever for the first word: it reaches for the callee, and lets go again.
+#[test]
+fn a_connection_opened_in_advance_is_routed_when_it_speaks() {
+    let Some(mesh) = Mesh::start() else { return };
+    mesh.apply(
+        "httpRoutes: [{ name: shop, listeners: [outbound], hostnames: [shop.mesh], rules: [{ backendRefs: [{ name: b }] }] }]",
+    );
+    for ip in mesh.outside.ips() {
+        let outside = mesh.outside.within(|| TcpListener::bind((ip, SPARE))).unwrap().unwrap();
+        let mut early = dial(&mesh.a.pod, (ip, SPARE).into());
+        let (mut silent, _) = outside.accept().unwrap();
+        let path = path("early", ip);
+        early.write_all(format!("GET {path} HTTP/1.1\r\nhost: shop.mesh\r\n\r\n").as_bytes()).unwrap();
+        hear(&mut early, b"HTTP/1.1 200 OK\r\n");
+        assert_eq!(mesh.a.logged("outbound", &path)["route"], "shop");
+        assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0);
+
+        // The same with what is not HTTP keeps the connection that was made.
+        let mut opaque = dial(&mesh.a.pod, (ip, SPARE).into());
+        let (mut callee, _) = outside.accept().unwrap();
+        opaque.write_all(b"\0bytes").unwrap();
+        hear(&mut callee, b"\0bytes");
+        callee.write_all(b"more").unwrap();
+        drop(callee);
+        hear(&mut opaque, b"more");
+        assert_eq!(opaque.read(&mut [0; 1]).unwrap(), 0);
+    }
+}
+
 /// What arrives at the listener for outbound traffic leaves with the node's identity.
 #[test]
 fn nobody_but_its_own_application_speaks_through_a_sidecar() {
@@ -161,6 +193,11 @@ fn an_application_that_speaks_first_is_heard_through_mutual_tls() {
             let mut stream = dial(&mesh.a.pod, there);
             hear(&mut stream, GREETING);
             echo(stream, MARK.as_bytes());
+            // A caller that only listens.
+            let mut mute = dial(&mesh.a.pod, there);
+            mute.shutdown(Shutdown::Write).unwrap();
+            hear(&mut mute, GREETING);
+            assert_eq!(mute.read(&mut [0; 1]).unwrap(), 0);
         });
         assert!(wire.contains(HELLO) && !wire.contains(MARK) && !wire.contains(GREETING));
         let entry = mesh.b.logged("inbound", &there.to_string());
@@ -240,8 +277,8 @@ fn what_the_mesh_does_not_know_is_reached_as_before() {
     for ip in mesh.outside.ips().into_iter().chain(mesh.b.pod.ips()) {
         let got = curl(&mesh.a.pod, &url(ip, 7, "/"));
         assert!(got.status == 503 && got.head.contains("error=connection_refused"), "{got:?}");
-        let mut refused = dial(&mesh.a.pod, (ip, 7).into());
-        assert!(!matches!(refused.read(&mut [0; 1]), Ok(1)));
+        let end = dial(&mesh.a.pod, (ip, 7).into()).read(&mut [0; 1]).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
     }
 }
 
