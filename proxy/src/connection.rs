@@ -27,7 +27,7 @@ use crate::{edge, inbound, outbound, request};
 /// first: as long as such an application's first word is held back.
 pub(crate) const DETECT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a caller may take to show what it speaks, where there is no other way to go.
-pub(crate) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a caller that has not shown what it speaks still may once its listener ends: its first bytes may be on
 /// their way.
 const LAST_WORD: Duration = Duration::from_millis(250);
@@ -127,16 +127,17 @@ pub(crate) async fn serve(
     listener: Name,
     drain: Rc<Drain>,
 ) {
-    let Some(local) = worker.local() else { return };
-    let found = local.live.listeners.iter().find(|l| l.name == listener);
+    // Of the table only the listener is kept: the connection may outlive many tables.
+    let found =
+        worker.local().and_then(|local| local.live.listeners.iter().find(|l| l.name == listener).cloned());
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     worker.metrics.connection_opened(live.connections);
     let connection = Connection::new(&worker, &listener, live.direction, peer, &drain);
     match live.direction {
-        Direction::Edge => edge::serve(connection, stream, live).await,
-        Direction::Inbound => inbound::serve(connection, stream, &local, live).await,
-        Direction::Outbound => outbound::serve(connection, stream, &local, live).await,
+        Direction::Edge => edge::serve(connection, stream, &live).await,
+        Direction::Inbound => inbound::serve(connection, stream, &live).await,
+        Direction::Outbound => outbound::serve(connection, stream, &live).await,
     }
     worker.metrics.connection_closed(live.connections);
 }
@@ -173,8 +174,6 @@ pub(crate) const fn http_version(detected: Detected) -> Option<Version> {
 }
 
 /// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go.
-pub(crate) fn patience(live: &LiveListener, local: &Local, original: Option<SocketAddr>) -> Duration {
-    let entry = local.live.snapshot.listeners.iter().find(|entry| entry.name == live.name);
-    let opaque = original.is_some() || entry.is_some_and(|entry| entry.tcp.is_some());
-    if opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
+pub(crate) fn patience(live: &LiveListener, original: Option<SocketAddr>) -> Duration {
+    if original.is_some() || live.opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
 }

@@ -15,13 +15,13 @@ pub(crate) struct Sockets {
     /// The address bound, with its real port.
     pub(crate) local: SocketAddr,
     /// Locked when a worker takes its own, once.
-    sockets: Mutex<Vec<Option<TcpListener>>>,
+    own: Mutex<Vec<Option<TcpListener>>>,
 }
 
 impl Sockets {
     /// The worker's own socket. Each can be taken once.
     pub(crate) fn take(&self, worker: usize) -> Option<TcpListener> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker)?.take()
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker)?.take()
     }
 }
 
@@ -46,8 +46,8 @@ pub(crate) fn bind<'a>(
         let made = if own { listen::bind_beside(asked, workers) } else { listen::bind(asked, workers) };
         match made {
             Ok(made) => {
-                let sockets = Mutex::new(made.sockets.into_iter().map(Some).collect());
-                bound.insert(name.clone(), Arc::new(Sockets { asked, local: made.local, sockets }));
+                let own = Mutex::new(made.sockets.into_iter().map(Some).collect());
+                bound.insert(name.clone(), Arc::new(Sockets { asked, local: made.local, own }));
             }
             Err(error) => refused.push((name.clone(), error)),
         }

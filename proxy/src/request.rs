@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use outrigger_http::body::{End, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
-use outrigger_http::forward::{Outcome, Policy, Speak, Way, forward};
+use outrigger_http::forward::{Policy, Progress, Speak, Way, forward};
 use outrigger_http::pool::Lease;
 use outrigger_http::upgrade::relay;
 use outrigger_http::{Error, Reason};
@@ -78,10 +78,12 @@ async fn carry_out(
         speak: plan.speak,
         random: &connection.worker.random,
     };
-    let outcome = within(deadline, policy, forward(&way, request, upload.as_ref())).await;
-    record.endpoint = outcome.endpoint;
-    record.attempts = outcome.attempts;
-    match outcome.result {
+    let mut progress = Progress::default();
+    let sent = forward(&way, request, upload.as_ref(), &mut progress);
+    let result = within(deadline, policy, sent).await;
+    record.endpoint = progress.endpoint;
+    record.attempts = progress.attempts;
+    match result {
         Err(error) => fail(error, record),
         Ok((response, lease)) => pass_on(&plan, response, lease, upgrade, deadline, record),
     }
@@ -109,15 +111,16 @@ fn prepare(plan: &Plan<'_>, request: Request<Incoming>) -> (Request<RequestBody>
 }
 
 /// Waits for the response's head no longer than the route's request timeout.
-async fn within(deadline: Option<Instant>, policy: &Policy, sent: impl Future<Output = Outcome>) -> Outcome {
+async fn within<T>(
+    deadline: Option<Instant>,
+    policy: &Policy,
+    sent: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let Some(deadline) = deadline else { return sent.await };
     tokio::time::timeout_at(deadline.into(), sent).await.unwrap_or_else(|_| {
         let limit = policy.request_timeout.unwrap_or_default();
-        let error = Error::sent(
-            Reason::HttpResponseTimeout,
-            format!("no response within the request timeout of {limit:?}"),
-        );
-        Outcome { result: Err(error), endpoint: None, attempts: 1 }
+        let details = format!("no response within the request timeout of {limit:?}");
+        Err(Error::sent(Reason::HttpResponseTimeout, details))
     })
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use crate::Local;
 
 /// How long a caller may take for a request's head, from its first byte, and between two requests.
-pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// How many header fields a message may have.
 const MAX_FIELDS: usize = 128;
 /// How many bytes of header a message may have.

@@ -1,0 +1,7 @@
+//! How the proxy speaks HTTP, over real sockets, as its callers and its backends see it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod messages;
+#[path = "../support/mod.rs"]
+mod support;
