@@ -36,7 +36,7 @@ const BIND_AGAIN: Duration = Duration::from_secs(5);
 
 /// The listeners for captured traffic that a sidecar has by itself.
 pub(crate) const CAPTURED_INBOUND: &str = "inbound";
-const CAPTURED_OUTBOUND: &str = "outbound";
+pub(crate) const CAPTURED_OUTBOUND: &str = "outbound";
 
 /// Says a line to whoever runs the proxy.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
@@ -68,6 +68,8 @@ pub(crate) struct Director {
     /// The addresses on which captured traffic arrives.
     captured: Option<Captured>,
     revision: u64,
+    /// Whether the source has said what the configuration is.
+    configured: bool,
     resources: Vec<Arc<Resource>>,
     /// How many objects the source refused.
     rejected: usize,
@@ -102,6 +104,7 @@ impl Director {
             file,
             captured,
             revision: 0,
+            configured: false,
             resources: Vec::new(),
             rejected: 0,
             node: Node { name: node, captured: captured.is_some(), ..Node::default() },
@@ -136,6 +139,7 @@ impl Director {
         match event {
             Event::Resources { revision, resources, rejected, done } => {
                 self.revision = revision;
+                self.configured = true;
                 self.resources = resources;
                 self.rejected = rejected;
                 self.go_live().await;
@@ -143,7 +147,10 @@ impl Director {
             }
             Event::Identity(identity) => {
                 self.take_identity(identity);
-                self.go_live().await;
+                // Alone it is no configuration: a node with nothing else is not ready.
+                if self.configured {
+                    self.go_live().await;
+                }
             }
             Event::Connected(up) => self.means.metrics.control_connected.set(i64::from(up)),
             Event::Failed(why) => {
@@ -160,6 +167,7 @@ impl Director {
             file.reload(&*self.means.complain);
         }
         self.revision = file.revision;
+        self.configured = true;
         self.resources = file.resources();
         self.rejected = file.rejected;
         if let Some(files) = file.identity.clone() {

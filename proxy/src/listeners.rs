@@ -19,6 +19,11 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
+    /// Whether they listen on an address; port 0 stays the same, and so does the port that the system chose for it.
+    fn are_on(&self, address: SocketAddr) -> bool {
+        [self.asked, self.local].contains(&address)
+    }
+
     /// The worker's own socket. Each can be taken once.
     pub(crate) fn take(&self, worker: usize) -> Option<TcpListener> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker)?.take()
@@ -36,7 +41,7 @@ pub(crate) fn bind<'a>(
     let mut refused = Vec::new();
     for (name, spec) in wanted {
         let asked = spec.address;
-        if let Some(kept) = before.get(name).filter(|sockets| sockets.asked == asked) {
+        if let Some(kept) = before.get(name).filter(|sockets| sockets.are_on(asked)) {
             bound.insert(name.clone(), kept.clone());
             continue;
         }

@@ -1,5 +1,7 @@
 //! Connections from the application beside this proxy, captured or made to a listener of their own.
 
+use std::net::IpAddr;
+
 use outrigger_config::listener::Protocol;
 use outrigger_http::serve::Version;
 use outrigger_net::detect::{self, Detected};
@@ -19,6 +21,10 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
         && stream.local_addr().is_ok_and(|address| address.ip() == original.ip())
     {
         debug!(%original, "refused: it was addressed to this proxy, and would be captured for ever");
+        return;
+    }
+    if live.private && connection.original.is_none() && !is_from_here(&stream, connection.peer.ip()) {
+        debug!(peer = %connection.peer, "refused: another host has no business here, and would pass for this node");
         return;
     }
     match live.protocol {
@@ -42,6 +48,11 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
             }
         }
     }
+}
+
+/// Whether a connection that was not redirected comes from the host that it arrives at.
+fn is_from_here(stream: &TcpStream, peer: IpAddr) -> bool {
+    peer.is_loopback() || stream.local_addr().is_ok_and(|address| address.ip().to_canonical() == peer)
 }
 
 /// Where captured traffic was addressed to.

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri, Version};
 use outrigger_config::SpiffeId;
+use outrigger_config::listener::Direction;
 use outrigger_http::body::{End, Observe, Upload};
 use outrigger_http::{Error, Reason};
 use outrigger_telemetry::{Entry, RequestEnd, Series};
@@ -30,6 +31,8 @@ pub(crate) struct Record {
     status: u16,
     reason: Option<Reason>,
     details: Cow<'static, str>,
+    /// Whether it was told how the response ended.
+    ended: bool,
     /// What only the access log wants to know.
     line: Option<Box<Line>>,
 }
@@ -70,6 +73,7 @@ impl Record {
             status: 0,
             reason: None,
             details: Cow::Borrowed(""),
+            ended: false,
             line,
         }
     }
@@ -77,6 +81,11 @@ impl Record {
     /// When the request came.
     pub(crate) const fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Whether it came from another sidecar, for the application beside this one.
+    pub(crate) fn is_of_a_sidecar(&self) -> bool {
+        self.connection.direction == Direction::Inbound && self.connection.caller.is_some()
     }
 
     /// Notes what was decided; from here on the request counts as under way.
@@ -98,6 +107,13 @@ impl Record {
         self.status = error.reason.status().as_u16();
         self.reason = Some(error.reason);
         self.details.clone_from(&error.details);
+    }
+
+    /// Notes that the backend's budget refused to send the request again.
+    pub(crate) fn retry_refused(&self) {
+        if let Some(series) = self.series {
+            self.connection.worker.metrics.retry_refused(series);
+        }
     }
 
     fn reason(&self, end: End) -> Option<Reason> {
@@ -154,7 +170,23 @@ const fn protocol(version: Version) -> &'static str {
 }
 
 impl Observe for Record {
-    fn ended(self, end: End, bytes: u64) {
+    fn ended(mut self, end: End, bytes: u64) {
+        self.finish(end, bytes);
+    }
+}
+
+/// A caller that leaves before there is a response takes the whole request with it.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.finish(End::CallerGone, 0);
+        }
+    }
+}
+
+impl Record {
+    fn finish(&mut self, end: End, bytes: u64) {
+        self.ended = true;
         let duration = self.started.elapsed();
         if let Some(series) = self.series {
             self.connection.worker.metrics.request_finished(

@@ -119,7 +119,6 @@ async fn reach(
                 return Ok((at, stream, in_flight));
             }
             Err(error) => {
-                in_flight.failure(Instant::now());
                 endpoint.load.failed(Instant::now());
                 tried.push(at);
                 failed = (Some(at), error);

@@ -2,18 +2,23 @@
 //! when a request is over.
 
 use std::cell::RefCell;
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::pool::Lease;
+
+/// How long a caller that expects `100 Continue` waits for a backend that does not say it (RFC 9110, section 10.1.1).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a body's stream can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +84,12 @@ impl Upload {
             return None;
         }
         state.attempt += 1;
-        Some(RequestBody::Upload(Attempt { upload: self.clone(), number: state.attempt, next: 0 }))
+        Some(RequestBody::Upload(Attempt {
+            upload: self.clone(),
+            number: state.attempt,
+            next: 0,
+            held: None,
+        }))
     }
 
     /// How many bytes came from the caller.
@@ -138,6 +148,31 @@ pub struct Attempt {
     number: u32,
     /// The next of the kept frames to send.
     next: usize,
+    /// While the backend has not asked for it.
+    held: Option<Held>,
+}
+
+/// Ends when a body that is held back is asked for.
+struct Held(Pin<Box<dyn Future<Output = ()>>>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+impl RequestBody {
+    /// Holds the body back until the backend asks for it by what is returned, or says nothing for a while. `None` if
+    /// there is nothing to hold back.
+    pub(crate) fn hold(&mut self) -> Option<Arc<Notify>> {
+        let Self::Upload(attempt) = self else { return None };
+        let asked = Arc::new(Notify::new());
+        let ask = asked.clone();
+        attempt.held = Some(Held(Box::pin(async move {
+            let _ = tokio::time::timeout(CONTINUE_PATIENCE, asked.notified()).await;
+        })));
+        Some(ask)
+    }
 }
 
 impl Body for RequestBody {
@@ -149,6 +184,10 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Self::Upload(attempt) = self.get_mut() else { return Poll::Ready(None) };
+        if let Some(held) = &mut attempt.held {
+            std::task::ready!(held.0.as_mut().poll(cx));
+            attempt.held = None;
+        }
         let mut state = attempt.upload.0.borrow_mut();
         if state.attempt != attempt.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));

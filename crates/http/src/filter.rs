@@ -5,6 +5,7 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Method, Uri, Version};
 use outrigger_config::route::HeaderModifier;
+use smallvec::SmallVec;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -25,8 +26,9 @@ pub fn modify(modifier: &HeaderModifier, headers: &mut HeaderMap) {
 /// Takes off what concerns one connection alone (RFC 9110, section 7.6.1), what `Connection` names included. With
 /// `keep_upgrade`, `Upgrade` stays, and `Connection` says so.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
-    if let Some(connection) = headers.remove(header::CONNECTION) {
-        strip_named(headers, &connection);
+    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        let lines: SmallVec<[HeaderValue; 2]> = connection.remove_entry_mult().1.collect();
+        lines.iter().for_each(|line| strip_named(headers, line));
     }
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
@@ -76,8 +78,11 @@ pub fn to_http1(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap) {
             Some(uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
         *uri = Uri::from_parts(parts).unwrap_or_default();
     }
-    if *version == Version::HTTP_2 {
-        join_cookies(headers);
+    match *version {
+        Version::HTTP_2 => join_cookies(headers),
+        // It need not name a host, and HTTP/1.1 must: an empty one where it is not known (RFC 9112, section 3.2).
+        Version::HTTP_10 => drop(headers.entry(header::HOST).or_insert(HeaderValue::from_static(""))),
+        _ => {}
     }
     *version = Version::HTTP_11;
 }

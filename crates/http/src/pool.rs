@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::header::EXPECT;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -182,7 +183,8 @@ impl Pool {
                 let made = self.connect_http1(dialer).await;
                 made.map_err(|error| Failed { error, phase: Phase::Connect })?
             };
-            let Some(request) = slot.take() else { return Err(Failed::nothing()) };
+            let Some(mut request) = slot.take() else { return Err(Failed::nothing()) };
+            await_continue(&mut request);
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, self.lease(Held::Http1(sender)))),
                 Err(mut failed) => {
@@ -290,8 +292,7 @@ impl Pool {
     async fn connect_http1(&self, dialer: &Dialer) -> Result<http1::SendRequest<RequestBody>, Error> {
         let connection = self.connect(Wire::Http1, dialer).await?;
         let address = self.endpoint.address;
-        let handshake =
-            http1::Builder::new().max_headers(128).handshake::<_, RequestBody>(TokioIo::new(connection));
+        let handshake = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(connection));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -368,6 +369,19 @@ fn unprocessed(error: &hyper::Error) -> bool {
         cause = inner.source();
     }
     false
+}
+
+/// Lets a body wait for the backend's `100 Continue`, where the request says that it does (RFC 9110, section 10.1.1).
+fn await_continue(request: &mut Request<RequestBody>) {
+    let expects = matches!(request.body(), RequestBody::Upload(_))
+        && request.headers().get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects && let Some(asked) = request.body_mut().hold() {
+        hyper::ext::on_informational(request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                asked.notify_one();
+            }
+        });
+    }
 }
 
 fn into_http2(request: Request<RequestBody>) -> Request<RequestBody> {

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod http2;
 mod messages;
+mod retries;
+mod routing;
+mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
+mod upgrade;
