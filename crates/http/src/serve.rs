@@ -153,13 +153,18 @@ async fn drained<C: Serving>(connection: C, drain: &Drain) -> C::Output {
     let mut begun = pin!(drain.begun());
     let (mut registered, mut winding) = (false, false);
     poll_fn(|cx: &mut Context<'_>| -> Poll<C::Output> {
-        if !winding && (drain.is_on() || !std::mem::replace(&mut registered, true)) {
-            winding = begun.as_mut().poll(cx).is_ready() || drain.is_on();
-            if winding {
-                connection.as_mut().wind_down();
-            }
+        // Before it is wound down: a request that is there already is under way.
+        let polled = connection.as_mut().poll(cx);
+        let asked = std::mem::replace(&mut registered, true);
+        if polled.is_ready() || winding || (asked && !drain.is_on()) {
+            return polled;
         }
-        connection.as_mut().poll(cx)
+        winding = begun.as_mut().poll(cx).is_ready() || drain.is_on();
+        if winding {
+            connection.as_mut().wind_down();
+            return connection.as_mut().poll(cx);
+        }
+        polled
     })
     .await
 }
