@@ -4,6 +4,7 @@
 
 mod http2;
 mod messages;
+mod refused;
 mod retries;
 mod routing;
 mod streaming;
