@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use outrigger_config::{Listener, Name};
-use outrigger_net::listen::{self, BindError};
+use outrigger_net::listen::{self, BindError, Bound};
 
 /// The sockets of one listener, one for each worker to take.
 #[derive(Debug)]
@@ -15,13 +15,13 @@ pub(crate) struct Sockets {
     /// The address bound, with its real port.
     pub(crate) local: SocketAddr,
     /// Locked when a worker takes its own, once.
-    sockets: Mutex<Vec<Option<TcpListener>>>,
+    own: Mutex<Vec<Option<TcpListener>>>,
 }
 
 impl Sockets {
     /// The worker's own socket. Each can be taken once.
     pub(crate) fn take(&self, worker: usize) -> Option<TcpListener> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker)?.take()
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker)?.take()
     }
 }
 
@@ -34,7 +34,6 @@ pub(crate) fn bind<'a>(
 ) -> Vec<(Name, BindError)> {
     let mut before = std::mem::take(bound);
     let wanted: Vec<_> = wanted.collect();
-    // A listener that was renamed keeps its sockets: by name first, then by address.
     for (name, spec) in &wanted {
         if let Some(kept) = before.remove(*name).filter(|sockets| sockets.asked == spec.address) {
             bound.insert((*name).clone(), kept);
@@ -46,20 +45,22 @@ pub(crate) fn bind<'a>(
             continue;
         }
         let asked = spec.address;
-        let renamed = before.iter().find(|(_, sockets)| sockets.asked == asked && asked.port() != 0);
-        if let Some(old) = renamed.map(|(old, _)| old.clone())
-            && let Some(sockets) = before.remove(&old)
-        {
-            bound.insert(name.clone(), sockets);
-            continue;
-        }
-        match listen::bind(asked, workers) {
+        // A listener by another name that is about to leave the address does not stand in the way.
+        let leaving = before.values().any(|sockets| sockets.asked == asked && asked.port() != 0);
+        let made = if leaving { again(asked, workers) } else { listen::bind(asked, workers) };
+        match made {
             Ok(made) => {
-                let sockets = Mutex::new(made.sockets.into_iter().map(Some).collect());
-                bound.insert(name.clone(), Arc::new(Sockets { asked, local: made.local, sockets }));
+                let own = Mutex::new(made.sockets.into_iter().map(Some).collect());
+                bound.insert(name.clone(), Arc::new(Sockets { asked, local: made.local, own }));
             }
             Err(error) => refused.push((name.clone(), error)),
         }
     }
     refused
+}
+
+/// More sockets on an address that this process listens on.
+fn again(local: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+    let sockets = (0..workers).map(|_| listen::add(local)).collect::<Result<_, _>>()?;
+    Ok(Bound { local, sockets })
 }

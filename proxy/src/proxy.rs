@@ -119,7 +119,9 @@ pub enum StartError {
         hint: &'static str,
     },
     /// The admin interface may only be reached from this machine: it is not authenticated.
-    #[error("the admin interface is not authenticated, and listens on loopback alone: {0} is not; use 127.0.0.1")]
+    #[error(
+        "the admin interface is not authenticated, and listens on loopback alone: {0} is not; use 127.0.0.1"
+    )]
     ExposedAdmin(SocketAddr),
     /// None of the listeners could be opened.
     #[error("none of the listeners could be opened:\n{0}")]
@@ -223,7 +225,7 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
 /// What runs on the control thread.
 struct Control {
     director: Director,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
     files: mpsc::Receiver<()>,
 }
 
@@ -247,7 +249,7 @@ async fn begin(
     published: Published,
     ready: watch::Sender<Readiness>,
 ) -> Result<(Addresses, Control), StartError> {
-    let (events, heard) = mpsc::channel(16);
+    let (events, heard) = mpsc::unbounded_channel();
     let mut node = None;
     let (mut file, mut admin) = (None, options.admin);
     match options.source {
@@ -333,7 +335,9 @@ fn watch_over(
             return Err(StartError::ExposedAdmin(address));
         }
         let hint = match surface {
-            Surface::All => "; --admin ADDRESS, or `admin: { address: … }` in the file, moves the admin interface",
+            Surface::All => {
+                "; --admin ADDRESS, or `admin: { address: … }` in the file, moves the admin interface"
+            }
             Surface::Metrics => "; --metrics ADDRESS moves the metrics",
             Surface::Ready => "; --ready ADDRESS moves the readiness",
         };

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri, Version};
+use outrigger_config::SpiffeId;
 use outrigger_http::body::{End, Observe, Upload};
 use outrigger_http::{Error, Reason};
 use outrigger_telemetry::{Entry, RequestEnd, Series};
@@ -124,7 +125,8 @@ impl Record {
         let backend = self.to.as_ref().map(|to| &to.backend);
         let endpoint = backend.zip(self.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
         let authority = line.uri.authority().map(|authority| authority.as_str().as_bytes());
-        let gone = if end == End::CallerGone { "the caller left before the response was complete" } else { "" };
+        let gone =
+            if end == End::CallerGone { "the caller left before the response was complete" } else { "" };
         self.connection.worker.log.write(&Entry {
             time: line.time,
             direction: self.connection.direction.as_str(),
@@ -144,9 +146,9 @@ impl Record {
             rule: entry.map(|entry| &*entry.rule),
             backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
             endpoint: endpoint.map(|endpoint| endpoint.address),
-            caller: self.connection.caller.as_ref().map(|caller| caller.as_str()),
+            caller: self.connection.caller.as_ref().map(SpiffeId::as_str),
             caller_address: self.connection.peer,
-            callee: endpoint.and_then(|endpoint| endpoint.identity()).map(|identity| identity.as_str()),
+            callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),
             attempts: self.attempts,
             user_agent: line.user_agent.as_ref().map(HeaderValue::as_bytes),
         });

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use outrigger_http::body::{End, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
-use outrigger_http::forward::{Policy, Speak, Way, forward};
+use outrigger_http::forward::{Policy, Progress, Speak, Way, forward};
 use outrigger_http::pool::Lease;
 use outrigger_http::upgrade::relay;
 use outrigger_http::{Error, Reason};
@@ -76,16 +76,17 @@ async fn carry_out(
         policy,
         dialer: &plan.to.dialer,
         speak: plan.speak,
-        deadline,
         random: &connection.worker.random,
     };
-    let outcome = forward(&way, request, upload.as_ref()).await;
-    record.endpoint = outcome.endpoint;
-    record.attempts = outcome.attempts;
-    if outcome.refused {
+    let mut progress = Progress::default();
+    let sent = forward(&way, request, upload.as_ref(), &mut progress);
+    let result = within(deadline, policy, sent).await;
+    record.endpoint = progress.endpoint;
+    record.attempts = progress.attempts;
+    if progress.refused {
         record.retry_refused();
     }
-    match outcome.result {
+    match result {
         Err(error) => fail(error, record),
         Ok((response, lease)) => pass_on(&plan, response, lease, upgrade, deadline, record),
     }
@@ -110,6 +111,20 @@ fn prepare(plan: &Plan<'_>, request: Request<Incoming>) -> (Request<RequestBody>
     let upload = Upload::new(incoming, kept);
     let body = upload.attempt().unwrap_or(RequestBody::Empty);
     (Request::from_parts(parts, body), Some(upload))
+}
+
+/// Waits for the response's head no longer than the route's request timeout.
+async fn within<T>(
+    deadline: Option<Instant>,
+    policy: &Policy,
+    sent: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(deadline) = deadline else { return sent.await };
+    tokio::time::timeout_at(deadline.into(), sent).await.unwrap_or_else(|_| {
+        let limit = policy.request_timeout.unwrap_or_default();
+        let details = format!("no response within the request timeout of {limit:?}");
+        Err(Error::sent(Reason::HttpResponseTimeout, details))
+    })
 }
 
 /// Passes a backend's response on to the caller.

@@ -101,8 +101,8 @@ impl ConfigFile {
 }
 
 fn read(path: &Path) -> Result<File, StartError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| StartError::Read { path: path.to_owned(), source })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| StartError::Read { path: path.to_owned(), source })?;
     file::parse(&text).map_err(|error| StartError::Unreadable {
         path: path.to_owned(),
         line: error.line,
@@ -112,41 +112,37 @@ fn read(path: &Path) -> Result<File, StartError> {
 }
 
 /// Follows the control API, on the current runtime, until the receiver of events is gone.
-pub(crate) async fn follow_control(options: outrigger_control::Options, events: mpsc::Sender<Event>) {
+pub(crate) async fn follow_control(
+    options: outrigger_control::Options,
+    events: mpsc::UnboundedSender<Event>,
+) {
     let sink = ToDirector(events.clone());
     let error = match outrigger_control::run(options, sink).await {
         Ok(never) => match never {},
         Err(error) => error,
     };
-    let _ = events.send(Event::Failed(error.to_string())).await;
+    let _ = events.send(Event::Failed(error.to_string()));
 }
 
-struct ToDirector(mpsc::Sender<Event>);
-
-impl ToDirector {
-    fn say(&self, event: Event) {
-        let events = self.0.clone();
-        tokio::spawn(async move {
-            let _ = events.send(event).await;
-        });
-    }
-}
+/// Keeps the order of what is said: an identity comes before the configuration that needs it. Not bounded by itself:
+/// a configuration waits for the one before it to be live, and the rest is rare.
+struct ToDirector(mpsc::UnboundedSender<Event>);
 
 impl Sink for ToDirector {
     fn identity(&mut self, identity: Arc<Identity>) {
-        self.say(Event::Identity(identity));
+        let _ = self.0.send(Event::Identity(identity));
     }
 
     async fn apply(&mut self, revision: u64, resources: Vec<Arc<Resource>>, rejected: usize) -> Vec<Refusal> {
         let (done, refused) = oneshot::channel();
         let event = Event::Resources { revision, resources, rejected, done };
-        if self.0.send(event).await.is_err() {
+        if self.0.send(event).is_err() {
             return Vec::new();
         }
         refused.await.unwrap_or_default()
     }
 
     fn connected(&mut self, up: bool) {
-        self.say(Event::Connected(up));
+        let _ = self.0.send(Event::Connected(up));
     }
 }

@@ -133,11 +133,7 @@ impl UploadState {
 
 /// A frame again: its bytes are shared, its trailers copied.
 fn copy(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
-    frame
-        .data_ref()
-        .cloned()
-        .map(Frame::data)
-        .or_else(|| frame.trailers_ref().cloned().map(Frame::trailers))
+    frame.data_ref().cloned().map(Frame::data).or_else(|| frame.trailers_ref().cloned().map(Frame::trailers))
 }
 
 /// One sending of an [`Upload`].
@@ -217,9 +213,12 @@ impl Body for RequestBody {
             Self::Upload(attempt) => {
                 // What was read by an earlier attempt is read again, before the rest.
                 let state = attempt.upload.0.borrow();
-                let again: u64 = state.kept.iter().flatten().skip(attempt.next).fold(0, |sum, frame| {
-                    sum + frame.data_ref().map_or(0, Bytes::len) as u64
-                });
+                let again: u64 = state
+                    .kept
+                    .iter()
+                    .flatten()
+                    .skip(attempt.next)
+                    .fold(0, |sum, frame| sum + frame.data_ref().map_or(0, Bytes::len) as u64);
                 match state.incoming.size_hint().exact() {
                     Some(rest) => SizeHint::with_exact(rest + again),
                     None => SizeHint::new(),
@@ -262,7 +261,10 @@ pub struct ResponseBody<O: Observe> {
 enum Source {
     /// Made here; at most one frame.
     Full(Bytes),
-    Backend { incoming: Incoming, lease: Option<Lease> },
+    Backend {
+        incoming: Incoming,
+        lease: Option<Lease>,
+    },
 }
 
 impl<O: Observe> ResponseBody<O> {

@@ -58,7 +58,7 @@ fn strip_named(headers: &mut HeaderMap, connection: &HeaderValue) {
 }
 
 /// The protocol that an HTTP/1.1 request asks to change to (RFC 9110, section 7.8).
-pub fn upgrade<'a>(version: Version, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
     let upgrade = headers.get(header::UPGRADE).filter(|_| version == Version::HTTP_11)?;
     let named = headers.get_all(header::CONNECTION).iter().any(|value| {
         value.to_str().is_ok_and(|value| value.split(',').any(|v| v.trim().eq_ignore_ascii_case("upgrade")))
@@ -74,9 +74,8 @@ pub fn to_http1(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap) {
             headers.insert(header::HOST, host);
         }
         let mut parts = http::uri::Parts::default();
-        parts.path_and_query = Some(
-            uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
-        );
+        parts.path_and_query =
+            Some(uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
         *uri = Uri::from_parts(parts).unwrap_or_default();
     }
     match *version {
@@ -130,10 +129,7 @@ mod tests {
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
-            .collect()
+        fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
     }
 
     #[test]
@@ -153,7 +149,8 @@ mod tests {
 
     #[test]
     fn an_upgrade_stays_an_upgrade() {
-        let mut map = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("te", "trailers")]);
+        let mut map =
+            headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("te", "trailers")]);
         assert!(upgrade(Version::HTTP_11, &map).is_some());
         assert!(upgrade(Version::HTTP_10, &map).is_none());
         strip_hop_by_hop(&mut map, true);

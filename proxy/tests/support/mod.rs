@@ -277,7 +277,8 @@ impl Wire {
     /// One chunk; empty at the last.
     pub async fn chunk(&mut self) -> Vec<u8> {
         let size = self.line().await;
-        let size = usize::from_str_radix(size.split(';').next().unwrap_or_default(), 16).expect("a chunk's size");
+        let size =
+            usize::from_str_radix(size.split(';').next().unwrap_or_default(), 16).expect("a chunk's size");
         if size == 0 {
             return Vec::new();
         }
