@@ -84,7 +84,12 @@ impl Upload {
             return None;
         }
         state.attempt += 1;
-        Some(RequestBody::Upload(Attempt { upload: self.clone(), number: state.attempt, next: 0, held: None }))
+        Some(RequestBody::Upload(Attempt {
+            upload: self.clone(),
+            number: state.attempt,
+            next: 0,
+            held: None,
+        }))
     }
 
     /// How many bytes came from the caller.

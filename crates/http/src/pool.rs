@@ -2,8 +2,11 @@
 //! threads, and nothing waits: a request takes a connection that is ready, or makes one.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::EXPECT;
@@ -63,6 +66,8 @@ struct Shared {
 #[derive(Debug, Clone)]
 struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
+    /// Asked how many requests the endpoint takes at a time, which it may change. `None` once it has ended.
+    connection: Rc<RefCell<Option<http2::Connection<TokioIo<Connection>, RequestBody, Local>>>>,
     streams: Rc<Cell<u32>>,
 }
 
@@ -329,12 +334,19 @@ impl Pool {
             .keep_alive_timeout(Duration::from_secs(10))
             .handshake::<_, RequestBody>(TokioIo::new(connection));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
+        let connection = Rc::new(RefCell::new(Some(connection)));
+        let driven = connection.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = poll_fn(|cx| match &mut *driven.borrow_mut() {
+                Some(connection) => Pin::new(connection).poll(cx),
+                None => Poll::Ready(Ok(())),
+            });
+            if let Err(error) = ended.await {
                 debug!(%address, error = chain(&error), "connection to the endpoint ended");
             }
+            driven.take();
         });
-        let made = Multiplexed { sender, streams: Rc::default() };
+        let made = Multiplexed { sender, connection, streams: Rc::default() };
         shared.open.borrow_mut().push(made.clone());
         Ok((made, Phase::New))
     }
@@ -356,7 +368,21 @@ impl Shared {
     fn available(&self) -> Option<Multiplexed> {
         let mut open = self.open.borrow_mut();
         open.retain(|connection| !connection.sender.is_closed());
-        open.iter().find(|c| c.streams.get() < STREAMS_PER_CONNECTION && c.sender.is_ready()).cloned()
+        open.iter().find(|connection| connection.has_room()).cloned()
+    }
+}
+
+impl Multiplexed {
+    /// Whether a request sent on it goes out at once. One beyond the endpoint's own limit would wait for another to end.
+    fn has_room(&self) -> bool {
+        let streams = self.streams.get();
+        streams < STREAMS_PER_CONNECTION
+            && self.sender.is_ready()
+            && self
+                .connection
+                .borrow()
+                .as_ref()
+                .is_some_and(|c| (streams as usize) < c.current_max_send_streams())
     }
 }
 

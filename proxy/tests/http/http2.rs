@@ -68,7 +68,8 @@ async fn http_2_is_known_by_its_preface_and_becomes_http_1_1() {
 async fn http_1_becomes_http_2_for_a_backend_that_speaks_it() {
     let app = App::builder().start().await;
     let proxy = Running::start(&with_rule("", "protocol: H2C", &[app.address()])).await;
-    let request = "POST /a?b HTTP/1.1\r\nHost: shop:81\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nhi";
+    let request =
+        "POST /a?b HTTP/1.1\r\nHost: shop:81\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nhi";
     let seen = proxy.ask(request).await.json();
     assert_eq!((&seen["version"], &seen["path"]), (&"HTTP/2.0".into(), &"/a?b".into()));
     assert_eq!(seen["authority"], "shop:81");
@@ -135,7 +136,8 @@ async fn many_streams_of_one_caller_go_to_http_1_backends_side_by_side() {
     for number in 0..100 {
         let mut http2 = http2.clone();
         under_way.spawn(async move {
-            let (_, seen) = read(http2.send_request(get(&format!("/delay/20?{number}"))).await.unwrap()).await;
+            let (_, seen) =
+                read(http2.send_request(get(&format!("/delay/20?{number}"))).await.unwrap()).await;
             assert_eq!(seen["path"], format!("/delay/20?{number}"));
         });
     }

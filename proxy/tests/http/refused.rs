@@ -9,6 +9,7 @@ const DATA: u8 = 0;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -18,14 +19,22 @@ const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 
 /// A backend's end of a connection of HTTP/2.
-struct Http2(Wire);
+struct Http2 {
+    wire: Wire,
+    /// Whether the proxy has taken up the settings.
+    acknowledged: bool,
+}
 
 impl Http2 {
     async fn accept(listener: &TcpListener) -> Self {
+        Self::accept_with(listener, &[]).await
+    }
+
+    async fn accept_with(listener: &TcpListener, settings: &[u8]) -> Self {
         let mut wire = Wire::accept(listener).await;
         assert_eq!(wire.exactly(24).await, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        let mut this = Self(wire);
-        this.send(SETTINGS, 0, 0, &[]).await;
+        let mut this = Self { wire, acknowledged: false };
+        this.send(SETTINGS, 0, 0, settings).await;
         this
     }
 
@@ -34,20 +43,26 @@ impl Http2 {
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
         frame.extend(payload);
-        self.0.send(frame).await;
+        self.wire.send(frame).await;
     }
 
     /// The stream of the next request, once all of it is there.
     async fn request(&mut self) -> u32 {
         loop {
-            let head = self.0.exactly(9).await;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            self.0.exactly(length as usize).await;
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            if [HEADERS, DATA].contains(&head[3]) && head[4] & END_STREAM != 0 {
+            let (kind, flags, stream) = self.frame().await;
+            if [HEADERS, DATA].contains(&kind) && flags & END_STREAM != 0 {
                 return stream;
             }
         }
+    }
+
+    /// The kind, flags and stream of the next frame.
+    async fn frame(&mut self) -> (u8, u8, u32) {
+        let head = self.wire.exactly(9).await;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        self.wire.exactly(length as usize).await;
+        self.acknowledged |= head[3] == SETTINGS && head[4] == ACK;
+        (head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]))
     }
 
     async fn reset(&mut self, stream: u32, code: u32) {
@@ -151,4 +166,23 @@ async fn a_stream_that_is_refused_for_ever_is_given_up() {
         callee.reset(stream, REFUSED_STREAM).await;
     }
     assert_eq!(caller.response().await.status(), 502);
+}
+
+#[tokio::test]
+async fn a_backend_that_takes_few_streams_at_a_time_gets_another_connection_for_more() {
+    const MAX_CONCURRENT_STREAMS_1: [u8; 6] = [0, 3, 0, 0, 0, 1];
+    let (proxy, backend, mut caller) = post().await;
+    let mut callee = Http2::accept_with(&backend, &MAX_CONCURRENT_STREAMS_1).await;
+    let stream = callee.request().await;
+    while !callee.acknowledged {
+        callee.frame().await;
+    }
+    let mut second = proxy.connect().await;
+    second.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    let mut other = Http2::accept_with(&backend, &MAX_CONCURRENT_STREAMS_1).await;
+    let others = other.request().await;
+    other.answer(others).await;
+    assert_eq!(second.response().await.status(), 200);
+    callee.answer(stream).await;
+    assert_eq!(caller.response().await.status(), 200);
 }

@@ -33,7 +33,9 @@ async fn only_idempotent_methods_are_tried_again_after_a_status() {
     let app = App::builder().start().await;
     let proxy = Running::start(&with_rule(RETRY, "", &[app.address()])).await;
     for (number, (method, status)) in
-        [("POST", 503), ("PATCH", 503), ("PUT", 200), ("DELETE", 200), ("OPTIONS", 200)].into_iter().enumerate()
+        [("POST", 503), ("PATCH", 503), ("PUT", 200), ("DELETE", 200), ("OPTIONS", 200)]
+            .into_iter()
+            .enumerate()
     {
         let path = format!("/fail-first/1?key={number}");
         assert_eq!(proxy.ask(&request(method, &path, "x")).await.status(), status, "{method}");
@@ -69,7 +71,9 @@ async fn a_route_may_keep_less_of_a_body() {
         caller.send(request("PUT", "/", body)).await;
         let mut callee = Wire::accept(&backend).await;
         callee.request().await;
-        callee.send("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        callee
+            .send("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            .await;
         if again {
             let mut second = Wire::accept(&backend).await;
             assert_eq!(second.request().await.text(), body);
@@ -138,7 +142,8 @@ async fn an_attempt_that_times_out_is_tried_again() {
     let (hanging, address) = listen().await;
     let app = App::builder().start().await;
     let rule = "timeouts: { request: 10s, backendRequest: 50ms }, retry: { attempts: 1, backoff: 1ms }";
-    let proxy = Running::start(&with_rule(rule, "balance: { type: RoundRobin }", &[address, app.address()])).await;
+    let proxy =
+        Running::start(&with_rule(rule, "balance: { type: RoundRobin }", &[address, app.address()])).await;
     for _ in 0..4 {
         assert_eq!(proxy.ask(&request("GET", "/", "")).await.status(), 200);
     }

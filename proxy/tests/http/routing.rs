@@ -13,7 +13,9 @@ async fn several(routes: &str) -> (Running, [App; 3]) {
     let apps: [App; 3] = apps.try_into().unwrap();
     let backends: String = apps
         .iter()
-        .map(|app| format!("  - {{ name: {}, endpoints: [{{ address: '{}' }}] }}\n", app.name(), app.address()))
+        .map(|app| {
+            format!("  - {{ name: {}, endpoints: [{{ address: '{}' }}] }}\n", app.name(), app.address())
+        })
         .collect();
     let yaml = format!(
         "listeners: [{{ name: web, address: '127.0.0.1:0', protocol: HTTP }}]\nhttpRoutes:\n{routes}\nbackends:\n{backends}"
@@ -153,7 +155,9 @@ backends: [{{ name: app, endpoints: [{{ address: '{address}' }}] }}]
     );
     let proxy = Running::start(&yaml).await;
     let mut caller = proxy.connect().await;
-    caller.send("GET / HTTP/1.1\r\nHost: shop\r\nX-Set: caller\r\nX-Add: caller\r\nX-Remove: 1\r\n\r\n").await;
+    caller
+        .send("GET / HTTP/1.1\r\nHost: shop\r\nX-Set: caller\r\nX-Add: caller\r\nX-Remove: 1\r\n\r\n")
+        .await;
     let mut callee = Wire::accept(&backend).await;
     let received = callee.request().await;
     callee.send("HTTP/1.1 200 OK\r\nserver: app\r\nx-by: app\r\ncontent-length: 0\r\n\r\n").await;

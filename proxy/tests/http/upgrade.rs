@@ -19,7 +19,9 @@ async fn an_upgraded_connection_carries_bytes_both_ways_until_both_have_closed()
     assert_eq!(received.header("connection").unwrap().to_ascii_lowercase(), "upgrade");
     assert_eq!(received.header("sec-websocket-key").as_deref(), Some("dGhlIHNhbXBsZSBub25jZQ=="));
     // The backend's first bytes come with its answer.
-    callee.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello").await;
+    callee
+        .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+        .await;
     let response = caller.head().await;
     assert_eq!((response.status(), response.header("upgrade").as_deref()), (101, Some("websocket")));
     assert_eq!(response.header("connection").unwrap().to_ascii_lowercase(), "upgrade");
@@ -46,7 +48,9 @@ async fn a_caller_that_leaves_an_upgraded_connection_takes_the_backend_along() {
     caller.send(REQUEST).await;
     let mut callee = Wire::accept(&backend).await;
     callee.head().await;
-    callee.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    callee
+        .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
     caller.head().await;
     caller.reset();
     assert!(callee.closed().await);
@@ -59,7 +63,8 @@ async fn an_upgrade_that_is_declined_is_an_ordinary_response() {
     let app = App::builder().start().await;
     let proxy = Running::start(&one_backend(&[app.address()])).await;
     let mut wire = proxy.connect().await;
-    wire.send("GET /status/200 HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: unheard-of\r\n\r\n").await;
+    wire.send("GET /status/200 HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: unheard-of\r\n\r\n")
+        .await;
     assert_eq!(wire.response().await.status(), 200);
     wire.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
     assert_eq!(wire.response().await.status(), 200);
@@ -73,6 +78,8 @@ async fn an_application_that_changes_the_protocol_unasked_is_a_502() {
     caller.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
     let mut callee = Wire::accept(&backend).await;
     callee.head().await;
-    callee.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    callee
+        .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
     assert_eq!(caller.response().await.status(), 502);
 }
