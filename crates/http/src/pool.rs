@@ -63,11 +63,14 @@ struct Shared {
     making: tokio::sync::Mutex<()>,
 }
 
+/// A connection of HTTP/2, to be polled for as long as it lasts.
+type Http2 = http2::Connection<TokioIo<Connection>, RequestBody, Local>;
+
 #[derive(Debug, Clone)]
 struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
     /// Asked how many requests the endpoint takes at a time, which it may change. `None` once it has ended.
-    connection: Rc<RefCell<Option<http2::Connection<TokioIo<Connection>, RequestBody, Local>>>>,
+    connection: Rc<RefCell<Option<Http2>>>,
     streams: Rc<Cell<u32>>,
 }
 
