@@ -26,14 +26,17 @@ use crate::watch::Follower;
 use crate::worker::Order;
 use outrigger_config::snapshot::Snapshot;
 
-/// How long a change waits for names that it is the first to use.
+/// How long the first table waits for the names in it.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a change waits for names that it is the first to use, so that everything else in it is live within 100 ms.
+/// A backend whose name takes longer answers 503 until it is found.
+const CHANGE_PATIENCE: Duration = Duration::from_millis(50);
 /// How often an address is tried again that could not be listened on.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
 /// The listeners for captured traffic that a sidecar has by itself.
 pub(crate) const CAPTURED_INBOUND: &str = "inbound";
-const CAPTURED_OUTBOUND: &str = "outbound";
+pub(crate) const CAPTURED_OUTBOUND: &str = "outbound";
 
 /// Says a line to whoever runs the proxy.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
@@ -65,6 +68,8 @@ pub(crate) struct Director {
     /// The addresses on which captured traffic arrives.
     captured: Option<Captured>,
     revision: u64,
+    /// Whether the source has said what the configuration is.
+    configured: bool,
     resources: Vec<Arc<Resource>>,
     /// How many objects the source refused.
     rejected: usize,
@@ -99,6 +104,7 @@ impl Director {
             file,
             captured,
             revision: 0,
+            configured: false,
             resources: Vec::new(),
             rejected: 0,
             node: Node { name: node, captured: captured.is_some(), ..Node::default() },
@@ -133,6 +139,7 @@ impl Director {
         match event {
             Event::Resources { revision, resources, rejected, done } => {
                 self.revision = revision;
+                self.configured = true;
                 self.resources = resources;
                 self.rejected = rejected;
                 self.go_live().await;
@@ -140,7 +147,10 @@ impl Director {
             }
             Event::Identity(identity) => {
                 self.take_identity(identity);
-                self.go_live().await;
+                // Alone it is no configuration: a node with nothing else is not ready.
+                if self.configured {
+                    self.go_live().await;
+                }
             }
             Event::Connected(up) => self.means.metrics.control_connected.set(i64::from(up)),
             Event::Failed(why) => {
@@ -157,6 +167,7 @@ impl Director {
             file.reload(&*self.means.complain);
         }
         self.revision = file.revision;
+        self.configured = true;
         self.resources = file.resources();
         self.rejected = file.rejected;
         if let Some(files) = file.identity.clone() {
@@ -243,7 +254,8 @@ impl Director {
             changed
         });
         let known = |addresses: &Addresses| hosts.iter().all(|host| addresses.contains_key(host));
-        let _ = tokio::time::timeout(RESOLVE_PATIENCE, self.means.addresses.wait_for(known)).await;
+        let patience = if self.published().is_none() { RESOLVE_PATIENCE } else { CHANGE_PATIENCE };
+        let _ = tokio::time::timeout(patience, self.means.addresses.wait_for(known)).await;
     }
 
     fn bind(&mut self, snapshot: &Snapshot) -> Vec<Refusal> {

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri, Version};
 use outrigger_config::SpiffeId;
+use outrigger_config::listener::Direction;
 use outrigger_http::body::{End, Observe, Upload};
 use outrigger_http::{Error, Reason};
 use outrigger_telemetry::{Entry, RequestEnd, Series};
@@ -80,6 +81,11 @@ impl Record {
     /// When the request came.
     pub(crate) const fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Whether it came from another sidecar, for the application beside this one.
+    pub(crate) fn is_of_a_sidecar(&self) -> bool {
+        self.connection.direction == Direction::Inbound && self.connection.caller.is_some()
     }
 
     /// Notes what was decided; from here on the request counts as under way.

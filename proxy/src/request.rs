@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use outrigger_http::body::{End, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
-use outrigger_http::forward::{Policy, Progress, Speak, Way, forward};
+use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
 use outrigger_http::pool::Lease;
 use outrigger_http::upgrade::relay;
 use outrigger_http::{Error, Reason};
@@ -76,11 +76,11 @@ async fn carry_out(
         policy,
         dialer: &plan.to.dialer,
         speak: plan.speak,
+        deadline,
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
-    let sent = forward(&way, request, upload.as_ref(), &mut progress);
-    let result = within(deadline, policy, sent).await;
+    let result = forward(&way, request, upload.as_ref(), &mut progress).await;
     record.endpoint = progress.endpoint;
     record.attempts = progress.attempts;
     if progress.refused {
@@ -113,20 +113,6 @@ fn prepare(plan: &Plan<'_>, request: Request<Incoming>) -> (Request<RequestBody>
     (Request::from_parts(parts, body), Some(upload))
 }
 
-/// Waits for the response's head no longer than the route's request timeout.
-async fn within<T>(
-    deadline: Option<Instant>,
-    policy: &Policy,
-    sent: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let Some(deadline) = deadline else { return sent.await };
-    tokio::time::timeout_at(deadline.into(), sent).await.unwrap_or_else(|_| {
-        let limit = policy.request_timeout.unwrap_or_default();
-        let details = format!("no response within the request timeout of {limit:?}");
-        Err(Error::sent(Reason::HttpResponseTimeout, details))
-    })
-}
-
 /// Passes a backend's response on to the caller.
 fn pass_on(
     plan: &Plan<'_>,
@@ -139,6 +125,9 @@ fn pass_on(
     let (mut parts, incoming) = response.into_parts();
     let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     filter::strip_hop_by_hop(&mut parts.headers, switching);
+    if parts.status.is_server_error() {
+        parts.headers.remove(UNREACHED);
+    }
     if let Some((_, share)) = plan.rule {
         for modifier in &share.response {
             filter::modify(modifier, &mut parts.headers);
@@ -170,6 +159,9 @@ fn fail(error: Error, mut record: Record) -> Answer {
     record.failed(&error);
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
+    if !error.reached && record.is_of_a_sidecar() {
+        headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     let mut response = Response::new(ResponseBody::full(format!("{error}\n"), record));
     *response.status_mut() = error.reason.status();

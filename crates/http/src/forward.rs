@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
 use outrigger_balance::{InFlight, backoff};
 use outrigger_config::route::{Retry, Timeouts};
@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::body::{RequestBody, Upload};
 use crate::connect::{Dialer, Wire};
-use crate::endpoint::{Backend, Empty, Security};
+use crate::endpoint::{Backend, Empty, Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::filter::is_idempotent;
 use crate::pool::{Failed, Lease, Phase, Pool, Slot};
@@ -86,6 +86,8 @@ pub struct Way<'a> {
     pub dialer: &'a Dialer,
     /// Whether the application must be spoken to in HTTP/2, or must not be because the request is an upgrade.
     pub speak: Speak,
+    /// Until when the response's head must have come.
+    pub deadline: Option<Instant>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
 }
@@ -153,7 +155,7 @@ enum Next {
 /// Sends `request`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
 ///
 /// It is sent again
-/// - at once and elsewhere, if no connection could be made, whatever its method;
+/// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
 /// - at once, if it was put on a connection that the endpoint was just closing, if it is idempotent;
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
@@ -167,7 +169,13 @@ pub async fn forward(
     progress: &mut Progress,
 ) -> Result<(Response<Incoming>, Lease), Error> {
     let mut flight = Flight { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false };
-    flight.fly(request, upload).await
+    let flown = flight.fly(request, upload);
+    let Some(deadline) = way.deadline else { return flown.await };
+    tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| {
+        let limit = way.policy.request_timeout.unwrap_or_default();
+        let details = format!("no response within the request timeout of {limit:?}");
+        Err(Error::sent(Reason::HttpResponseTimeout, details))
+    })
 }
 
 /// A request under way.
@@ -206,18 +214,15 @@ impl Flight<'_> {
             let mut in_flight = pool.endpoint().load.start(now);
             let failed = match self.attempt(&pool, &mut slot).await {
                 Ok((response, lease)) => {
-                    in_flight.response(Instant::now());
-                    pool.endpoint().load.succeeded();
-                    match self.refuse_status(&response, &spare) {
-                        None => return Ok((response, lease.with_load(in_flight))),
-                        Some(again) => {
-                            drop((response, lease, in_flight));
-                            self.tried.push(at);
-                            self.wait().await;
-                            slot = Some(again);
-                            continue;
-                        }
-                    }
+                    let next = self.after_response(&pool, &mut in_flight, &response, &spare);
+                    let Some((next, again)) = next else {
+                        return Ok((response, lease.with_load(in_flight)));
+                    };
+                    drop((response, lease, in_flight));
+                    self.tried.push(at);
+                    slot = Some(again);
+                    self.turn(next).await;
+                    continue;
                 }
                 Err(failed) => failed,
             };
@@ -230,10 +235,45 @@ impl Flight<'_> {
             }
             match self.next(&failed, &spare, slot.is_some()) {
                 Next::GiveUp => return Err(failed.error),
-                Next::AtOnce => {}
-                Next::Later => self.wait().await,
+                next => self.turn(next).await,
             }
         }
+    }
+
+    /// Whether a response is not the last word: how it goes on then, and with which request.
+    fn after_response(
+        &mut self,
+        pool: &Pool,
+        in_flight: &mut InFlight,
+        response: &Response<Incoming>,
+        spare: &Spare<'_>,
+    ) -> Option<(Next, Request<RequestBody>)> {
+        let (endpoint, now) = (pool.endpoint(), Instant::now());
+        if unreached(endpoint, response) {
+            // As where no connection is made: it says nothing of how fast it will be when it is back.
+            endpoint.load.failed(now);
+            if let Some(again) = self.elsewhere(spare) {
+                return Some((Next::AtOnce, again));
+            }
+        } else {
+            in_flight.response(now);
+            endpoint.load.succeeded();
+        }
+        self.refuse_status(response, spare).map(|again| (Next::Later, again))
+    }
+
+    /// Waits until it is time for the next attempt.
+    async fn turn(&self, next: Next) {
+        if matches!(next, Next::Later) {
+            self.wait().await;
+        }
+    }
+
+    /// The request for another endpoint, where this one turned out not to be reachable, if there is another.
+    fn elsewhere(&mut self, spare: &Spare<'_>) -> Option<Request<RequestBody>> {
+        self.connects += 1;
+        let others = self.way.backend.loads.len().min(MAX_CONNECT_TRIES);
+        if self.connects < others { spare.again() } else { None }
     }
 
     /// The endpoint for the next attempt.
@@ -290,7 +330,6 @@ impl Flight<'_> {
         let now = Instant::now();
         match failed.phase {
             Phase::Connect => {
-                in_flight.failure(now);
                 pool.endpoint().load.failed(now);
                 self.tried.push(at);
             }
@@ -353,6 +392,17 @@ impl Flight<'_> {
         let wait = backoff(base, self.retries, &mut self.way.random.borrow_mut());
         tokio::time::sleep(wait).await;
     }
+}
+
+/// By this field a sidecar says that it could not reach its application, which is as good as no connection to it. It is
+/// between sidecars alone: each takes it off what its application or endpoint says. Its value is the reason.
+pub const UNREACHED: HeaderName = HeaderName::from_static("outrigger-unreached");
+
+/// Whether a sidecar answers that the request did not reach its application.
+fn unreached<B>(endpoint: &Endpoint, response: &Response<B>) -> bool {
+    response.status().is_server_error()
+        && matches!(endpoint.security, Security::Mesh { .. } | Security::Own)
+        && response.headers().contains_key(UNREACHED)
 }
 
 /// What HTTP/1.1 requests travel in between two sidecars.

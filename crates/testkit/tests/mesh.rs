@@ -1,0 +1,15 @@
+//! A mesh under change: nothing that goes on around an application is felt by it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+
+#[path = "mesh/change.rs"]
+mod change;
+#[path = "mesh/control.rs"]
+mod control;
+#[path = "mesh/identity.rs"]
+mod identity;
+#[path = "mesh/load.rs"]
+mod load;
+#[path = "mesh/protocol.rs"]
+mod protocol;
+#[path = "mesh/story.rs"]
+mod story;
