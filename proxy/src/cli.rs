@@ -235,7 +235,9 @@ fn state_dir(node: &Name) -> Result<PathBuf, String> {
     set("XDG_STATE_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".local/state")))
         .map(|base| base.join("outrigger").join(node.as_str()))
-        .ok_or_else(|| "neither XDG_STATE_HOME nor HOME is set: say with --state-dir where state is kept".into())
+        .ok_or_else(|| {
+            "neither XDG_STATE_HOME nor HOME is set: say with --state-dir where state is kept".into()
+        })
 }
 
 /// Runs a proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once.

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use outrigger_config::Name;
-use outrigger_config::listener::Direction;
 use outrigger_config::SpiffeId;
+use outrigger_config::listener::Direction;
 use outrigger_http::serve::{Drain, Version};
 use outrigger_net::detect::Detected;
 use rustls::ServerConfig;
@@ -26,7 +26,7 @@ use crate::{edge, inbound, outbound, request};
 /// first: as long as such an application's first word is held back.
 pub(crate) const DETECT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a caller may take to show what it speaks, where there is no other way to go.
-pub(crate) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a TLS handshake with a caller may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -110,16 +110,17 @@ pub(crate) async fn serve(
     listener: Name,
     drain: Rc<Drain>,
 ) {
-    let Some(local) = worker.local() else { return };
-    let found = local.live.listeners.iter().find(|l| l.name == listener);
+    // Of the table only the listener is kept: the connection may outlive many tables.
+    let found =
+        worker.local().and_then(|local| local.live.listeners.iter().find(|l| l.name == listener).cloned());
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     worker.metrics.connection_opened(live.connections);
     let connection = Connection::new(&worker, &listener, live.direction, peer, &drain);
     match live.direction {
-        Direction::Edge => edge::serve(connection, stream, live).await,
-        Direction::Inbound => inbound::serve(connection, stream, &local, live).await,
-        Direction::Outbound => outbound::serve(connection, stream, &local, live).await,
+        Direction::Edge => edge::serve(connection, stream, &live).await,
+        Direction::Inbound => inbound::serve(connection, stream, &live).await,
+        Direction::Outbound => outbound::serve(connection, stream, &live).await,
     }
     worker.metrics.connection_closed(live.connections);
 }
@@ -156,8 +157,6 @@ pub(crate) const fn http_version(detected: Detected) -> Option<Version> {
 }
 
 /// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go.
-pub(crate) fn patience(live: &LiveListener, local: &Local, original: Option<SocketAddr>) -> Duration {
-    let entry = local.live.snapshot.listeners.iter().find(|entry| entry.name == live.name);
-    let opaque = original.is_some() || entry.is_some_and(|entry| entry.tcp.is_some());
-    if opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
+pub(crate) fn patience(live: &LiveListener, original: Option<SocketAddr>) -> Duration {
+    if original.is_some() || live.opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
 }

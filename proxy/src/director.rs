@@ -31,6 +31,10 @@ const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often an address is tried again that could not be listened on.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
+/// The listeners for captured traffic that a sidecar has by itself.
+pub(crate) const CAPTURED_INBOUND: &str = "inbound";
+const CAPTURED_OUTBOUND: &str = "outbound";
+
 /// Says a line to whoever runs the proxy.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -100,7 +104,7 @@ impl Director {
             configured: false,
             resources: Vec::new(),
             rejected: 0,
-            node: Node { name: node, ..Node::default() },
+            node: Node { name: node, captured: captured.is_some(), ..Node::default() },
             secrets: Secrets::default(),
             sockets: BTreeMap::new(),
             announced: BTreeSet::new(),
@@ -109,7 +113,11 @@ impl Director {
     }
 
     /// Follows every source, for as long as it is polled.
-    pub(crate) async fn run(&mut self, mut events: mpsc::UnboundedReceiver<Event>, mut files: mpsc::Receiver<()>) {
+    pub(crate) async fn run(
+        &mut self,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        mut files: mpsc::Receiver<()>,
+    ) {
         loop {
             let again = self.problems.iter().any(|problem| problem.kind == Kind::Listener.as_str());
             tokio::select! {
@@ -213,8 +221,8 @@ impl Director {
     fn add_captured(&self, resources: &mut Vec<Arc<Resource>>) {
         let Some(captured) = self.captured else { return };
         for (name, address, direction) in [
-            ("outbound", captured.outbound, Direction::Outbound),
-            ("inbound", captured.inbound, Direction::Inbound),
+            (CAPTURED_OUTBOUND, captured.outbound, Direction::Outbound),
+            (CAPTURED_INBOUND, captured.inbound, Direction::Inbound),
         ] {
             let taken = resources.iter().any(|r| r.kind() == Kind::Listener && r.name.as_str() == name);
             if !taken && let Ok(name) = name.parse() {
@@ -247,8 +255,10 @@ impl Director {
     }
 
     fn bind(&mut self, snapshot: &Snapshot) -> Vec<Refusal> {
-        let able = |name: &Name, spec: &Listener| spec.tls.is_none() || self.secrets.listeners.contains_key(name);
-        let wanted = snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
+        let able =
+            |name: &Name, spec: &Listener| spec.tls.is_none() || self.secrets.listeners.contains_key(name);
+        let wanted =
+            snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
         let refused = listeners::bind(&mut self.sockets, wanted, self.means.orders.len());
         let refusal = |(name, error): (Name, outrigger_net::listen::BindError)| Refusal {
             kind: Kind::Listener.as_str().into(),
@@ -336,7 +346,9 @@ impl Director {
         let until = Instant::now() + grace;
         for quiet in waiting {
             if tokio::time::timeout_at(until, quiet).await.is_err() {
-                (self.means.complain)(&format!("connections were still open after the grace period of {grace:?}; they are cut"));
+                (self.means.complain)(&format!(
+                    "connections were still open after the grace period of {grace:?}; they are cut"
+                ));
                 break;
             }
         }

@@ -12,9 +12,7 @@ use crate::tcp;
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(connection: Connection, stream: TcpStream, live: &LiveListener) {
-    let Some(local) = connection.worker.local() else { return };
-    let patience = patience(live, &local, None);
-    drop(local);
+    let patience = patience(live, None);
     match live.protocol {
         Some(Protocol::Tcp) => tcp::relay(connection, stream).await,
         Some(Protocol::Https | Protocol::Tls) => secure(connection, stream, live).await,
@@ -59,9 +57,7 @@ async fn inside(
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     live: &LiveListener,
 ) {
-    let Some(local) = connection.worker.local() else { return };
-    let patience = patience(live, &local, None);
-    drop(local);
+    let patience = patience(live, None);
     let Ok((detected, stream)) = detect::io(stream, patience).await else { return };
     match http_version(detected) {
         Some(version) => connection.serve_http(stream, version).await,

@@ -16,33 +16,32 @@ use tracing::{debug, warn};
 
 use crate::connection::{Connection, DETECT_TIMEOUT, FIRST_BYTE_TIMEOUT, http_version, patience, terminate};
 use crate::state::LiveListener;
-use crate::worker::Local;
 use crate::{outbound, request, tcp};
 
 /// What the protocols of the mesh begin with (ALPN).
 const MESH: &[u8] = b"outrigger/";
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, local: &Local, live: &LiveListener) {
+pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &LiveListener) {
     connection.original = outbound::captured(&stream, live);
-    let patience = patience(live, local, connection.original);
+    let patience = patience(live, connection.original);
     let Ok(detected) = detect::tcp(&stream, patience).await else { return };
     match detected {
         Detected::Closed => {}
-        Detected::Tls => tls(connection, stream, local, live).await,
+        Detected::Tls => tls(connection, stream, live).await,
         _ if live.strict => refuse(connection, stream, detected).await,
         detected => clear(connection, stream, live, detected).await,
     }
 }
 
 /// TLS: the mesh's own is terminated; another is the application's, and goes on as it is where that is permitted.
-async fn tls(connection: Connection, stream: TcpStream, local: &Local, live: &LiveListener) {
+async fn tls(connection: Connection, stream: TcpStream, live: &LiveListener) {
     let Ok(hello) = hello::peek(&stream, FIRST_BYTE_TIMEOUT).await else { return };
     let mesh = hello.is_some_and(|hello| hello.alpn.iter().any(|protocol| protocol.starts_with(MESH)));
     if !mesh && !live.strict {
         return tcp::relay(connection, stream).await;
     }
-    let Some(config) = local.live.node.mesh.clone() else {
+    let Some(config) = connection.worker.local().and_then(|local| local.live.node.mesh.clone()) else {
         warn!(listener = %connection.listener, peer = %connection.peer,
             "a caller wants mutual TLS, and this node has no identity yet");
         return;
@@ -92,10 +91,9 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match (live.protocol, http_version(detected)) {
-        (Some(Protocol::Tcp | Protocol::Tls), _) => tcp::relay(connection, io).await,
+        (Some(Protocol::Tcp | Protocol::Tls), _) | (None, None) => tcp::relay(connection, io).await,
         (_, Some(version)) => connection.serve_http(io, version).await,
         (Some(Protocol::Http | Protocol::Https), None) => connection.serve_http(io, Version::Http1).await,
-        (None, None) => tcp::relay(connection, io).await,
     }
 }
 

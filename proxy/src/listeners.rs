@@ -15,7 +15,7 @@ pub(crate) struct Sockets {
     /// The address bound, with its real port.
     pub(crate) local: SocketAddr,
     /// Locked when a worker takes its own, once.
-    sockets: Mutex<Vec<Option<TcpListener>>>,
+    own: Mutex<Vec<Option<TcpListener>>>,
 }
 
 impl Sockets {
@@ -26,7 +26,7 @@ impl Sockets {
 
     /// The worker's own socket. Each can be taken once.
     pub(crate) fn take(&self, worker: usize) -> Option<TcpListener> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker)?.take()
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).get_mut(worker)?.take()
     }
 }
 
@@ -52,22 +52,22 @@ pub(crate) fn bind<'a>(
             continue;
         }
         let asked = spec.address;
-        // What a listener of another name leaves is shared with it until its workers have let go.
-        let left = before.values().find(|sockets| asked.port() != 0 && sockets.are_on(asked));
-        let made = match left {
-            Some(left) => (0..workers)
-                .map(|_| listen::add(left.local))
-                .collect::<Result<_, _>>()
-                .map(|sockets| Bound { local: left.local, sockets }),
-            None => listen::bind(asked, workers),
-        };
+        // A listener by another name that is about to leave the address does not stand in the way.
+        let leaving = before.values().any(|sockets| asked.port() != 0 && sockets.are_on(asked));
+        let made = if leaving { again(asked, workers) } else { listen::bind(asked, workers) };
         match made {
             Ok(made) => {
-                let sockets = Mutex::new(made.sockets.into_iter().map(Some).collect());
-                bound.insert(name.clone(), Arc::new(Sockets { asked, local: made.local, sockets }));
+                let own = Mutex::new(made.sockets.into_iter().map(Some).collect());
+                bound.insert(name.clone(), Arc::new(Sockets { asked, local: made.local, own }));
             }
             Err(error) => refused.push((name.clone(), error)),
         }
     }
     refused
+}
+
+/// More sockets on an address that this process listens on.
+fn again(local: SocketAddr, workers: usize) -> Result<Bound, BindError> {
+    let sockets = (0..workers).map(|_| listen::add(local)).collect::<Result<_, _>>()?;
+    Ok(Bound { local, sockets })
 }

@@ -10,10 +10,9 @@ use tracing::debug;
 use crate::connection::{Connection, http_version, patience};
 use crate::state::LiveListener;
 use crate::tcp;
-use crate::worker::Local;
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, local: &Local, live: &LiveListener) {
+pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &LiveListener) {
     connection.original = captured(&stream, live);
     if let Some(original) = connection.original
         && live.sockets.as_ref().is_some_and(|sockets| sockets.local.port() == original.port())
@@ -24,13 +23,13 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, local: 
     }
     match live.protocol {
         Some(Protocol::Tcp | Protocol::Tls) => tcp::relay(connection, stream).await,
-        Some(Protocol::Http | Protocol::Https) => match detect::tcp(&stream, patience(live, local, None)).await {
+        Some(Protocol::Http | Protocol::Https) => match detect::tcp(&stream, patience(live, None)).await {
             Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
             Ok(Detected::Closed) | Err(_) => {}
             Ok(_) => connection.serve_http(stream, Version::Http1).await,
         },
         None => {
-            let patience = patience(live, local, connection.original);
+            let patience = patience(live, connection.original);
             match detect::tcp(&stream, patience).await {
                 Ok(Detected::Closed) | Err(_) => {}
                 Ok(detected) => match http_version(detected) {

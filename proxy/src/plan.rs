@@ -37,9 +37,12 @@ pub(crate) struct Decision<'a> {
 impl<'a> Decision<'a> {
     /// Decides what becomes of a request.
     pub(crate) fn make<B>(local: &'a Local, connection: &Connection, request: &Request<B>) -> Self {
-        let refuse = |reason, why: String| Self { rule: None, series: None, plan: Err(Error::unsent(reason, why)) };
+        let refuse =
+            |reason, why: String| Self { rule: None, series: None, plan: Err(Error::unsent(reason, why)) };
         let live = &local.live;
-        let found = connection.at(local).and_then(|at| Some((live.listeners.get(at)?, live.snapshot.listeners.get(at)?)));
+        let found = connection
+            .at(local)
+            .and_then(|at| Some((live.listeners.get(at)?, live.snapshot.listeners.get(at)?)));
         let Some((listener, entry)) = found else {
             return refuse(Reason::DestinationNotFound, format!("listener {} is gone", connection.listener));
         };
@@ -75,7 +78,8 @@ impl<'a> Decision<'a> {
         let picked = entry.shares.pick(connection.worker.random.borrow_mut().u32(..));
         let share = picked.and_then(|share| Some((share, rule.shares.get(share)?)));
         let Some((place, share)) = share else {
-            let details = format!("route {}, rule {}: no backend with a weight above 0", entry.route, entry.rule);
+            let details =
+                format!("route {}, rule {}: no backend with a weight above 0", entry.route, entry.rule);
             let error = Error::unsent(Reason::ProxyConfigurationError, details);
             return Self { rule: Some(at), series: Some(rule.unrouted), plan: Err(error) };
         };
@@ -86,7 +90,8 @@ impl<'a> Decision<'a> {
                 Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)) })
             }
             None => {
-                let name = entry.shares.refs().get(place).map(|share| share.name.as_str()).unwrap_or_default();
+                let name =
+                    entry.shares.refs().get(place).map(|share| share.name.as_str()).unwrap_or_default();
                 let details = format!("route {}: backend {name} is not known", entry.route);
                 Err(Error::unsent(Reason::DestinationUnavailable, details))
             }
@@ -157,7 +162,10 @@ fn http1<B>(request: &Request<B>) -> Speak {
 
 fn is_grpc<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_2
-        && request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        && request
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Where a connection that is not HTTP goes.
@@ -200,8 +208,12 @@ impl TcpPlan {
         let to = match entry.shares.backend(share).and_then(|backend| local.backend(backend)) {
             Some(backend) => Ok(backend.clone()),
             None => {
-                let name = entry.shares.refs().get(share).map(|share| share.name.as_str()).unwrap_or_default();
-                refused(Reason::DestinationUnavailable, format!("route {}: backend {name} is not known", entry.route))
+                let name =
+                    entry.shares.refs().get(share).map(|share| share.name.as_str()).unwrap_or_default();
+                refused(
+                    Reason::DestinationUnavailable,
+                    format!("route {}: backend {name} is not known", entry.route),
+                )
             }
         };
         Some(Self { series: *series.get(share)?, rule: Some(rule), to })

@@ -119,7 +119,9 @@ pub enum StartError {
         hint: &'static str,
     },
     /// The admin interface may only be reached from this machine: it is not authenticated.
-    #[error("the admin interface is not authenticated, and listens on loopback alone: {0} is not; use 127.0.0.1")]
+    #[error(
+        "the admin interface is not authenticated, and listens on loopback alone: {0} is not; use 127.0.0.1"
+    )]
     ExposedAdmin(SocketAddr),
     /// None of the listeners could be opened.
     #[error("none of the listeners could be opened:\n{0}")]
@@ -333,7 +335,9 @@ fn watch_over(
             return Err(StartError::ExposedAdmin(address));
         }
         let hint = match surface {
-            Surface::All => "; --admin ADDRESS, or `admin: { address: … }` in the file, moves the admin interface",
+            Surface::All => {
+                "; --admin ADDRESS, or `admin: { address: … }` in the file, moves the admin interface"
+            }
             Surface::Metrics => "; --metrics ADDRESS moves the metrics",
             Surface::Ready => "; --ready ADDRESS moves the readiness",
         };

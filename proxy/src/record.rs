@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri, Version};
+use outrigger_config::SpiffeId;
 use outrigger_config::listener::Direction;
 use outrigger_http::body::{End, Observe, Upload};
 use outrigger_http::{Error, Reason};
@@ -30,6 +31,8 @@ pub(crate) struct Record {
     status: u16,
     reason: Option<Reason>,
     details: Cow<'static, str>,
+    /// Whether it was told how the response ended.
+    ended: bool,
     /// What only the access log wants to know.
     line: Option<Box<Line>>,
 }
@@ -70,6 +73,7 @@ impl Record {
             status: 0,
             reason: None,
             details: Cow::Borrowed(""),
+            ended: false,
             line,
         }
     }
@@ -105,6 +109,13 @@ impl Record {
         self.details.clone_from(&error.details);
     }
 
+    /// Notes that the backend's budget refused to send the request again.
+    pub(crate) fn retry_refused(&self) {
+        if let Some(series) = self.series {
+            self.connection.worker.metrics.retry_refused(series);
+        }
+    }
+
     fn reason(&self, end: End) -> Option<Reason> {
         match (self.reason, end) {
             (Some(reason), _) => Some(reason),
@@ -120,7 +131,8 @@ impl Record {
         let backend = self.to.as_ref().map(|to| &to.backend);
         let endpoint = backend.zip(self.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
         let authority = line.uri.authority().map(|authority| authority.as_str().as_bytes());
-        let gone = if end == End::CallerGone { "the caller left before the response was complete" } else { "" };
+        let gone =
+            if end == End::CallerGone { "the caller left before the response was complete" } else { "" };
         self.connection.worker.log.write(&Entry {
             time: line.time,
             direction: self.connection.direction.as_str(),
@@ -140,9 +152,9 @@ impl Record {
             rule: entry.map(|entry| &*entry.rule),
             backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
             endpoint: endpoint.map(|endpoint| endpoint.address),
-            caller: self.connection.caller.as_ref().map(|caller| caller.as_str()),
+            caller: self.connection.caller.as_ref().map(SpiffeId::as_str),
             caller_address: self.connection.peer,
-            callee: endpoint.and_then(|endpoint| endpoint.identity()).map(|identity| identity.as_str()),
+            callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),
             attempts: self.attempts,
             user_agent: line.user_agent.as_ref().map(HeaderValue::as_bytes),
         });
@@ -158,7 +170,23 @@ const fn protocol(version: Version) -> &'static str {
 }
 
 impl Observe for Record {
-    fn ended(self, end: End, bytes: u64) {
+    fn ended(mut self, end: End, bytes: u64) {
+        self.finish(end, bytes);
+    }
+}
+
+/// A caller that leaves before there is a response takes the whole request with it.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.finish(End::CallerGone, 0);
+        }
+    }
+}
+
+impl Record {
+    fn finish(&mut self, end: End, bytes: u64) {
+        self.ended = true;
         let duration = self.started.elapsed();
         if let Some(series) = self.series {
             self.connection.worker.metrics.request_finished(

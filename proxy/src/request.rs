@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use outrigger_http::body::{End, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
-use outrigger_http::forward::{Outcome, Policy, Speak, UNREACHED, Way, forward};
+use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
 use outrigger_http::pool::Lease;
 use outrigger_http::upgrade::relay;
 use outrigger_http::{Error, Reason};
@@ -76,12 +76,17 @@ async fn carry_out(
         policy,
         dialer: &plan.to.dialer,
         speak: plan.speak,
+        deadline,
         random: &connection.worker.random,
     };
-    let outcome = within(deadline, policy, forward(&way, request, upload.as_ref())).await;
-    record.endpoint = outcome.endpoint;
-    record.attempts = outcome.attempts;
-    match outcome.result {
+    let mut progress = Progress::default();
+    let result = forward(&way, request, upload.as_ref(), &mut progress).await;
+    record.endpoint = progress.endpoint;
+    record.attempts = progress.attempts;
+    if progress.refused {
+        record.retry_refused();
+    }
+    match result {
         Err(error) => fail(error, record),
         Ok((response, lease)) => pass_on(&plan, response, lease, upgrade, deadline, record),
     }
@@ -106,19 +111,6 @@ fn prepare(plan: &Plan<'_>, request: Request<Incoming>) -> (Request<RequestBody>
     let upload = Upload::new(incoming, kept);
     let body = upload.attempt().unwrap_or(RequestBody::Empty);
     (Request::from_parts(parts, body), Some(upload))
-}
-
-/// Waits for the response's head no longer than the route's request timeout.
-async fn within(deadline: Option<Instant>, policy: &Policy, sent: impl Future<Output = Outcome>) -> Outcome {
-    let Some(deadline) = deadline else { return sent.await };
-    tokio::time::timeout_at(deadline.into(), sent).await.unwrap_or_else(|_| {
-        let limit = policy.request_timeout.unwrap_or_default();
-        let error = Error::sent(
-            Reason::HttpResponseTimeout,
-            format!("no response within the request timeout of {limit:?}"),
-        );
-        Outcome { result: Err(error), endpoint: None, attempts: 1 }
-    })
 }
 
 /// Passes a backend's response on to the caller.

@@ -79,7 +79,8 @@ impl Secrets {
             }
         }
         self.terminate(snapshot, |name, reason| refuse(Kind::Listener, name, "tls.certificateRefs", reason));
-        let with_tls = |name: &Name| snapshot.backends.iter().any(|b| b.name == *name && b.spec.tls.is_some());
+        let with_tls =
+            |name: &Name| snapshot.backends.iter().any(|b| b.name == *name && b.spec.tls.is_some());
         self.origins.retain(|name, _| with_tls(name));
         self.origins_from.retain(|name, _| with_tls(name));
         for backend in &snapshot.backends {
@@ -97,9 +98,8 @@ impl Secrets {
             return Ok(());
         }
         let [chain, key] = content.as_slice() else { return Ok(()) };
-        let certified = Certified::from_pem(chain, key).map_err(|error| {
-            format!("{} with {}: {error}", spec.chain.display(), spec.key.display())
-        })?;
+        let certified = Certified::from_pem(chain, key)
+            .map_err(|error| format!("{} with {}: {error}", spec.chain.display(), spec.key.display()))?;
         self.certificates.insert(name.clone(), (content, Arc::new(certified)));
         Ok(())
     }
@@ -107,12 +107,14 @@ impl Secrets {
     /// Makes the listeners' configurations anew whose certificates changed. One without any certificate cannot be
     /// opened.
     fn terminate(&mut self, snapshot: &Snapshot, mut refuse: impl FnMut(&Name, String)) {
-        self.listeners.retain(|name, _| snapshot.listeners.iter().any(|l| l.name == *name && l.spec.tls.is_some()));
+        self.listeners
+            .retain(|name, _| snapshot.listeners.iter().any(|l| l.name == *name && l.spec.tls.is_some()));
         for listener in &snapshot.listeners {
             let Some(tls) = &listener.spec.tls else { continue };
             let name = &listener.name;
             let found = |r: &outrigger_config::listener::CertificateRef| self.certificates.get(&r.name);
-            let certified: Vec<_> = tls.certificate_refs.iter().filter_map(found).map(|(_, c)| c.clone()).collect();
+            let certified: Vec<_> =
+                tls.certificate_refs.iter().filter_map(found).map(|(_, c)| c.clone()).collect();
             if certified.is_empty() {
                 let names: Vec<_> = tls.certificate_refs.iter().map(|r| r.name.as_str()).collect();
                 refuse(name, format!("certificate {} is not there, so it is not opened", names.join(", ")));
@@ -120,7 +122,8 @@ impl Secrets {
             }
             let before = self.made_from.get(name);
             let same = before.is_some_and(|before| {
-                before.len() == certified.len() && before.iter().zip(&certified).all(|(a, b)| Arc::ptr_eq(a, b))
+                before.len() == certified.len()
+                    && before.iter().zip(&certified).all(|(a, b)| Arc::ptr_eq(a, b))
             });
             if same && self.listeners.contains_key(name) {
                 continue;
@@ -158,8 +161,13 @@ impl Secrets {
     }
 
     /// This node's identity out of its files; `None` if they have not changed.
-    pub(crate) fn identity(&mut self, folder: &Path, files: &IdentityFiles) -> Result<Option<Arc<Identity>>, String> {
-        let content = vec![read(folder, &files.chain)?, read(folder, &files.key)?, read(folder, &files.trust)?];
+    pub(crate) fn identity(
+        &mut self,
+        folder: &Path,
+        files: &IdentityFiles,
+    ) -> Result<Option<Arc<Identity>>, String> {
+        let content =
+            vec![read(folder, &files.chain)?, read(folder, &files.key)?, read(folder, &files.trust)?];
         if self.identity == content {
             return Ok(None);
         }

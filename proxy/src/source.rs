@@ -101,8 +101,8 @@ impl ConfigFile {
 }
 
 fn read(path: &Path) -> Result<File, StartError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| StartError::Read { path: path.to_owned(), source })?;
+    let text =
+        fs::read_to_string(path).map_err(|source| StartError::Read { path: path.to_owned(), source })?;
     file::parse(&text).map_err(|error| StartError::Unreadable {
         path: path.to_owned(),
         line: error.line,
@@ -112,7 +112,10 @@ fn read(path: &Path) -> Result<File, StartError> {
 }
 
 /// Follows the control API, on the current runtime, until the receiver of events is gone.
-pub(crate) async fn follow_control(options: outrigger_control::Options, events: mpsc::UnboundedSender<Event>) {
+pub(crate) async fn follow_control(
+    options: outrigger_control::Options,
+    events: mpsc::UnboundedSender<Event>,
+) {
     let sink = ToDirector(events.clone());
     let error = match outrigger_control::run(options, sink).await {
         Ok(never) => match never {},
@@ -121,20 +124,13 @@ pub(crate) async fn follow_control(options: outrigger_control::Options, events: 
     let _ = events.send(Event::Failed(error.to_string()));
 }
 
-/// Hands on in order, and so without a bound: an identity goes before the resources that need it. Resources come one
-/// at a time, and identities and connections at the pace of the network.
+/// Keeps the order of what is said: an identity comes before the configuration that needs it. Not bounded by itself:
+/// a configuration waits for the one before it to be live, and the rest is rare.
 struct ToDirector(mpsc::UnboundedSender<Event>);
-
-impl ToDirector {
-    fn say(&self, event: Event) {
-        // Nobody hears it where the proxy has ended.
-        let _ = self.0.send(event);
-    }
-}
 
 impl Sink for ToDirector {
     fn identity(&mut self, identity: Arc<Identity>) {
-        self.say(Event::Identity(identity));
+        let _ = self.0.send(Event::Identity(identity));
     }
 
     async fn apply(&mut self, revision: u64, resources: Vec<Arc<Resource>>, rejected: usize) -> Vec<Refusal> {
@@ -147,6 +143,6 @@ impl Sink for ToDirector {
     }
 
     fn connected(&mut self, up: bool) {
-        self.say(Event::Connected(up));
+        let _ = self.0.send(Event::Connected(up));
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Live {
     pub(crate) generation: u64,
     pub(crate) snapshot: Snapshot,
     /// In the order of the snapshot's listeners.
-    pub(crate) listeners: Vec<LiveListener>,
+    pub(crate) listeners: Vec<Arc<LiveListener>>,
     /// In the order of the snapshot's rules.
     pub(crate) http_rules: Vec<LiveRule>,
     /// In the order of the snapshot's rules; a series for each of a rule's backends.
@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) identity: Option<Arc<Identity>>,
     /// Terminates mutual TLS as this identity.
     pub(crate) mesh: Option<Arc<ServerConfig>>,
+    /// Whether its application's traffic may be captured.
+    pub(crate) captured: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub(crate) struct LiveListener {
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// Whether only mutual TLS is accepted.
     pub(crate) strict: bool,
+    /// Whether a route takes connections that are not HTTP.
+    pub(crate) opaque: bool,
     pub(crate) connections: ConnectionSeries,
     /// For requests that no route takes.
     pub(crate) unrouted: Series,
@@ -113,7 +117,7 @@ pub(crate) struct Ingredients<'a> {
 impl Live {
     /// Makes a table of a snapshot.
     pub(crate) fn build(snapshot: Snapshot, from: &Ingredients<'_>) -> Self {
-        let listeners = snapshot.listeners.iter().map(|entry| listener(entry, from)).collect();
+        let listeners = snapshot.listeners.iter().map(|entry| Arc::new(listener(entry, from))).collect();
         let direction = |name: &Name| {
             let entry = snapshot.listeners.iter().find(|listener| listener.name == *name);
             entry.map_or(Direction::Edge, |listener| listener.spec.direction).as_str()
@@ -128,7 +132,8 @@ impl Live {
             .iter()
             .map(|entry| tcp_rule(entry, direction(&entry.listener), from.metrics))
             .collect();
-        let backends = snapshot.backends.iter().map(|entry| backend(&entry.name, &entry.spec, from)).collect();
+        let backends =
+            snapshot.backends.iter().map(|entry| backend(&entry.name, &entry.spec, from)).collect();
         Self {
             generation: from.before.map_or(0, |before| before.generation + 1),
             snapshot,
@@ -159,6 +164,7 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         protocol: spec.protocol,
         sockets: from.sockets.get(&entry.name).cloned(),
         tls: from.tls.get(&entry.name).cloned(),
+        opaque: entry.tcp.is_some(),
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
         connections: from.metrics.connection_series(direction, name),
         unrouted: from.metrics.request_series(&RequestLabels {
@@ -168,7 +174,12 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
             rule: "",
             backend: "",
         }),
-        unrouted_tcp: from.metrics.tcp_series(&TcpLabels { direction, listener: name, route: "", backend: "" }),
+        unrouted_tcp: from.metrics.tcp_series(&TcpLabels {
+            direction,
+            listener: name,
+            route: "",
+            backend: "",
+        }),
     }
 }
 
@@ -245,8 +256,8 @@ fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredient
     let made: Vec<_> = endpoints
         .iter()
         .map(|(spec, address)| {
-            carried_over(before, spec, *address, &node, origin.as_ref())
-                .unwrap_or_else(|| endpoint(spec, *address, &node, origin.as_ref()))
+            carried_over(before, spec, *address, node.as_ref(), origin.as_ref())
+                .unwrap_or_else(|| endpoint(spec, *address, node.as_ref(), origin.as_ref()))
         })
         .collect();
     let loads: Box<[Arc<Load>]> = made.iter().map(|endpoint| endpoint.load.clone()).collect();
@@ -306,11 +317,11 @@ fn carried_over(
     before: Option<&LiveBackend>,
     spec: &EndpointSpec,
     address: SocketAddr,
-    node: &Option<Name>,
+    node: Option<&Name>,
     origin: Option<&Origin>,
 ) -> Option<Arc<Endpoint>> {
     let before = before?;
-    if before.node != *node || !same_origin(before.origin.as_ref(), origin) {
+    if before.node.as_ref() != node || !same_origin(before.origin.as_ref(), origin) {
         return None;
     }
     let at = before.endpoints.iter().position(|(s, a)| s == spec && *a == address)?;
@@ -328,10 +339,10 @@ fn same_origin(a: Option<&Origin>, b: Option<&Origin>) -> bool {
 fn endpoint(
     spec: &EndpointSpec,
     address: SocketAddr,
-    node: &Option<Name>,
+    node: Option<&Name>,
     origin: Option<&Origin>,
 ) -> Arc<Endpoint> {
-    let own = node.is_some() && spec.instance == *node;
+    let own = node.is_some() && spec.instance.as_ref() == node;
     let security = match (&spec.identity, origin) {
         _ if own => Security::Own,
         (Some(expected), _) => Security::Mesh { expected: expected.clone() },

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use outrigger_config::{Name, SpiffeId};
 use outrigger_http::connect::{Connection as Callee, Wire, connect};
 use outrigger_http::{Error, Reason};
 use outrigger_net::copy::{Side, both};
@@ -12,12 +13,12 @@ use tracing::debug;
 
 use crate::connection::Connection;
 use crate::plan::TcpPlan;
-use crate::worker::{Local, LocalBackend};
+use crate::worker::LocalBackend;
 
 /// How many endpoints are tried when connections to them cannot be made.
 const MAX_CONNECT_TRIES: usize = 5;
 /// How long a connection may be silent both ways.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// What became of a connection.
 #[derive(Debug, Default)]
@@ -34,6 +35,10 @@ pub(crate) async fn relay<IO: AsyncRead + AsyncWrite + Unpin>(connection: Connec
     let worker = connection.worker.clone();
     let Some(local) = worker.local() else { return };
     let Some(plan) = TcpPlan::make(&local, &connection) else { return };
+    let rule = plan.rule.and_then(|rule| local.live.snapshot.tcp_rules.get(rule));
+    let route = rule.map(|rule| rule.route.clone());
+    // The connection may outlive many tables.
+    drop(local);
     let (time, started) = (SystemTime::now(), Instant::now());
     worker.metrics.tcp_opened(plan.series);
     let outcome = match &plan.to {
@@ -43,7 +48,7 @@ pub(crate) async fn relay<IO: AsyncRead + AsyncWrite + Unpin>(connection: Connec
     let duration = started.elapsed();
     let failed = outcome.reason.is_some() || outcome.error.is_some();
     worker.metrics.tcp_finished(plan.series, outcome.sent, outcome.received, duration, failed);
-    write(&local, &connection, &plan, &outcome, time, duration);
+    write(route.as_ref(), &connection, &plan, &outcome, time, duration);
 }
 
 fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
@@ -84,8 +89,11 @@ async fn reach(
     let mut failed = (None, Error::unsent(Reason::DestinationUnavailable, details));
     while tried.len() < MAX_CONNECT_TRIES {
         let now = Instant::now();
-        let picked = backend.balancer.pick(&backend.loads, now, &tried, &mut connection.worker.random.borrow_mut());
-        let Some((at, endpoint)) = picked.and_then(|at| Some((at, backend.endpoints.get(at)?))) else { break };
+        let picked =
+            backend.balancer.pick(&backend.loads, now, &tried, &mut connection.worker.random.borrow_mut());
+        let Some((at, endpoint)) = picked.and_then(|at| Some((at, backend.endpoints.get(at)?))) else {
+            break;
+        };
         let mut in_flight = endpoint.load.start(now);
         match connect(endpoint, Wire::Tcp, &to.dialer).await {
             Ok(stream) => {
@@ -94,6 +102,7 @@ async fn reach(
                 return Ok((at, stream, in_flight));
             }
             Err(error) => {
+                in_flight.failure(Instant::now());
                 endpoint.load.failed(Instant::now());
                 tried.push(at);
                 failed = (Some(at), error);
@@ -104,14 +113,13 @@ async fn reach(
 }
 
 fn write(
-    local: &Local,
+    route: Option<&Name>,
     connection: &Connection,
     plan: &TcpPlan,
     outcome: &Outcome,
     time: SystemTime,
     duration: Duration,
 ) {
-    let rule = plan.rule.and_then(|rule| local.live.snapshot.tcp_rules.get(rule));
     let backend = plan.to.as_ref().ok().map(|to| &to.backend);
     let endpoint = backend.zip(outcome.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
     connection.worker.log.write_tcp(&TcpEntry {
@@ -125,11 +133,11 @@ fn write(
         sent_bytes: outcome.sent,
         received_bytes: outcome.received,
         duration,
-        route: rule.map(|rule| rule.route.as_str()),
+        route: route.map(Name::as_str),
         backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
         endpoint: endpoint.map(|endpoint| endpoint.address),
-        caller: connection.caller.as_ref().map(|caller| caller.as_str()),
+        caller: connection.caller.as_ref().map(SpiffeId::as_str),
         caller_address: connection.peer,
-        callee: endpoint.and_then(|endpoint| endpoint.identity()).map(|identity| identity.as_str()),
+        callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),
     });
 }

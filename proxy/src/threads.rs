@@ -19,7 +19,10 @@ where
     Fut: Future<Output = ()>,
 {
     Builder::new().name(name).spawn(move || {
-        match runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default()) {
+        match runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(runtime::LocalOptions::default())
+        {
             Ok(runtime) => runtime.block_on(run()),
             Err(error) => tracing::error!(%error, "no runtime for this thread"),
         }

@@ -202,7 +202,8 @@ impl Worker {
         let mut running = self.running.borrow_mut();
         running.retain(|name, running| {
             let stays = live.listeners.iter().any(|listener| {
-                listener.name == *name && listener.sockets.as_ref().is_some_and(|s| s.local == running.address)
+                listener.name == *name
+                    && listener.sockets.as_ref().is_some_and(|s| s.local == running.address)
             });
             if !stays {
                 running.drain.begin();
@@ -210,7 +211,8 @@ impl Worker {
             stays
         });
         for listener in &live.listeners {
-            let Some(sockets) = listener.sockets.as_ref().filter(|_| !running.contains_key(&listener.name)) else {
+            let Some(sockets) = listener.sockets.as_ref().filter(|_| !running.contains_key(&listener.name))
+            else {
                 continue;
             };
             let Some(socket) = sockets.take(self.index) else { continue };
@@ -223,9 +225,17 @@ impl Worker {
             };
             let drain = Rc::new(Drain::default());
             let (accepting, gone) = oneshot::channel();
-            tokio::task::spawn_local(accept(self.clone(), socket, listener.name.clone(), drain.clone(), gone));
-            running
-                .insert(listener.name.clone(), Running { address: sockets.local, drain, _accepting: accepting });
+            tokio::task::spawn_local(accept(
+                self.clone(),
+                socket,
+                listener.name.clone(),
+                drain.clone(),
+                gone,
+            ));
+            running.insert(
+                listener.name.clone(),
+                Running { address: sockets.local, drain, _accepting: accepting },
+            );
         }
     }
 
@@ -331,7 +341,8 @@ impl Local {
         let direct = direct
             .into_iter()
             .filter(|(address, backend)| {
-                let plain = backend.pools.iter().all(|pool| matches!(pool.endpoint().security, Security::Plain));
+                let plain =
+                    backend.pools.iter().all(|pool| matches!(pool.endpoint().security, Security::Plain));
                 plain && !known.contains_key(address)
             })
             .collect();
@@ -355,7 +366,10 @@ impl Local {
         let load = Arc::new(outrigger_balance::Load::new(1, Instant::now()));
         let endpoint = Arc::new(Endpoint::new(address, Security::Plain, load));
         let pool = Pool::new(endpoint.clone());
-        self.remember(address, alone("".into(), endpoint, pool, dialer(&self.live, &self.own, CONNECT_TIMEOUT)))
+        self.remember(
+            address,
+            alone("".into(), endpoint, pool, dialer(&self.live, &self.own, CONNECT_TIMEOUT)),
+        )
     }
 
     fn mesh_endpoint(&self, address: SocketAddr) -> Option<Rc<LocalBackend>> {

@@ -9,6 +9,9 @@ use outrigger_config::{Key, Kind, Name};
 
 use super::Object;
 
+/// The listeners for captured traffic, which every node has by itself where no resource has their name.
+const BUILT_IN: [&str; 2] = ["outbound", "inbound"];
+
 /// The nodes that an object concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audience {
@@ -73,8 +76,12 @@ pub(super) fn all(objects: &BTreeMap<Key, Arc<Object>>) -> BTreeMap<Key, Audienc
             Spec::Listener(_) | Spec::Backend(_) | Spec::Certificate(_) => continue,
         };
         let mut audience = Audience::nobody();
-        for opener in attached.iter().filter_map(|name| listeners.get(name)) {
-            audience.join(opener);
+        for name in attached {
+            if BUILT_IN.contains(&name.as_str()) {
+                audience.join(&Audience::Everyone);
+            } else if let Some(opener) = listeners.get(name) {
+                audience.join(opener);
+            }
         }
         for backend in references {
             join(&mut backends, backend, &audience);

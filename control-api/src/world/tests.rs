@@ -91,6 +91,19 @@ fn listeners_bring_their_routes_backends_and_certificates() {
 }
 
 #[test]
+fn routes_of_the_listeners_that_every_node_has_concern_everyone() {
+    let world = world(&[
+        (Kind::Listener, "inbound", listener(&["a"])),
+        (Kind::HttpRoute, "out", route(&["outbound"], &["plain"])),
+        (Kind::TcpRoute, "in", route(&["inbound"], &["local"])),
+        (Kind::Backend, "plain", backend()),
+        (Kind::Backend, "local", backend()),
+    ]);
+    assert_eq!(concern(&world, "b"), ["HTTPRoute/out", "TCPRoute/in", "Backend/local", "Backend/plain"]);
+    assert_eq!(concern(&world, "a").len(), 5);
+}
+
+#[test]
 fn backends_of_the_mesh_concern_everyone() {
     let meshed = json!({ "endpoints": [
         { "address": "10.0.0.1:80" },

@@ -2,18 +2,23 @@
 //! when a request is over.
 
 use std::cell::RefCell;
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::pool::Lease;
+
+/// How long a caller that expects `100 Continue` waits for a backend that does not say it (RFC 9110, section 10.1.1).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a body's stream can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +84,12 @@ impl Upload {
             return None;
         }
         state.attempt += 1;
-        Some(RequestBody::Upload(Attempt { upload: self.clone(), number: state.attempt, next: 0 }))
+        Some(RequestBody::Upload(Attempt {
+            upload: self.clone(),
+            number: state.attempt,
+            next: 0,
+            held: None,
+        }))
     }
 
     /// How many bytes came from the caller.
@@ -128,11 +138,7 @@ impl UploadState {
 
 /// A frame again: its bytes are shared, its trailers copied.
 fn copy(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
-    frame
-        .data_ref()
-        .cloned()
-        .map(Frame::data)
-        .or_else(|| frame.trailers_ref().cloned().map(Frame::trailers))
+    frame.data_ref().cloned().map(Frame::data).or_else(|| frame.trailers_ref().cloned().map(Frame::trailers))
 }
 
 /// One sending of an [`Upload`].
@@ -142,6 +148,31 @@ pub struct Attempt {
     number: u32,
     /// The next of the kept frames to send.
     next: usize,
+    /// While the backend has not asked for it.
+    held: Option<Held>,
+}
+
+/// Ends when a body that is held back is asked for.
+struct Held(Pin<Box<dyn Future<Output = ()>>>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+impl RequestBody {
+    /// Holds the body back until the backend asks for it by what is returned, or says nothing for a while. `None` if
+    /// there is nothing to hold back.
+    pub(crate) fn hold(&mut self) -> Option<Arc<Notify>> {
+        let Self::Upload(attempt) = self else { return None };
+        let asked = Arc::new(Notify::new());
+        let ask = asked.clone();
+        attempt.held = Some(Held(Box::pin(async move {
+            let _ = tokio::time::timeout(CONTINUE_PATIENCE, asked.notified()).await;
+        })));
+        Some(ask)
+    }
 }
 
 impl Body for RequestBody {
@@ -153,6 +184,10 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Self::Upload(attempt) = self.get_mut() else { return Poll::Ready(None) };
+        if let Some(held) = &mut attempt.held {
+            std::task::ready!(held.0.as_mut().poll(cx));
+            attempt.held = None;
+        }
         let mut state = attempt.upload.0.borrow_mut();
         if state.attempt != attempt.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
@@ -183,9 +218,12 @@ impl Body for RequestBody {
             Self::Upload(attempt) => {
                 // What was read by an earlier attempt is read again, before the rest.
                 let state = attempt.upload.0.borrow();
-                let again: u64 = state.kept.iter().flatten().skip(attempt.next).fold(0, |sum, frame| {
-                    sum + frame.data_ref().map_or(0, Bytes::len) as u64
-                });
+                let again: u64 = state
+                    .kept
+                    .iter()
+                    .flatten()
+                    .skip(attempt.next)
+                    .fold(0, |sum, frame| sum + frame.data_ref().map_or(0, Bytes::len) as u64);
                 match state.incoming.size_hint().exact() {
                     Some(rest) => SizeHint::with_exact(rest + again),
                     None => SizeHint::new(),
@@ -228,7 +266,10 @@ pub struct ResponseBody<O: Observe> {
 enum Source {
     /// Made here; at most one frame.
     Full(Bytes),
-    Backend { incoming: Incoming, lease: Option<Lease> },
+    Backend {
+        incoming: Incoming,
+        lease: Option<Lease>,
+    },
 }
 
 impl<O: Observe> ResponseBody<O> {

@@ -129,8 +129,11 @@ pub struct Target {
 
 /// This proxy's own inbound listeners: what is sent to them from within the process does not leave it.
 pub trait OwnDoor: std::fmt::Debug {
-    /// A connection to the listener at `address`, or `None` if none is there.
+    /// A connection to the listener that stands before `address`, or `None` if none does.
     fn open(&self, address: SocketAddr, wire: Wire) -> Option<DuplexStream>;
+
+    /// Whether what is sent to `address` is for the application beside this proxy, whatever listens there.
+    fn is_beside(&self, address: SocketAddr) -> bool;
 }
 
 /// How connections are made: what is the node's, and what is the backend's.
@@ -155,9 +158,21 @@ pub async fn connect(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result
     to_target(target(endpoint, wire, dialer.identity.as_deref())?, dialer.timeout).await
 }
 
-/// The connection to an endpoint that is this node's own application, if one of its listeners stands before it.
+/// The connection to an endpoint that is this node's own application, if one of its listeners stands before it. An
+/// endpoint with this node's identity need not be: others of the same service have it too.
 pub(crate) fn own(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Option<Connection> {
-    let door = dialer.own.as_ref().filter(|_| matches!(endpoint.security, Security::Own))?;
+    let door = dialer.own.as_ref()?;
+    let own = match &endpoint.security {
+        Security::Own => true,
+        Security::Mesh { expected } => {
+            dialer.identity.as_ref().is_some_and(|identity| identity.id() == expected)
+                && door.is_beside(endpoint.address)
+        }
+        Security::Plain | Security::Tls(_) => false,
+    };
+    if !own {
+        return None;
+    }
     door.open(endpoint.address, wire).map(Connection::Own)
 }
 
@@ -289,7 +304,9 @@ fn refused_tls(address: SocketAddr, error: &io::Error) -> Error {
         Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
             Reason::TlsCertificateError
         }
-        Some(rustls::Error::AlertReceived(alert)) if refuses_certificate(*alert) => Reason::TlsCertificateError,
+        Some(rustls::Error::AlertReceived(alert)) if refuses_certificate(*alert) => {
+            Reason::TlsCertificateError
+        }
         Some(_) => Reason::TlsProtocolError,
         None => Reason::ConnectionTerminated,
     };

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_balance::{Balancer, Budget, Load};
-use outrigger_config::backend::{BalanceKind, RetryConstraint};
 use outrigger_config::SpiffeId;
+use outrigger_config::backend::{BalanceKind, RetryConstraint};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 

@@ -80,20 +80,30 @@ impl Reason {
                 ("destination_unavailable", StatusCode::SERVICE_UNAVAILABLE, Source::Callee)
             }
             Self::DnsError => ("dns_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
-            Self::ConnectionRefused => ("connection_refused", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
+            Self::ConnectionRefused => {
+                ("connection_refused", StatusCode::SERVICE_UNAVAILABLE, Source::Callee)
+            }
             Self::ConnectionTimeout => ("connection_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee),
             Self::ConnectionTerminated => ("connection_terminated", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::TlsProtocolError => ("tls_protocol_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
-            Self::TlsCertificateError => ("tls_certificate_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
-            Self::HttpResponseTimeout => ("http_response_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee),
-            Self::HttpResponseIncomplete => ("http_response_incomplete", StatusCode::BAD_GATEWAY, Source::Callee),
+            Self::TlsCertificateError => {
+                ("tls_certificate_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee)
+            }
+            Self::HttpResponseTimeout => {
+                ("http_response_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee)
+            }
+            Self::HttpResponseIncomplete => {
+                ("http_response_incomplete", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
             Self::HttpRequestError => ("http_request_error", StatusCode::BAD_REQUEST, Source::Caller),
             Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::ProxyConfigurationError => {
                 ("proxy_configuration_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
             }
-            Self::ProxyInternalError => ("proxy_internal_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy),
+            Self::ProxyInternalError => {
+                ("proxy_internal_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Method, Uri, Version};
 use outrigger_config::route::HeaderModifier;
+use smallvec::SmallVec;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -25,8 +26,9 @@ pub fn modify(modifier: &HeaderModifier, headers: &mut HeaderMap) {
 /// Takes off what concerns one connection alone (RFC 9110, section 7.6.1), what `Connection` names included. With
 /// `keep_upgrade`, `Upgrade` stays, and `Connection` says so.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
-    if let Some(connection) = headers.remove(header::CONNECTION) {
-        strip_named(headers, &connection);
+    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        let lines: SmallVec<[HeaderValue; 2]> = connection.remove_entry_mult().1.collect();
+        lines.iter().for_each(|line| strip_named(headers, line));
     }
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
@@ -56,7 +58,7 @@ fn strip_named(headers: &mut HeaderMap, connection: &HeaderValue) {
 }
 
 /// The protocol that an HTTP/1.1 request asks to change to (RFC 9110, section 7.8).
-pub fn upgrade<'a>(version: Version, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
     let upgrade = headers.get(header::UPGRADE).filter(|_| version == Version::HTTP_11)?;
     let named = headers.get_all(header::CONNECTION).iter().any(|value| {
         value.to_str().is_ok_and(|value| value.split(',').any(|v| v.trim().eq_ignore_ascii_case("upgrade")))
@@ -72,13 +74,15 @@ pub fn to_http1(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap) {
             headers.insert(header::HOST, host);
         }
         let mut parts = http::uri::Parts::default();
-        parts.path_and_query = Some(
-            uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
-        );
+        parts.path_and_query =
+            Some(uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")));
         *uri = Uri::from_parts(parts).unwrap_or_default();
     }
-    if *version == Version::HTTP_2 {
-        join_cookies(headers);
+    match *version {
+        Version::HTTP_2 => join_cookies(headers),
+        // It need not name a host, and HTTP/1.1 must: an empty one where it is not known (RFC 9112, section 3.2).
+        Version::HTTP_10 => drop(headers.entry(header::HOST).or_insert(HeaderValue::from_static(""))),
+        _ => {}
     }
     *version = Version::HTTP_11;
 }
@@ -125,10 +129,7 @@ mod tests {
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
-            .collect()
+        fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
     }
 
     #[test]
@@ -148,7 +149,8 @@ mod tests {
 
     #[test]
     fn an_upgrade_stays_an_upgrade() {
-        let mut map = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("te", "trailers")]);
+        let mut map =
+            headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("te", "trailers")]);
         assert!(upgrade(Version::HTTP_11, &map).is_some());
         assert!(upgrade(Version::HTTP_10, &map).is_none());
         strip_hop_by_hop(&mut map, true);

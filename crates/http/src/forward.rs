@@ -16,7 +16,7 @@ use crate::connect::{Dialer, Wire};
 use crate::endpoint::{Backend, Empty, Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::filter::is_idempotent;
-use crate::pool::{Failed, Lease, Phase, Pool};
+use crate::pool::{Failed, Lease, Phase, Pool, Slot};
 
 /// How many endpoints are tried for one attempt when connections to them cannot be made.
 const MAX_CONNECT_TRIES: usize = 5;
@@ -86,6 +86,8 @@ pub struct Way<'a> {
     pub dialer: &'a Dialer,
     /// Whether the application must be spoken to in HTTP/2, or must not be because the request is an upgrade.
     pub speak: Speak,
+    /// Until when the response's head must have come.
+    pub deadline: Option<Instant>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
 }
@@ -101,15 +103,15 @@ pub enum Speak {
     Http2,
 }
 
-/// A request's outcome, with what became known on the way.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The response's head and body, and the connection that it comes on.
-    pub result: Result<(Response<Incoming>, Lease), Error>,
+/// What has become known of a request so far; still there when its wait is cut short.
+#[derive(Debug, Default)]
+pub struct Progress {
     /// The endpoint tried last, by its place in the backend.
     pub endpoint: Option<usize>,
     /// How often the request was sent, or tried to be.
     pub attempts: u32,
+    /// Whether it would have been sent again, had the backend's budget allowed it.
+    pub refused: bool,
 }
 
 /// What is needed to send a request again.
@@ -121,10 +123,7 @@ struct Spare<'a> {
 
 impl Spare<'_> {
     /// The request once more, unless a part of it is gone.
-    fn again(&self, unsent: Option<Request<RequestBody>>) -> Option<Request<RequestBody>> {
-        if unsent.is_some() {
-            return unsent;
-        }
+    fn again(&self) -> Option<Request<RequestBody>> {
         let body = match self.upload {
             None => RequestBody::Empty,
             Some(upload) => upload.attempt()?,
@@ -143,13 +142,14 @@ fn copy_head<B>(request: &Request<B>) -> Request<()> {
 }
 
 /// What follows an attempt that failed.
+#[derive(Clone, Copy)]
 enum Next {
     /// It is over.
-    GiveUp(Error),
-    /// At once: the connection had gone, or was never made.
-    AtOnce(Request<RequestBody>),
-    /// After a wait: one of the route's retries.
-    Later(Request<RequestBody>),
+    GiveUp,
+    /// Another, at once: the connection had gone, or was never made.
+    AtOnce,
+    /// Another, after a wait: one of the route's retries.
+    Later,
 }
 
 /// Sends `request`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
@@ -159,15 +159,29 @@ enum Next {
 /// - at once, if it was put on a connection that the endpoint was just closing, if it is idempotent;
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
-pub async fn forward(way: &Way<'_>, request: Request<RequestBody>, upload: Option<&Upload>) -> Outcome {
-    let mut flight = Flight { way, tried: SmallVec::new(), connects: 0, retries: 0, resent: false, attempts: 0, endpoint: None };
-    let result = flight.fly(request, upload).await;
-    Outcome { result, endpoint: flight.endpoint, attempts: flight.attempts }
+///
+/// # Errors
+/// Why there is no response.
+pub async fn forward(
+    way: &Way<'_>,
+    request: Request<RequestBody>,
+    upload: Option<&Upload>,
+    progress: &mut Progress,
+) -> Result<(Response<Incoming>, Lease), Error> {
+    let mut flight = Flight { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false };
+    let flown = flight.fly(request, upload);
+    let Some(deadline) = way.deadline else { return flown.await };
+    tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| {
+        let limit = way.policy.request_timeout.unwrap_or_default();
+        let details = format!("no response within the request timeout of {limit:?}");
+        Err(Error::sent(Reason::HttpResponseTimeout, details))
+    })
 }
 
 /// A request under way.
 struct Flight<'a> {
     way: &'a Way<'a>,
+    progress: &'a mut Progress,
     /// The endpoints where it failed.
     tried: SmallVec<[usize; 4]>,
     /// How many connections could not be made in this attempt.
@@ -176,14 +190,12 @@ struct Flight<'a> {
     retries: u32,
     /// Whether it was already sent again because a kept connection had gone.
     resent: bool,
-    attempts: u32,
-    endpoint: Option<usize>,
 }
 
 impl Flight<'_> {
     async fn fly(
         &mut self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         upload: Option<&Upload>,
     ) -> Result<(Response<Incoming>, Lease), Error> {
         let idempotent = is_idempotent(request.method());
@@ -194,54 +206,55 @@ impl Flight<'_> {
         if self.way.policy.retry.is_some() {
             self.way.backend.budget.request(Instant::now());
         }
+        let mut slot = Some(request);
         loop {
             let (at, pool) = self.pick()?;
-            self.attempts += 1;
+            self.progress.attempts += 1;
             let now = Instant::now();
             let mut in_flight = pool.endpoint().load.start(now);
-            let failed = match self.attempt(&pool, request).await {
+            let failed = match self.attempt(&pool, &mut slot).await {
                 Ok((response, lease)) => {
-                    let again = if unreached(pool.endpoint(), &response) {
+                    let unreached = unreached(pool.endpoint(), &response);
+                    if unreached {
                         in_flight.failure(Instant::now());
                         pool.endpoint().load.failed(Instant::now());
-                        self.elsewhere(&spare).map(Next::AtOnce)
                     } else {
                         in_flight.response(Instant::now());
                         pool.endpoint().load.succeeded();
-                        None
-                    };
-                    let again = again.or_else(|| self.refuse_status(&response, &spare).map(Next::Later));
-                    let Some(again) = again else { return Ok((response, lease.with_load(in_flight))) };
+                    }
+                    let at_once = unreached && self.elsewhere();
+                    slot = if at_once { spare.again() } else { self.refuse_status(&response, &spare) };
+                    if slot.is_none() {
+                        return Ok((response, lease.with_load(in_flight)));
+                    }
                     drop((response, lease, in_flight));
                     self.tried.push(at);
-                    request = self.turn(again).await?;
+                    if !at_once {
+                        self.wait().await;
+                    }
                     continue;
                 }
                 Err(failed) => failed,
             };
+            if upload.is_some_and(Upload::broken) {
+                return Err(Error::sent(Reason::HttpRequestError, "the request's body broke off"));
+            }
             self.note(at, &pool, &mut in_flight, &failed);
-            let next = self.next(failed, &spare);
-            request = self.turn(next).await?;
-        }
-    }
-
-    /// The request for the next attempt, when it is time for it.
-    async fn turn(&self, next: Next) -> Result<Request<RequestBody>, Error> {
-        match next {
-            Next::GiveUp(error) => Err(error),
-            Next::AtOnce(again) => Ok(again),
-            Next::Later(again) => {
-                self.wait().await;
-                Ok(again)
+            if slot.is_none() {
+                slot = spare.again();
+            }
+            match self.next(&failed, &spare, slot.is_some()) {
+                Next::GiveUp => return Err(failed.error),
+                Next::AtOnce => {}
+                Next::Later => self.wait().await,
             }
         }
     }
 
-    /// The request for another endpoint, where this one turned out not to be reachable, if there is another.
-    fn elsewhere(&mut self, spare: &Spare<'_>) -> Option<Request<RequestBody>> {
+    /// Whether there is another endpoint, where this one turned out not to be reachable.
+    fn elsewhere(&mut self) -> bool {
         self.connects += 1;
-        let others = self.way.backend.loads.len().min(MAX_CONNECT_TRIES);
-        if self.connects < others { spare.again(None) } else { None }
+        self.connects < self.way.backend.loads.len().min(MAX_CONNECT_TRIES)
     }
 
     /// The endpoint for the next attempt.
@@ -259,7 +272,7 @@ impl Flight<'_> {
         };
         let found = picked.and_then(|at| Some((at, self.way.pools.get(at)?.clone())));
         if let Some((at, _)) = found {
-            self.endpoint = Some(at);
+            self.progress.endpoint = Some(at);
         }
         found.ok_or_else(|| match &backend.empty {
             Some(Empty::Unresolved(host)) => {
@@ -276,24 +289,20 @@ impl Flight<'_> {
         })
     }
 
-    async fn attempt(
-        &self,
-        pool: &Rc<Pool>,
-        request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), Failed> {
+    async fn attempt(&self, pool: &Rc<Pool>, slot: &mut Slot) -> Result<(Response<Incoming>, Lease), Failed> {
         let wire = match (self.way.speak, &pool.endpoint().security) {
             (Speak::Http2, _) => Wire::Http2,
             (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
             (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
         };
-        let sent = pool.send(wire, request, self.way.dialer);
+        let sent = pool.send(wire, slot, self.way.dialer);
         let Some(limit) = self.way.policy.attempt_timeout else { return sent.await };
         tokio::time::timeout(limit, sent).await.unwrap_or_else(|_| {
             let details = format!(
                 "{} did not answer within the backendRequest timeout of {limit:?}",
                 pool.endpoint().address
             );
-            Err(Failed { error: Error::sent(Reason::HttpResponseTimeout, details), phase: Phase::New, request: None })
+            Err(Failed { error: Error::sent(Reason::HttpResponseTimeout, details), phase: Phase::New })
         })
     }
 
@@ -302,6 +311,7 @@ impl Flight<'_> {
         let now = Instant::now();
         match failed.phase {
             Phase::Connect => {
+                in_flight.failure(now);
                 pool.endpoint().load.failed(now);
                 self.tried.push(at);
             }
@@ -325,30 +335,25 @@ impl Flight<'_> {
         if !wanted || !spare.idempotent || self.retries >= retry.attempts {
             return None;
         }
-        let again = spare.again(None)?;
+        let again = spare.again()?;
         self.spend().then_some(again)
     }
 
-    fn next(&mut self, failed: Failed, spare: &Spare<'_>) -> Next {
-        let Failed { error, phase, request } = failed;
-        if spare.upload.is_some_and(Upload::broken) {
-            return Next::GiveUp(Error::sent(Reason::HttpRequestError, "the request's body broke off"));
+    /// What follows; `whole` says whether there is all of the request to send.
+    fn next(&mut self, failed: &Failed, spare: &Spare<'_>, whole: bool) -> Next {
+        let Failed { error, phase } = failed;
+        if !whole || (error.reached && !spare.idempotent) {
+            return Next::GiveUp;
         }
-        if error.reached && !spare.idempotent {
-            return Next::GiveUp(error);
-        }
-        let Some(again) = spare.again(request) else { return Next::GiveUp(error) };
-        if phase == Phase::Connect {
-            self.connects += 1;
-            let others = self.way.backend.loads.len().min(MAX_CONNECT_TRIES);
-            if self.connects < others {
-                return Next::AtOnce(again);
+        if *phase == Phase::Connect {
+            if self.elsewhere() {
+                return Next::AtOnce;
             }
-        } else if (phase == Phase::Reused || !error.reached) && !std::mem::replace(&mut self.resent, true) {
-            return Next::AtOnce(again);
+        } else if (*phase == Phase::Reused || !error.reached) && !std::mem::replace(&mut self.resent, true) {
+            return Next::AtOnce;
         }
         let allowed = self.way.policy.retry.as_ref().is_some_and(|retry| self.retries < retry.attempts);
-        if allowed && self.spend() { Next::Later(again) } else { Next::GiveUp(error) }
+        if allowed && self.spend() { Next::Later } else { Next::GiveUp }
     }
 
     /// Takes one retry out of the backend's budget.
@@ -358,6 +363,7 @@ impl Flight<'_> {
             self.retries += 1;
             self.connects = 0;
         }
+        self.progress.refused = !granted;
         granted
     }
 

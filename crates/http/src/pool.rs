@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::header::EXPECT;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -110,8 +111,17 @@ pub struct Failed {
     pub error: Error,
     /// How far it came.
     pub phase: Phase,
-    /// The request, where not a byte of it was sent.
-    pub request: Option<Request<RequestBody>>,
+}
+
+/// A request on its way: taken by the attempt that sends it, and put back if not a byte of it was sent.
+pub type Slot = Option<Request<RequestBody>>;
+
+impl Failed {
+    /// A defect of ours: there was no request to send.
+    fn nothing() -> Self {
+        let error = Error::unsent(Reason::ProxyInternalError, "the request was sent already");
+        Self { error, phase: Phase::New }
+    }
 }
 
 /// How far an attempt came.
@@ -142,50 +152,49 @@ impl Pool {
         &self.endpoint
     }
 
-    /// Sends a request, and waits for the response's head.
+    /// Sends the request in `slot`, and waits for the response's head.
     ///
     /// # Errors
-    /// See [`Failed`]. Where the request comes back within it, not a byte of it was sent.
+    /// See [`Failed`]. Where the request is in its slot again, not a byte of it was sent.
     pub async fn send(
         self: &Rc<Self>,
         wire: Wire,
-        request: Request<RequestBody>,
+        slot: &mut Slot,
         dialer: &Dialer,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         match wire {
-            Wire::Http1 | Wire::Tcp => self.send_http1(request, dialer).await,
-            Wire::Http2 => self.send_http2(wire, &self.http2, request, dialer).await,
-            Wire::Carried => self.send_http2(wire, &self.carried, request, dialer).await,
+            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer).await,
+            Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer).await,
+            Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer).await,
         }
     }
 
     async fn send_http1(
         self: &Rc<Self>,
-        mut request: Request<RequestBody>,
+        slot: &mut Slot,
         dialer: &Dialer,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let mut phase = Phase::Reused;
         loop {
-            let mut sender = match self.take_idle() {
-                Some(sender) => sender,
-                None => match self.connect_http1(dialer).await {
-                    Ok(sender) => {
-                        phase = Phase::New;
-                        sender
-                    }
-                    Err(error) => return Err(Failed { error, phase: Phase::Connect, request: Some(request) }),
-                },
+            let mut sender = if let Some(sender) = self.take_idle() {
+                sender
+            } else {
+                phase = Phase::New;
+                let made = self.connect_http1(dialer).await;
+                made.map_err(|error| Failed { error, phase: Phase::Connect })?
             };
+            let Some(mut request) = slot.take() else { return Err(Failed::nothing()) };
+            await_continue(&mut request);
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, self.lease(Held::Http1(sender)))),
-                Err(mut failed) => match failed.take_message() {
-                    // The connection ended before the request was put on it: take another, or make one.
-                    Some(unsent) if phase == Phase::Reused => request = unsent,
-                    unsent => {
-                        let error = self.describe(&failed.into_error(), unsent.is_none());
-                        return Err(Failed { error, phase, request: unsent });
+                Err(mut failed) => {
+                    *slot = failed.take_message();
+                    // If the connection ended before the request was put on it, take another, or make one.
+                    if slot.is_none() || phase == Phase::New {
+                        let error = self.describe(&failed.into_error(), slot.is_none());
+                        return Err(Failed { error, phase });
                     }
-                },
+                }
             }
         }
     }
@@ -194,25 +203,20 @@ impl Pool {
         self: &Rc<Self>,
         wire: Wire,
         shared: &Shared,
-        request: Request<RequestBody>,
+        slot: &mut Slot,
         dialer: &Dialer,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
-        let request = into_http2(request);
-        let (mut connection, phase) = match self.multiplexed(wire, shared, dialer).await {
-            Ok(found) => found,
-            Err(error) => {
-                let request = Some(into_http1(request));
-                return Err(Failed { error, phase: Phase::Connect, request });
-            }
-        };
+        let found = self.multiplexed(wire, shared, dialer).await;
+        let (mut connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
+        let Some(request) = slot.take() else { return Err(Failed::nothing()) };
         connection.streams.set(connection.streams.get() + 1);
         let lease = self.lease(Held::Http2(connection.streams.clone()));
-        match connection.sender.try_send_request(request).await {
+        match connection.sender.try_send_request(into_http2(request)).await {
             Ok(response) => Ok((response, lease)),
             Err(mut failed) => {
-                let unsent = failed.take_message().map(into_http1);
-                let error = self.describe(&failed.into_error(), unsent.is_none());
-                Err(Failed { error, phase, request: unsent })
+                *slot = failed.take_message().map(into_http1);
+                let error = self.describe(&failed.into_error(), slot.is_none());
+                Err(Failed { error, phase })
             }
         }
     }
@@ -288,9 +292,7 @@ impl Pool {
     async fn connect_http1(&self, dialer: &Dialer) -> Result<http1::SendRequest<RequestBody>, Error> {
         let connection = self.connect(Wire::Http1, dialer).await?;
         let address = self.endpoint.address;
-        let handshake = http1::Builder::new()
-            .max_headers(128)
-            .handshake::<_, RequestBody>(TokioIo::new(connection));
+        let handshake = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(connection));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -351,9 +353,7 @@ impl Shared {
     fn available(&self) -> Option<Multiplexed> {
         let mut open = self.open.borrow_mut();
         open.retain(|connection| !connection.sender.is_closed());
-        open.iter()
-            .find(|c| c.streams.get() < STREAMS_PER_CONNECTION && c.sender.is_ready())
-            .cloned()
+        open.iter().find(|c| c.streams.get() < STREAMS_PER_CONNECTION && c.sender.is_ready()).cloned()
     }
 }
 
@@ -369,6 +369,19 @@ fn unprocessed(error: &hyper::Error) -> bool {
         cause = inner.source();
     }
     false
+}
+
+/// Lets a body wait for the backend's `100 Continue`, where the request says that it does (RFC 9110, section 10.1.1).
+fn await_continue(request: &mut Request<RequestBody>) {
+    let expects = matches!(request.body(), RequestBody::Upload(_))
+        && request.headers().get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects && let Some(asked) = request.body_mut().hold() {
+        hyper::ext::on_informational(request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                asked.notify_one();
+            }
+        });
+    }
 }
 
 fn into_http2(request: Request<RequestBody>) -> Request<RequestBody> {

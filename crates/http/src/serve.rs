@@ -20,9 +20,7 @@ use tokio::sync::Notify;
 use crate::Local;
 
 /// How long a caller may take for a request's head, from its first byte, and between two requests.
-pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many header fields a message may have.
-const MAX_FIELDS: usize = 128;
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// How many bytes of header a message may have.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How many requests a caller may have under way on one HTTP/2 connection.
@@ -97,7 +95,6 @@ where
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_READ_TIMEOUT)
-                .max_headers(MAX_FIELDS)
                 .max_header_size(MAX_HEADER_BYTES)
                 .serve_connection(io, service)
                 .with_upgrades();

@@ -18,6 +18,7 @@
 //!
 //! Everything is undone when the values are dropped, also by a panic. Needs root.
 
+mod inside;
 mod process;
 mod wire;
 
@@ -38,6 +39,7 @@ use rustix::thread::{
     LinkNameSpaceType, move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
+pub use inside::Inside;
 pub use process::{Process, Ran};
 pub use wire::{Tcpdump, Wire};
 
@@ -190,6 +192,11 @@ impl Namespace {
             Ok(work())
         };
         std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Starts a runtime in the namespace, whose tasks are a user's (0 for root).
+    pub fn inside_as(&self, uid: u32) -> io::Result<Inside> {
+        Inside::start(self, uid)
     }
 
     /// Runs a program in the namespace as a user (0 for root) to its end.

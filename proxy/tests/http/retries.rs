@@ -1,0 +1,200 @@
+//! What is sent again, and what is not.
+
+use outrigger_testkit::app::App;
+use tokio::net::TcpListener;
+
+use crate::support::{Running, Wire, listen, nowhere, one_backend, with_rule};
+
+const RETRY: &str = "retry: { attempts: 3, codes: [503], backoff: 1ms }";
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn a_status_that_the_route_names_is_tried_again_as_often_as_it_says() {
+    let app = App::builder().start().await;
+    let proxy = Running::start(&with_rule(RETRY, "", &[app.address()])).await;
+    assert_eq!(proxy.ask(&request("GET", "/fail-first/3?key=a", "")).await.status(), 200);
+    assert_eq!(app.requests(), 4);
+    proxy.metric_is("outrigger_retries_total", &[], 3.0).await;
+    assert_eq!(proxy.ask(&request("GET", "/fail-first/4?key=b", "")).await.status(), 503);
+    assert_eq!(app.requests(), 8);
+    proxy.metric_is("outrigger_retries_total", &[], 6.0).await;
+    // Neither a status that is not named, nor a route without retries.
+    assert_eq!(proxy.ask(&request("GET", "/status/502", "")).await.status(), 502);
+    assert_eq!(app.requests(), 9);
+    let proxy = Running::start(&one_backend(&[app.address()])).await;
+    assert_eq!(proxy.ask(&request("GET", "/fail-first/1?key=c", "")).await.status(), 503);
+}
+
+#[tokio::test]
+async fn only_idempotent_methods_are_tried_again_after_a_status() {
+    let app = App::builder().start().await;
+    let proxy = Running::start(&with_rule(RETRY, "", &[app.address()])).await;
+    for (number, (method, status)) in
+        [("POST", 503), ("PATCH", 503), ("PUT", 200), ("DELETE", 200), ("OPTIONS", 200)]
+            .into_iter()
+            .enumerate()
+    {
+        let path = format!("/fail-first/1?key={number}");
+        assert_eq!(proxy.ask(&request(method, &path, "x")).await.status(), status, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_sent_again_whole_up_to_its_limit_and_not_beyond() {
+    let app = App::builder().start().await;
+    let proxy = Running::start(&with_rule(RETRY, "", &[app.address()])).await;
+    let body = "0123456789abcdef".repeat(4096);
+    let response = proxy.ask(&request("PUT", "/fail-first/2?key=kept", &body)).await;
+    assert_eq!(response.json()["body"]["text"], body.as_str());
+    let longer = body + "x";
+    // The application answers before it reads: it is asked to fail only once the body is known to be too long.
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&with_rule(RETRY, "", &[address])).await;
+    let mut caller = proxy.connect().await;
+    caller.send(request("PUT", "/", &longer)).await;
+    let mut callee = Wire::accept(&backend).await;
+    assert_eq!(callee.request().await.body.len(), longer.len());
+    callee.send("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(caller.response().await.status(), 503);
+}
+
+#[tokio::test]
+async fn a_route_may_keep_less_of_a_body() {
+    let (backend, address) = listen().await;
+    let rule = "retry: { attempts: 1, codes: [503], backoff: 1ms, maxBodyBytes: 4 }";
+    let proxy = Running::start(&with_rule(rule, "", &[address])).await;
+    for (body, again) in [("1234", true), ("12345", false)] {
+        let mut caller = proxy.connect().await;
+        caller.send(request("PUT", "/", body)).await;
+        let mut callee = Wire::accept(&backend).await;
+        callee.request().await;
+        callee
+            .send("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            .await;
+        if again {
+            let mut second = Wire::accept(&backend).await;
+            assert_eq!(second.request().await.text(), body);
+            second.send("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+        }
+        assert_eq!(caller.response().await.status(), if again { 204 } else { 503 });
+    }
+}
+
+#[tokio::test]
+async fn the_budget_bounds_retries() {
+    let app = App::builder().start().await;
+    let backend = "retryConstraint: { budget: { percent: 20, interval: 100s }, minRetryRate: { count: 0, interval: 1s } }";
+    let proxy = Running::start(&with_rule(RETRY, backend, &[app.address()])).await;
+    let mut wire = proxy.connect().await;
+    for _ in 0..100 {
+        wire.send("GET /status/503 HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        assert_eq!(wire.response().await.status(), 503);
+    }
+    assert_eq!(app.requests(), 120);
+    proxy.metric_is("outrigger_retries_total", &[], 20.0).await;
+    assert!(proxy.metric("outrigger_retries_refused_total", &[]) >= 80.0);
+}
+
+#[tokio::test]
+async fn where_nobody_listens_another_endpoint_is_tried_at_once_whatever_the_method() {
+    let app = App::builder().start().await;
+    let gone = [nowhere().await, nowhere().await];
+    for protocol in ["HTTP", "H2C"] {
+        let backend = format!("protocol: {protocol}, balance: {{ type: RoundRobin }}");
+        let proxy = Running::start(&with_rule("", &backend, &[gone[0], gone[1], app.address()])).await;
+        for number in 0..10 {
+            let method = if number % 2 == 0 { "POST" } else { "GET" };
+            let response = proxy.ask(&request(method, "/", "hi")).await;
+            assert_eq!((response.status(), &response.json()["body"]["text"]), (200, &"hi".into()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_breaks_off_is_left_for_another_if_that_is_safe() {
+    let (backend, address) = listen().await;
+    let app = App::builder().start().await;
+    let rule = "retry: { attempts: 1, backoff: 1ms }";
+    let backend_fields = "balance: { type: RoundRobin }";
+    let proxy = Running::start(&with_rule(rule, backend_fields, &[address, app.address()])).await;
+    tokio::spawn(async move {
+        loop {
+            let mut callee = Wire::accept(&backend).await;
+            callee.request().await;
+            callee.reset();
+        }
+    });
+    for _ in 0..4 {
+        assert_eq!(proxy.ask(&request("PUT", "/", "hi")).await.status(), 200);
+    }
+    let mut failures = 0;
+    for _ in 0..4 {
+        failures += u32::from(proxy.ask(&request("POST", "/", "hi")).await.status() == 502);
+    }
+    assert!(failures > 0, "a POST that may have reached the application was sent again");
+}
+
+#[tokio::test]
+async fn an_attempt_that_times_out_is_tried_again() {
+    let (hanging, address) = listen().await;
+    let app = App::builder().start().await;
+    let rule = "timeouts: { request: 10s, backendRequest: 50ms }, retry: { attempts: 1, backoff: 1ms }";
+    let proxy =
+        Running::start(&with_rule(rule, "balance: { type: RoundRobin }", &[address, app.address()])).await;
+    for _ in 0..4 {
+        assert_eq!(proxy.ask(&request("GET", "/", "")).await.status(), 200);
+    }
+    drop(hanging);
+}
+
+/// Answers each request on its connection, and closes right after `each` of them.
+async fn close_after(listener: TcpListener, each: usize) {
+    loop {
+        let mut callee = Wire::accept(&listener).await;
+        tokio::spawn(async move {
+            for _ in 0..each {
+                if callee.try_head().await.is_none() {
+                    return;
+                }
+                callee.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_backend_closes_between_two_requests_costs_nobody_a_failure() {
+    for each in [1, 2] {
+        let (backend, address) = listen().await;
+        tokio::spawn(close_after(backend, each));
+        let proxy = Running::start(&one_backend(&[address])).await;
+        let mut wire = proxy.connect().await;
+        for number in 0..200 {
+            wire.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+            let response = wire.response().await;
+            assert_eq!(response.status(), 200, "request {number}: {response:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_connections_that_close_at_once_cost_nobody_a_failure() {
+    let (backend, address) = listen().await;
+    tokio::spawn(close_after(backend, 1));
+    let proxy = Running::start(&one_backend(&[address])).await;
+    let mut wires = Vec::new();
+    for _ in 0..16 {
+        wires.push(proxy.connect().await);
+    }
+    for _ in 0..20 {
+        for wire in &mut wires {
+            wire.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        }
+        for wire in &mut wires {
+            assert_eq!(wire.response().await.status(), 200);
+        }
+    }
+}
