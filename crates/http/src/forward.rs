@@ -86,6 +86,8 @@ pub struct Way<'a> {
     pub dialer: &'a Dialer,
     /// Whether the application must be spoken to in HTTP/2, or must not be because the request is an upgrade.
     pub speak: Speak,
+    /// When the request came.
+    pub started: Instant,
     /// Until when the response's head must have come.
     pub deadline: Option<Instant>,
     /// This worker's randomness.
@@ -204,13 +206,13 @@ impl Flight<'_> {
         let keep = idempotent || mesh || self.way.speak == Speak::Http2;
         let spare = Spare { head: keep.then(|| copy_head(&request)), upload, idempotent };
         if self.way.policy.retry.is_some() {
-            self.way.backend.budget.request(Instant::now());
+            self.way.backend.budget.request(self.way.started);
         }
         let mut slot = Some(request);
         loop {
-            let (at, pool) = self.pick()?;
+            let now = if self.progress.attempts == 0 { self.way.started } else { Instant::now() };
+            let (at, pool) = self.pick(now)?;
             self.progress.attempts += 1;
-            let now = Instant::now();
             let mut in_flight = pool.endpoint().load.start(now);
             let failed = match self.attempt(&pool, &mut slot).await {
                 Ok((response, lease)) => {
@@ -277,11 +279,10 @@ impl Flight<'_> {
     }
 
     /// The endpoint for the next attempt.
-    fn pick(&mut self) -> Result<(usize, Rc<Pool>), Error> {
+    fn pick(&mut self, now: Instant) -> Result<(usize, Rc<Pool>), Error> {
         let backend = self.way.backend;
         let picked = {
             let mut random = self.way.random.borrow_mut();
-            let now = Instant::now();
             let first = backend.balancer.pick(&backend.loads, now, &self.tried, &mut random);
             first.or_else(|| {
                 // All were tried: a retry of the route begins anew.

@@ -91,9 +91,9 @@ enum Held {
 
 impl Lease {
     /// Gives the connection back: the response was read to its end.
-    pub fn give_back(mut self) {
+    pub fn give_back(mut self, now: Instant) {
         if let Held::Http1(sender) = std::mem::replace(&mut self.held, Held::Nothing) {
-            self.pool.keep(sender);
+            self.pool.keep(sender, now);
         }
     }
 
@@ -251,10 +251,10 @@ impl Pool {
         None
     }
 
-    fn keep(&self, sender: http1::SendRequest<RequestBody>) {
+    fn keep(&self, sender: http1::SendRequest<RequestBody>, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: now });
         }
     }
 
