@@ -92,8 +92,10 @@ enum Held {
 impl Lease {
     /// Gives the connection back: the response was read to its end.
     pub fn give_back(mut self, now: Instant) {
-        if let Held::Http1(sender) = std::mem::replace(&mut self.held, Held::Nothing) {
-            self.pool.keep(sender, now);
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Http1(sender) => self.pool.keep(sender, now),
+            // Its place is free again when the lease is dropped.
+            held => self.held = held,
         }
     }
 
