@@ -17,4 +17,4 @@ pub mod path;
 pub mod process;
 pub mod report;
 mod table;
-mod timer;
+pub mod timer;

@@ -8,19 +8,28 @@ use rustix::time::{
 use tokio::{io::unix::AsyncFd, time::Instant};
 
 /// Waits for moments, one after the other.
-pub(crate) trait Wait: Send + 'static {
+pub trait Wait: Send + 'static {
     /// Returns at `due`, at once if that has passed.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
     fn until(&mut self, due: Instant) -> impl Future<Output = io::Result<()>> + Send;
 }
 
 /// The kernel's timer (timerfd_create(2)). The runtime's own counts in milliseconds, which is longer than most of
 /// the latencies measured here.
 #[derive(Debug)]
-pub(crate) struct Timer(AsyncFd<OwnedFd>);
+pub struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
+    /// A timer of the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no more of them.
     #[expect(deprecated, reason = "deprecated for types without I/O safety; an OwnedFd owns its descriptor")]
-    pub(crate) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         Ok(Self(AsyncFd::new(fd)?))
     }

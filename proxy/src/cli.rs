@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use outrigger_config::{Name, file};
 use outrigger_telemetry::{AccessLog, LevelFilter, LogControl, diagnostics, level};
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,9 +41,10 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").args(["config", "control"]).required(true))]
 struct RunArgs {
     /// The configuration file, followed as it changes.
-    #[arg(short, long, value_name = "FILE", required_unless_present = "control", conflicts_with = "control")]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The control API's stream: https://HOST:15012.
     #[arg(long, value_name = "URL", requires = "node")]

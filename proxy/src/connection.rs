@@ -1,6 +1,7 @@
 //! One accepted connection: what is known of it, and the way to whichever direction handles it.
 
 use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,6 +28,9 @@ use crate::{edge, inbound, outbound, request};
 pub(crate) const DETECT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a caller may take to show what it speaks, where there is no other way to go.
 pub(crate) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a caller that has not shown what it speaks still may once its listener ends: its first bytes may be on
+/// their way.
+const LAST_WORD: Duration = Duration::from_millis(250);
 /// How long a TLS handshake with a caller may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -87,6 +91,19 @@ impl Connection {
         Some(at)
     }
 
+    /// Waits for what a caller says before anything is under way; a listener that ends does not wait for it.
+    pub(crate) async fn opening<T>(&self, said: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let ending = async {
+            self.drain.begun().await;
+            tokio::time::sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            biased;
+            said = said => said,
+            () = ending => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
     /// Serves HTTP on it to its end.
     pub(crate) async fn serve_http<IO>(self, io: IO, version: Version)
     where
@@ -131,7 +148,7 @@ pub(crate) async fn terminate(
     stream: TcpStream,
     config: Arc<ServerConfig>,
 ) -> Option<TlsStream<TcpStream>> {
-    let handshake = TlsAcceptor::from(config).accept(stream);
+    let handshake = connection.opening(TlsAcceptor::from(config).accept(stream));
     let peer = connection.peer;
     let listener = &connection.listener;
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {

@@ -26,14 +26,17 @@ use crate::watch::Follower;
 use crate::worker::Order;
 use outrigger_config::snapshot::Snapshot;
 
-/// How long a change waits for names that it is the first to use.
+/// How long the first table waits for the names in it.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a change waits for names that it is the first to use, so that everything else in it is live within 100 ms.
+/// A backend whose name takes longer answers 503 until it is found.
+const CHANGE_PATIENCE: Duration = Duration::from_millis(50);
 /// How often an address is tried again that could not be listened on.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
 /// The listeners for captured traffic that a sidecar has by itself.
 pub(crate) const CAPTURED_INBOUND: &str = "inbound";
-const CAPTURED_OUTBOUND: &str = "outbound";
+pub(crate) const CAPTURED_OUTBOUND: &str = "outbound";
 
 /// Says a line to whoever runs the proxy.
 pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
@@ -251,7 +254,8 @@ impl Director {
             changed
         });
         let known = |addresses: &Addresses| hosts.iter().all(|host| addresses.contains_key(host));
-        let _ = tokio::time::timeout(RESOLVE_PATIENCE, self.means.addresses.wait_for(known)).await;
+        let patience = if self.published().is_none() { RESOLVE_PATIENCE } else { CHANGE_PATIENCE };
+        let _ = tokio::time::timeout(patience, self.means.addresses.wait_for(known)).await;
     }
 
     fn bind(&mut self, snapshot: &Snapshot) -> Vec<Refusal> {

@@ -16,13 +16,13 @@ pub(crate) async fn serve(connection: Connection, stream: TcpStream, live: &Live
     match live.protocol {
         Some(Protocol::Tcp) => tcp::relay(connection, stream).await,
         Some(Protocol::Https | Protocol::Tls) => secure(connection, stream, live).await,
-        Some(Protocol::Http) => match detect::tcp(&stream, patience).await {
+        Some(Protocol::Http) => match connection.opening(detect::tcp(&stream, patience)).await {
             Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
             Ok(Detected::Closed) | Err(_) => {}
             // What is not HTTP gets hyper's word on it.
             Ok(_) => connection.serve_http(stream, Version::Http1).await,
         },
-        None => match detect::tcp(&stream, patience).await {
+        None => match connection.opening(detect::tcp(&stream, patience)).await {
             Ok(Detected::Tls) if live.tls.is_some() => secure(connection, stream, live).await,
             Ok(Detected::Closed) | Err(_) => {}
             Ok(detected) => match http_version(detected) {
@@ -58,7 +58,7 @@ async fn inside(
     live: &LiveListener,
 ) {
     let patience = patience(live, None);
-    let Ok((detected, stream)) = detect::io(stream, patience).await else { return };
+    let Ok((detected, stream)) = connection.opening(detect::io(stream, patience)).await else { return };
     match http_version(detected) {
         Some(version) => connection.serve_http(stream, version).await,
         None if live.protocol == Some(Protocol::Https) => connection.serve_http(stream, Version::Http1).await,

@@ -25,7 +25,7 @@ const MESH: &[u8] = b"outrigger/";
 pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &LiveListener) {
     connection.original = outbound::captured(&stream, live);
     let patience = patience(live, connection.original);
-    let Ok(detected) = detect::tcp(&stream, patience).await else { return };
+    let Ok(detected) = connection.opening(detect::tcp(&stream, patience)).await else { return };
     match detected {
         Detected::Closed => {}
         Detected::Tls => tls(connection, stream, live).await,
@@ -36,7 +36,7 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
 
 /// TLS: the mesh's own is terminated; another is the application's, and goes on as it is where that is permitted.
 async fn tls(connection: Connection, stream: TcpStream, live: &LiveListener) {
-    let Ok(hello) = hello::peek(&stream, FIRST_BYTE_TIMEOUT).await else { return };
+    let Ok(hello) = connection.opening(hello::peek(&stream, FIRST_BYTE_TIMEOUT)).await else { return };
     let mesh = hello.is_some_and(|hello| hello.alpn.iter().any(|protocol| protocol.starts_with(MESH)));
     if !mesh && !live.strict {
         return tcp::relay(connection, stream).await;
@@ -70,7 +70,9 @@ async fn member(mut connection: Connection, stream: TlsStream<TcpStream>, live: 
         Some(b"h2") => connection.serve_http(stream, Version::Http2).await,
         Some(b"http/1.1") => connection.serve_http(stream, Version::Http1).await,
         _ => {
-            let Ok((detected, stream)) = detect::io(stream, DETECT_TIMEOUT).await else { return };
+            let Ok((detected, stream)) = connection.opening(detect::io(stream, DETECT_TIMEOUT)).await else {
+                return;
+            };
             clear(connection, stream, live, detected).await;
         }
     }

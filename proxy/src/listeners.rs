@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use outrigger_config::{Listener, Name};
-use outrigger_net::listen::{self, BindError, Bound};
+use outrigger_net::listen::{self, BindError};
 
 /// The sockets of one listener, one for each worker to take.
 #[derive(Debug)]
@@ -30,31 +30,25 @@ impl Sockets {
     }
 }
 
-/// Sees to it that every listener has its sockets: those of an address that stays are kept, others are bound. Answers
-/// with the listeners that could not be.
+/// Sees to it that every listener has its sockets: one that keeps its name and address keeps them, others are bound.
+/// Answers with the listeners that could not be.
 pub(crate) fn bind<'a>(
     bound: &mut BTreeMap<Name, Arc<Sockets>>,
     wanted: impl Iterator<Item = (&'a Name, &'a Listener)>,
     workers: usize,
 ) -> Vec<(Name, BindError)> {
-    let mut before = std::mem::take(bound);
-    let wanted: Vec<_> = wanted.collect();
-    for (name, spec) in &wanted {
-        if before.get(*name).is_some_and(|sockets| sockets.are_on(spec.address))
-            && let Some(kept) = before.remove(*name)
-        {
-            bound.insert((*name).clone(), kept);
-        }
-    }
+    let before = std::mem::take(bound);
     let mut refused = Vec::new();
     for (name, spec) in wanted {
-        if bound.contains_key(name) {
+        let asked = spec.address;
+        if let Some(kept) = before.get(name).filter(|sockets| sockets.are_on(asked)) {
+            bound.insert(name.clone(), kept.clone());
             continue;
         }
-        let asked = spec.address;
-        // A listener by another name that is about to leave the address does not stand in the way.
-        let leaving = before.values().any(|sockets| asked.port() != 0 && sockets.are_on(asked));
-        let made = if leaving { again(asked, workers) } else { listen::bind(asked, workers) };
+        // A port of this proxy's own, as of a listener that was renamed: the workers accept on its old sockets until
+        // they have taken over the new ones, so that no caller is refused meanwhile.
+        let own = before.values().any(|sockets| sockets.local.port() == asked.port());
+        let made = if own { listen::bind_beside(asked, workers) } else { listen::bind(asked, workers) };
         match made {
             Ok(made) => {
                 let own = Mutex::new(made.sockets.into_iter().map(Some).collect());
@@ -64,10 +58,4 @@ pub(crate) fn bind<'a>(
         }
     }
     refused
-}
-
-/// More sockets on an address that this process listens on.
-fn again(local: SocketAddr, workers: usize) -> Result<Bound, BindError> {
-    let sockets = (0..workers).map(|_| listen::add(local)).collect::<Result<_, _>>()?;
-    Ok(Bound { local, sockets })
 }

@@ -1,5 +1,7 @@
 //! Connections from the application beside this proxy, captured or made to a listener of their own.
 
+use std::net::IpAddr;
+
 use outrigger_config::listener::Protocol;
 use outrigger_http::serve::Version;
 use outrigger_net::detect::{self, Detected};
@@ -21,16 +23,22 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
         debug!(%original, "refused: it was addressed to this proxy, and would be captured for ever");
         return;
     }
+    if live.private && connection.original.is_none() && !is_from_here(&stream, connection.peer.ip()) {
+        debug!(peer = %connection.peer, "refused: another host has no business here, and would pass for this node");
+        return;
+    }
     match live.protocol {
         Some(Protocol::Tcp | Protocol::Tls) => tcp::relay(connection, stream).await,
-        Some(Protocol::Http | Protocol::Https) => match detect::tcp(&stream, patience(live, None)).await {
-            Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
-            Ok(Detected::Closed) | Err(_) => {}
-            Ok(_) => connection.serve_http(stream, Version::Http1).await,
-        },
+        Some(Protocol::Http | Protocol::Https) => {
+            match connection.opening(detect::tcp(&stream, patience(live, None))).await {
+                Ok(Detected::Http2) => connection.serve_http(stream, Version::Http2).await,
+                Ok(Detected::Closed) | Err(_) => {}
+                Ok(_) => connection.serve_http(stream, Version::Http1).await,
+            }
+        }
         None => {
             let patience = patience(live, connection.original);
-            match detect::tcp(&stream, patience).await {
+            match connection.opening(detect::tcp(&stream, patience)).await {
                 Ok(Detected::Closed) | Err(_) => {}
                 Ok(detected) => match http_version(detected) {
                     Some(version) => connection.serve_http(stream, version).await,
@@ -40,6 +48,11 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
             }
         }
     }
+}
+
+/// Whether a connection that was not redirected comes from the host that it arrives at.
+fn is_from_here(stream: &TcpStream, peer: IpAddr) -> bool {
+    peer.is_loopback() || stream.local_addr().is_ok_and(|address| address.ip().to_canonical() == peer)
 }
 
 /// Where captured traffic was addressed to.

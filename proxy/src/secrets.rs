@@ -12,7 +12,7 @@ use outrigger_certs::Identity;
 use outrigger_certs::edge::{self, Ca, Certified};
 use outrigger_config::backend::{BackendTls, CaCertificates};
 use outrigger_config::file::IdentityFiles;
-use outrigger_config::listener::Certificate;
+use outrigger_config::listener::{Certificate, Protocol};
 use outrigger_config::snapshot::Snapshot;
 use outrigger_config::{Kind, Name};
 use outrigger_control::message::Refusal;
@@ -27,8 +27,8 @@ pub(crate) struct Secrets {
     certificates: BTreeMap<Name, (Content, Arc<Certified>)>,
     /// How listeners terminate TLS.
     pub(crate) listeners: BTreeMap<Name, Arc<ServerConfig>>,
-    /// The certificates that each of these was made from.
-    made_from: BTreeMap<Name, Vec<Arc<Certified>>>,
+    /// The protocol and the certificates that each of these was made for.
+    made_for: BTreeMap<Name, (Option<Protocol>, Vec<Arc<Certified>>)>,
     /// How backends outside the mesh are reached.
     pub(crate) origins: BTreeMap<Name, Origin>,
     origins_from: BTreeMap<Name, (BackendTls, Content)>,
@@ -120,18 +120,22 @@ impl Secrets {
                 refuse(name, format!("certificate {} is not there, so it is not opened", names.join(", ")));
                 continue;
             }
-            let before = self.made_from.get(name);
-            let same = before.is_some_and(|before| {
-                before.len() == certified.len()
-                    && before.iter().zip(&certified).all(|(a, b)| Arc::ptr_eq(a, b))
+            let protocol = listener.spec.protocol;
+            let same = self.made_for.get(name).is_some_and(|(before, made_of)| {
+                let equal = made_of.iter().zip(&certified).all(|(a, b)| Arc::ptr_eq(a, b));
+                *before == protocol && made_of.len() == certified.len() && equal
             });
             if same && self.listeners.contains_key(name) {
                 continue;
             }
             match edge::server_config(&certified) {
-                Ok(config) => {
+                Ok(mut config) => {
+                    if protocol == Some(Protocol::Tls) {
+                        // What is spoken inside is between the caller and the application.
+                        Arc::make_mut(&mut config).alpn_protocols.clear();
+                    }
                     self.listeners.insert(name.clone(), config);
-                    self.made_from.insert(name.clone(), certified);
+                    self.made_for.insert(name.clone(), (protocol, certified));
                 }
                 Err(error) => refuse(name, error.to_string()),
             }

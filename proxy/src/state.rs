@@ -20,6 +20,7 @@ use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::{ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries};
 use rustls::ServerConfig;
 
+use crate::director::CAPTURED_OUTBOUND;
 use crate::listeners::Sockets;
 use crate::resolve::Addresses;
 
@@ -64,6 +65,8 @@ pub(crate) struct LiveListener {
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// Whether only mutual TLS is accepted.
     pub(crate) strict: bool,
+    /// Whether it is for the captured traffic of the application beside this proxy, and so for nobody else.
+    pub(crate) private: bool,
     /// Whether a route takes connections that are not HTTP.
     pub(crate) opaque: bool,
     pub(crate) connections: ConnectionSeries,
@@ -166,6 +169,7 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         tls: from.tls.get(&entry.name).cloned(),
         opaque: entry.tcp.is_some(),
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
+        private: from.node.captured && name == CAPTURED_OUTBOUND,
         connections: from.metrics.connection_series(direction, name),
         unrouted: from.metrics.request_series(&RequestLabels {
             direction,

@@ -1,5 +1,6 @@
 //! The way of one connection that is not HTTP: decide, pick, connect, and copy both ways, each half closing on its own.
 
+use std::any::Any;
 use std::time::{Duration, Instant, SystemTime};
 
 use outrigger_config::{Name, SpiffeId};
@@ -9,6 +10,7 @@ use outrigger_net::copy::{Side, both};
 use outrigger_telemetry::TcpEntry;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::connection::Connection;
@@ -31,7 +33,7 @@ struct Outcome {
 }
 
 /// Relays a connection to its end.
-pub(crate) async fn relay<IO: AsyncRead + AsyncWrite + Unpin>(connection: Connection, caller: IO) {
+pub(crate) async fn relay<IO: AsyncRead + AsyncWrite + Unpin + 'static>(connection: Connection, caller: IO) {
     let worker = connection.worker.clone();
     let Some(local) = worker.local() else { return };
     let Some(plan) = TcpPlan::make(&local, &connection) else { return };
@@ -61,21 +63,36 @@ fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
     }
 }
 
-async fn carry<IO>(to: &LocalBackend, connection: &Connection, caller: IO) -> Outcome
+async fn carry<IO>(to: &LocalBackend, connection: &Connection, mut caller: IO) -> Outcome
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (at, callee, _in_flight) = match reach(to, connection).await {
+    let (at, mut callee, _in_flight) = match reach(to, connection).await {
         Ok(reached) => reached,
         Err((at, error)) => return refused(&error, at),
     };
-    let copied = both(caller, callee, Some(IDLE_TIMEOUT)).await;
+    let copied = both(&mut caller, &mut callee, Some(IDLE_TIMEOUT)).await;
+    if copied.broken {
+        break_off(&caller);
+        if let Callee::Plain(stream) = &callee {
+            break_off(stream);
+        }
+    }
     let error = match copied.error {
         Some((Side::A, error)) => Some(format!("caller: {error}")),
         Some((Side::B, error)) => Some(format!("callee: {error}")),
         None => copied.idle.then(|| format!("nothing was sent either way for {IDLE_TIMEOUT:?}")),
     };
     Outcome { endpoint: Some(at), sent: copied.a_to_b, received: copied.b_to_a, error, reason: None }
+}
+
+/// Has TCP end with a reset, so that half of an answer is not taken for the whole. TLS needs none: it ends without its
+/// own farewell (`close_notify`).
+fn break_off<IO: 'static>(io: &IO) {
+    if let Some(stream) = (io as &dyn Any).downcast_ref::<TcpStream>() {
+        // Fails only on a socket that is gone.
+        let _ = stream.set_zero_linger();
+    }
 }
 
 /// Connects to an endpoint of the backend, to another if that fails.
@@ -102,7 +119,6 @@ async fn reach(
                 return Ok((at, stream, in_flight));
             }
             Err(error) => {
-                in_flight.failure(Instant::now());
                 endpoint.load.failed(Instant::now());
                 tried.push(at);
                 failed = (Some(at), error);

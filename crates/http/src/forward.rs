@@ -156,7 +156,8 @@ enum Next {
 ///
 /// It is sent again
 /// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
-/// - at once, if it was put on a connection that the endpoint was just closing, if it is idempotent;
+/// - at once, but once, if its connection broke before the response, as those do that an application leaves behind when
+///   it ends, if it is idempotent;
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
 ///
@@ -188,7 +189,7 @@ struct Flight<'a> {
     connects: usize,
     /// The route's retries so far.
     retries: u32,
-    /// Whether it was already sent again because a kept connection had gone.
+    /// Whether it was already sent again because a connection had gone.
     resent: bool,
 }
 
@@ -214,24 +215,14 @@ impl Flight<'_> {
             let mut in_flight = pool.endpoint().load.start(now);
             let failed = match self.attempt(&pool, &mut slot).await {
                 Ok((response, lease)) => {
-                    let unreached = unreached(pool.endpoint(), &response);
-                    if unreached {
-                        in_flight.failure(Instant::now());
-                        pool.endpoint().load.failed(Instant::now());
-                    } else {
-                        in_flight.response(Instant::now());
-                        pool.endpoint().load.succeeded();
-                    }
-                    let at_once = unreached && self.elsewhere();
-                    slot = if at_once { spare.again() } else { self.refuse_status(&response, &spare) };
-                    if slot.is_none() {
+                    let next = self.after_response(&pool, &mut in_flight, &response, &spare);
+                    let Some((next, again)) = next else {
                         return Ok((response, lease.with_load(in_flight)));
-                    }
+                    };
                     drop((response, lease, in_flight));
                     self.tried.push(at);
-                    if !at_once {
-                        self.wait().await;
-                    }
+                    slot = Some(again);
+                    self.turn(next).await;
                     continue;
                 }
                 Err(failed) => failed,
@@ -245,16 +236,45 @@ impl Flight<'_> {
             }
             match self.next(&failed, &spare, slot.is_some()) {
                 Next::GiveUp => return Err(failed.error),
-                Next::AtOnce => {}
-                Next::Later => self.wait().await,
+                next => self.turn(next).await,
             }
         }
     }
 
-    /// Whether there is another endpoint, where this one turned out not to be reachable.
-    fn elsewhere(&mut self) -> bool {
+    /// Whether a response is not the last word: how it goes on then, and with which request.
+    fn after_response(
+        &mut self,
+        pool: &Pool,
+        in_flight: &mut InFlight,
+        response: &Response<Incoming>,
+        spare: &Spare<'_>,
+    ) -> Option<(Next, Request<RequestBody>)> {
+        let (endpoint, now) = (pool.endpoint(), Instant::now());
+        if unreached(endpoint, response) {
+            // As where no connection is made: it says nothing of how fast it will be when it is back.
+            endpoint.load.failed(now);
+            if let Some(again) = self.elsewhere(spare) {
+                return Some((Next::AtOnce, again));
+            }
+        } else {
+            in_flight.response(now);
+            endpoint.load.succeeded();
+        }
+        self.refuse_status(response, spare).map(|again| (Next::Later, again))
+    }
+
+    /// Waits until it is time for the next attempt.
+    async fn turn(&self, next: Next) {
+        if matches!(next, Next::Later) {
+            self.wait().await;
+        }
+    }
+
+    /// The request for another endpoint, where this one turned out not to be reachable, if there is another.
+    fn elsewhere(&mut self, spare: &Spare<'_>) -> Option<Request<RequestBody>> {
         self.connects += 1;
-        self.connects < self.way.backend.loads.len().min(MAX_CONNECT_TRIES)
+        let others = self.way.backend.loads.len().min(MAX_CONNECT_TRIES);
+        if self.connects < others { spare.again() } else { None }
     }
 
     /// The endpoint for the next attempt.
@@ -311,7 +331,6 @@ impl Flight<'_> {
         let now = Instant::now();
         match failed.phase {
             Phase::Connect => {
-                in_flight.failure(now);
                 pool.endpoint().load.failed(now);
                 self.tried.push(at);
             }
@@ -346,10 +365,14 @@ impl Flight<'_> {
             return Next::GiveUp;
         }
         if *phase == Phase::Connect {
-            if self.elsewhere() {
+            self.connects += 1;
+            let others = self.way.backend.loads.len().min(MAX_CONNECT_TRIES);
+            if self.connects < others {
                 return Next::AtOnce;
             }
-        } else if (*phase == Phase::Reused || !error.reached) && !std::mem::replace(&mut self.resent, true) {
+        } else if (*phase == Phase::Reused || error.reason == Reason::ConnectionTerminated || !error.reached)
+            && !std::mem::replace(&mut self.resent, true)
+        {
             return Next::AtOnce;
         }
         let allowed = self.way.policy.retry.as_ref().is_some_and(|retry| self.retries < retry.attempts);

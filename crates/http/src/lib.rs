@@ -3,7 +3,7 @@
 //! A connection is served by [`serve::connection`]. Each request that its handler wants sent on goes through
 //! [`forward::forward`], which reads top to bottom: pick an endpoint, take a connection, send, and send again only
 //! where that is safe. Everything here runs on one worker's thread: connections and pools are never shared, and
-//! nothing need be `Send`. What workers do share is an [`Endpoint`](endpoint::Endpoint)'s load.
+//! nothing need be `Send`. What workers do share is an [`Endpoint`]'s load.
 //!
 //! Not here: which backend a request goes to (the plan, in the proxy), and who may call.
 

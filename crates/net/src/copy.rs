@@ -36,6 +36,8 @@ pub struct Copied {
     pub error: Option<(Side, io::Error)>,
     /// Whether it ended because nothing moved for the idle time.
     pub idle: bool,
+    /// Whether it ended because a stream could not be read any more: the other side did not get all of it.
+    pub broken: bool,
 }
 
 /// Copies from A to B and from B to A until both ways are done.
@@ -73,7 +75,8 @@ where
         }
     })
     .await;
-    Copied { a_to_b: forth.bytes, b_to_a: back.bytes, error, idle }
+    let broken = [forth.state, back.state].contains(&State::Unreadable);
+    Copied { a_to_b: forth.bytes, b_to_a: back.bytes, error, idle, broken }
 }
 
 /// One direction.

@@ -1,7 +1,7 @@
 //! Listening: one socket per worker on one address, and the options of every TCP connection.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -71,40 +71,58 @@ impl BindError {
 
 /// Binds `count` sockets (at least one) on one address, to give one to each worker.
 ///
-/// With port 0 the system chooses a port once and all sockets share it. `[::]` takes IPv4 as well. Accepted
-/// connections inherit what [`configure`] sets, so they need no call of it.
+/// With port 0 the system chooses a port once and all sockets share it. `[::]` takes IPv4 as well, and IPv4 alone on a
+/// machine that has no IPv6. Accepted connections inherit what [`configure`] sets, so they need no call of it.
 ///
 /// # Errors
 /// A port that anybody listens on already, this process included, is [`BindError::InUse`].
 pub fn bind(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
-    let bind = || -> io::Result<Bound> {
+    open(address, |address| {
         if address.port() != 0 {
             // SO_REUSEPORT would silently share the port with another process of the same user, which would
             // then get part of the connections; a socket without it is refused.
             socket(address, Sharing::Alone)?;
         }
-        let first = socket(address, Sharing::Workers)?;
-        let local = first.local_addr()?;
-        let mut sockets = vec![first];
-        for _ in 1..count {
-            sockets.push(socket(local, Sharing::Workers)?);
-        }
-        for socket in &sockets {
-            SockRef::from(socket).listen(BACKLOG)?;
-        }
-        Ok(Bound { local, sockets })
-    };
-    bind().map_err(|source| BindError::new(address, source))
+        share(address, count)
+    })
 }
 
-/// One more socket on the address of a [`Bound`] that this process has, for a worker that is added.
-pub fn add(local: SocketAddr) -> Result<TcpListener, BindError> {
-    let add = || -> io::Result<TcpListener> {
-        let socket = socket(local, Sharing::Workers)?;
-        SockRef::from(&socket).listen(BACKLOG)?;
-        Ok(socket)
+/// The same on a port that this process listens on already, in another [`Bound`]: both get connections until one is
+/// dropped.
+///
+/// # Errors
+/// A port that another user's process listens on, or one that does not share it, is [`BindError::InUse`].
+pub fn bind_beside(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
+    open(address, |address| share(address, count))
+}
+
+/// Opens `[::]` as `0.0.0.0` where there is no IPv6.
+fn open(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<Bound>) -> Result<Bound, BindError> {
+    let bound = match bind(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
     };
-    add().map_err(|source| BindError::new(local, source))
+    bound.map_err(|source| BindError::new(address, source))
+}
+
+fn share(address: SocketAddr, count: usize) -> io::Result<Bound> {
+    let first = socket(address, Sharing::Workers)?;
+    let local = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(socket(local, Sharing::Workers)?);
+    }
+    for socket in &sockets {
+        SockRef::from(socket).listen(BACKLOG)?;
+    }
+    Ok(Bound { local, sockets })
+}
+
+/// Whether the kernel was started without IPv6 (`ipv6.disable=1`).
+fn is_without_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrigger_net::capture::{self, CaptureError, Rules};
-use outrigger_net::{listen, original};
+use outrigger_net::listen::{self, BindError};
+use outrigger_net::original;
 use outrigger_testkit::netns::{self, APP, Net, PROXY, Pod};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,8 +35,15 @@ fn listen(pod: &Pod, port: u16) -> TcpListener {
 }
 
 fn listen_on(pod: &Pod, address: SocketAddr) -> TcpListener {
-    let bound = pod.within(|| listen::bind(address, 1)).unwrap().unwrap();
-    bound.sockets.into_iter().next().unwrap()
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match pod.within(|| listen::bind(address, 1)).unwrap() {
+            Ok(bound) => return bound.sockets.into_iter().next().unwrap(),
+            // A listener that was dropped lives on for a moment in a program that another test is just starting.
+            Err(BindError::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn connect(pod: &Pod, uid: u32, target: SocketAddr) -> TcpStream {

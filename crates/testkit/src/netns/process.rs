@@ -75,16 +75,23 @@ impl Process {
     /// # Errors
     /// With all that was written, if the program closes its output or `timeout` passes before.
     pub fn wait_for(&self, text: &str, timeout: Duration) -> io::Result<String> {
-        let waits = |written: &mut Written| written.open > 0 && written.line_with(text).is_none();
+        let found = self.wait_until(|line| line.contains(text), timeout);
+        found.map_err(|error| io::Error::other(format!("`{text}`: {error}")))
+    }
+
+    /// Waits for a line of which `is_it` holds, in the same way.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn wait_until(&self, is_it: impl Fn(&str) -> bool, timeout: Duration) -> io::Result<String> {
+        let waits = |written: &mut Written| written.open > 0 && written.line(&is_it).is_none();
         let written = self.output.written();
         let (written, _) = self
             .output
             .changed
             .wait_timeout_while(written, timeout, waits)
             .unwrap_or_else(PoisonError::into_inner);
-        written
-            .line_with(text)
-            .ok_or_else(|| io::Error::other(format!("no line with `{text}` in:\n{written}")))
+        written.line(&is_it).ok_or_else(|| io::Error::other(format!("no such line in:\n{written}")))
     }
 
     /// All lines so far, of standard output and standard error as they came.
@@ -164,8 +171,8 @@ impl Lines {
 }
 
 impl Written {
-    fn line_with(&self, text: &str) -> Option<String> {
-        self.lines.iter().find(|line| line.contains(text)).cloned()
+    fn line(&self, is_it: impl Fn(&str) -> bool) -> Option<String> {
+        self.lines.iter().find(|line| is_it(line)).cloned()
     }
 }
 

@@ -1,0 +1,15 @@
+//! How a proxy is operated: its configuration and certificates follow their files, it shows what it does, and it ends
+//! in order.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod binary;
+mod caller;
+mod desk;
+
+mod admin;
+mod drain;
+mod file;
+mod listeners;
+mod names;
+mod tcp;
+mod tls;
