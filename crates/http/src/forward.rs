@@ -315,7 +315,7 @@ impl Flight<'_> {
             (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
             (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
         };
-        let sent = pool.send(wire, slot, self.way.dialer);
+        let sent = pool.send(wire, slot, self.way.dialer, self.resent);
         let Some(limit) = self.way.policy.attempt_timeout else { return sent.await };
         tokio::time::timeout(limit, sent).await.unwrap_or_else(|_| {
             let details = format!(

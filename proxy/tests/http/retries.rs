@@ -215,3 +215,34 @@ async fn many_connections_that_close_at_once_cost_nobody_a_failure() {
         }
     }
 }
+
+#[tokio::test]
+async fn kept_connections_that_are_all_gone_cost_one_try_and_not_one_each() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&one_backend(&[address])).await;
+    let mut caller = Vec::new();
+    let mut callee = Vec::new();
+    for _ in 0..4 {
+        let mut wire = proxy.connect().await;
+        wire.send(request("GET", "/", "")).await;
+        callee.push(Wire::accept(&backend).await);
+        caller.push(wire);
+    }
+    for (caller, callee) in caller.iter_mut().zip(&mut callee) {
+        callee.request().await;
+        callee.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        assert_eq!(caller.response().await.status(), 200);
+    }
+    // Each of them goes just as the next request arrives on it.
+    for mut kept in callee {
+        tokio::spawn(async move {
+            kept.try_head().await;
+            kept.reset();
+        });
+    }
+    caller[0].send(request("GET", "/", "")).await;
+    let mut new = Wire::accept(&backend).await;
+    new.request().await;
+    new.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(caller[0].response().await.status(), 204);
+}
