@@ -158,7 +158,8 @@ enum Next {
 ///
 /// It is sent again
 /// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
-/// - at once, if it was put on a connection that the endpoint was just closing, if it is idempotent;
+/// - at once, but once, if its connection broke before the response, as those do that an application leaves behind when
+///   it ends, if it is idempotent;
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
 ///
@@ -190,7 +191,7 @@ struct Flight<'a> {
     connects: usize,
     /// The route's retries so far.
     retries: u32,
-    /// Whether it was already sent again because a kept connection had gone.
+    /// Whether it was already sent again because a connection had gone.
     resent: bool,
 }
 
@@ -370,7 +371,9 @@ impl Flight<'_> {
             if self.connects < others {
                 return Next::AtOnce;
             }
-        } else if (*phase == Phase::Reused || !error.reached) && !std::mem::replace(&mut self.resent, true) {
+        } else if (*phase == Phase::Reused || error.reason == Reason::ConnectionTerminated || !error.reached)
+            && !std::mem::replace(&mut self.resent, true)
+        {
             return Next::AtOnce;
         }
         let allowed = self.way.policy.retry.as_ref().is_some_and(|retry| self.retries < retry.attempts);

@@ -138,6 +138,23 @@ async fn an_endpoint_that_breaks_off_is_left_for_another_if_that_is_safe() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_at_once_is_made_up_for_without_a_retry_policy() {
+    let (backend, address) = listen().await;
+    let app = App::builder().start().await;
+    let proxy =
+        Running::start(&with_rule("", "balance: { type: RoundRobin }", &[address, app.address()])).await;
+    // As an application that ends does to those who wait to be accepted.
+    tokio::spawn(async move {
+        loop {
+            Wire::accept(&backend).await.reset();
+        }
+    });
+    for _ in 0..4 {
+        assert_eq!(proxy.ask(&request("GET", "/", "")).await.status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_that_times_out_is_tried_again() {
     let (hanging, address) = listen().await;
     let app = App::builder().start().await;
