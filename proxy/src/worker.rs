@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use outrigger_config::Name;
 use outrigger_http::connect::{Dialer, OwnDoor};
 use outrigger_http::pool::Pool;
-use outrigger_http::serve::Drain;
+use outrigger_http::serve::{Drain, HEADER_READ_TIMEOUT};
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::LogBuffer;
 use tokio::net::{TcpListener, TcpStream};
@@ -152,8 +152,13 @@ pub(crate) async fn run(
 }
 
 async fn sweep(worker: Rc<Worker>) {
+    let mut looked = Instant::now();
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
+        if looked.elapsed() >= HEADER_READ_TIMEOUT {
+            looked = Instant::now();
+            worker.running.borrow().values().for_each(|running| running.drain.let_go_of_quiet());
+        }
         if let Some(local) = worker.live.borrow().clone() {
             local.close_idle(Instant::now());
         }

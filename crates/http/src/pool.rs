@@ -2,8 +2,11 @@
 //! threads, and nothing waits: a request takes a connection that is ready, or makes one.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::EXPECT;
@@ -60,9 +63,14 @@ struct Shared {
     making: tokio::sync::Mutex<()>,
 }
 
+/// A connection of HTTP/2, to be polled for as long as it lasts.
+type Http2 = http2::Connection<TokioIo<Connection>, RequestBody, Local>;
+
 #[derive(Debug, Clone)]
 struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
+    /// Asked how many requests the endpoint takes at a time, which it may change. `None` once it has ended.
+    connection: Rc<RefCell<Option<Http2>>>,
     streams: Rc<Cell<u32>>,
 }
 
@@ -83,9 +91,11 @@ enum Held {
 
 impl Lease {
     /// Gives the connection back: the response was read to its end.
-    pub fn give_back(mut self) {
-        if let Held::Http1(sender) = std::mem::replace(&mut self.held, Held::Nothing) {
-            self.pool.keep(sender);
+    pub fn give_back(mut self, now: Instant) {
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Http1(sender) => self.pool.keep(sender, now),
+            // Its place is free again when the lease is dropped.
+            held => self.held = held,
         }
     }
 
@@ -152,7 +162,8 @@ impl Pool {
         &self.endpoint
     }
 
-    /// Sends the request in `slot`, and waits for the response's head.
+    /// Sends the request in `slot`, and waits for the response's head. With `fresh`, HTTP/1.1 takes a connection of its
+    /// own: after one kept connection had gone, the next may have gone with it.
     ///
     /// # Errors
     /// See [`Failed`]. Where the request is in its slot again, not a byte of it was sent.
@@ -161,9 +172,10 @@ impl Pool {
         wire: Wire,
         slot: &mut Slot,
         dialer: &Dialer,
+        fresh: bool,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         match wire {
-            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer).await,
+            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, fresh).await,
             Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer).await,
             Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer).await,
         }
@@ -173,10 +185,11 @@ impl Pool {
         self: &Rc<Self>,
         slot: &mut Slot,
         dialer: &Dialer,
+        fresh: bool,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let mut phase = Phase::Reused;
         loop {
-            let mut sender = if let Some(sender) = self.take_idle() {
+            let mut sender = if !fresh && let Some(sender) = self.take_idle() {
                 sender
             } else {
                 phase = Phase::New;
@@ -240,10 +253,10 @@ impl Pool {
         None
     }
 
-    fn keep(&self, sender: http1::SendRequest<RequestBody>) {
+    fn keep(&self, sender: http1::SendRequest<RequestBody>, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: now });
         }
     }
 
@@ -326,12 +339,19 @@ impl Pool {
             .keep_alive_timeout(Duration::from_secs(10))
             .handshake::<_, RequestBody>(TokioIo::new(connection));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
+        let connection = Rc::new(RefCell::new(Some(connection)));
+        let driven = connection.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = poll_fn(|cx| match &mut *driven.borrow_mut() {
+                Some(connection) => Pin::new(connection).poll(cx),
+                None => Poll::Ready(Ok(())),
+            });
+            if let Err(error) = ended.await {
                 debug!(%address, error = chain(&error), "connection to the endpoint ended");
             }
+            driven.take();
         });
-        let made = Multiplexed { sender, streams: Rc::default() };
+        let made = Multiplexed { sender, connection, streams: Rc::default() };
         shared.open.borrow_mut().push(made.clone());
         Ok((made, Phase::New))
     }
@@ -353,7 +373,21 @@ impl Shared {
     fn available(&self) -> Option<Multiplexed> {
         let mut open = self.open.borrow_mut();
         open.retain(|connection| !connection.sender.is_closed());
-        open.iter().find(|c| c.streams.get() < STREAMS_PER_CONNECTION && c.sender.is_ready()).cloned()
+        open.iter().find(|connection| connection.has_room()).cloned()
+    }
+}
+
+impl Multiplexed {
+    /// Whether a request sent on it goes out at once. One beyond the endpoint's own limit would wait for another to end.
+    fn has_room(&self) -> bool {
+        let streams = self.streams.get();
+        streams < STREAMS_PER_CONNECTION
+            && self.sender.is_ready()
+            && self
+                .connection
+                .borrow()
+                .as_ref()
+                .is_some_and(|c| (streams as usize) < c.current_max_send_streams())
     }
 }
 

@@ -14,7 +14,7 @@ fn with(listeners: &[(&str, SocketAddr)], app: SocketAddr) -> String {
     let names: Vec<_> = listeners.iter().map(|(name, _)| *name).collect();
     let mut text = "listeners:\n".to_owned();
     for (name, address) in listeners {
-        write!(text, "  - {{ name: {name}, address: {address}, protocol: HTTP }}\n").unwrap();
+        writeln!(text, "  - {{ name: {name}, address: {address}, protocol: HTTP }}").unwrap();
     }
     write!(
         text,

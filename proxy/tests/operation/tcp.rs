@@ -21,9 +21,9 @@ fn config(protocol: &str, backends: &[(&[SocketAddr], u32)]) -> String {
     write!(text, "    rules: [{{ backendRefs: [{}] }}]\nbackends:\n", refs.join(", ")).unwrap();
     for (n, (endpoints, _)) in backends.iter().enumerate() {
         let endpoints: Vec<_> = endpoints.iter().map(|address| format!("{{ address: {address} }}")).collect();
-        write!(
+        writeln!(
             text,
-            "  - {{ name: b{n}, balance: {{ type: RoundRobin }}, endpoints: [{}] }}\n",
+            "  - {{ name: b{n}, balance: {{ type: RoundRobin }}, endpoints: [{}] }}",
             endpoints.join(", ")
         )
         .unwrap();

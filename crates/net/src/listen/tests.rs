@@ -34,8 +34,8 @@ fn a_taken_port_is_refused_and_free_again_afterwards() {
     let text = error.to_string();
     assert!(text.contains(&taken.local.to_string()) && text.contains("choose another port"), "{text}");
 
-    let more = bind_beside(taken.local, 2).unwrap();
-    assert_eq!((more.local, more.sockets.len()), (taken.local, 2));
+    let more = bind_beside(taken.local, 1).unwrap();
+    assert_eq!(more.local, taken.local);
 
     let local = taken.local;
     // A connection that the listening side closes first stays in TIME_WAIT, and must not hinder.
