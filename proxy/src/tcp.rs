@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::time::{Duration, Instant, SystemTime};
 
+use outrigger_balance::InFlight;
 use outrigger_config::{Name, SpiffeId};
-use outrigger_http::connect::{Connection as Callee, Wire, connect};
+use outrigger_http::connect::{Connection as Callee, Open, Wire, connect};
 use outrigger_http::{Error, Reason};
 use outrigger_net::copy::{Side, both};
 use outrigger_telemetry::TcpEntry;
@@ -67,7 +68,7 @@ async fn carry<IO>(to: &LocalBackend, connection: &Connection, mut caller: IO) -
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (at, mut callee, _in_flight) = match reach(to, connection).await {
+    let (at, mut callee, _under_way) = match reach(to, connection).await {
         Ok(reached) => reached,
         Err((at, error)) => return refused(&error, at),
     };
@@ -99,7 +100,7 @@ fn break_off<IO: 'static>(io: &IO) {
 async fn reach(
     to: &LocalBackend,
     connection: &Connection,
-) -> Result<(usize, Callee, outrigger_balance::InFlight), (Option<usize>, Error)> {
+) -> Result<(usize, Callee, (InFlight, Open)), (Option<usize>, Error)> {
     let backend = &to.backend;
     let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
     let details = format!("backend {} has no endpoint", backend.name);
@@ -113,10 +114,10 @@ async fn reach(
         };
         let mut in_flight = endpoint.load.start(now);
         match connect(endpoint, Wire::Tcp, &to.dialer).await {
-            Ok(stream) => {
+            Ok((stream, open)) => {
                 in_flight.response(Instant::now());
                 endpoint.load.succeeded();
-                return Ok((at, stream, in_flight));
+                return Ok((at, stream, (in_flight, open)));
             }
             Err(error) => {
                 endpoint.load.failed(Instant::now());

@@ -409,5 +409,7 @@ fn unreached<B>(endpoint: &Endpoint, response: &Response<B>) -> bool {
         && response.headers().contains_key(UNREACHED)
 }
 
-/// What HTTP/1.1 requests travel in between two sidecars.
+/// What HTTP/1.1 requests travel in between two sidecars. Measured with `outrigger-bench run --saturate --paths sidecars`,
+/// 32 connections of callers, both proxies together, medians of three rounds, twice: over HTTP/2 27.3 and 26.7 µs of CPU
+/// per request, over HTTP/1.1 32.2 and 33.7. Many requests share a record and a system call.
 const MESH_HTTP1: Wire = Wire::Carried;

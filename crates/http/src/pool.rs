@@ -20,7 +20,7 @@ use tracing::debug;
 
 use crate::Local;
 use crate::body::RequestBody;
-use crate::connect::{Connection, Dialer, Target, Wire, own, target, to_target};
+use crate::connect::{Connection, Dialer, Open, Target, Wire, own, target, to_target};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason, chain};
 use crate::filter::{to_http1, to_http2};
@@ -276,7 +276,11 @@ impl Pool {
         self.idle.borrow().is_empty() && none(&self.http2) && none(&self.carried)
     }
 
-    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
+    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<(Connection, Open), Error> {
+        dialer.note(self.reach(wire, dialer).await)
+    }
+
+    async fn reach(&self, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
         if let Some(own) = own(&self.endpoint, wire, dialer) {
             return Ok(own);
         }
@@ -303,7 +307,7 @@ impl Pool {
     }
 
     async fn connect_http1(&self, dialer: &Dialer) -> Result<http1::SendRequest<RequestBody>, Error> {
-        let connection = self.connect(Wire::Http1, dialer).await?;
+        let (connection, open) = self.connect(Wire::Http1, dialer).await?;
         let address = self.endpoint.address;
         let handshake = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(connection));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
@@ -311,6 +315,7 @@ impl Pool {
             if let Err(error) = connection.with_upgrades().await {
                 debug!(%address, error = chain(&error), "connection to the endpoint ended");
             }
+            drop(open);
         });
         Ok(sender)
     }
@@ -328,7 +333,7 @@ impl Pool {
         if let Some(open) = shared.available() {
             return Ok((open, Phase::New));
         }
-        let connection = self.connect(wire, dialer).await?;
+        let (connection, open) = self.connect(wire, dialer).await?;
         let address = self.endpoint.address;
         let handshake = http2::Builder::new(Local)
             .timer(TokioTimer::new())
@@ -350,6 +355,7 @@ impl Pool {
                 debug!(%address, error = chain(&error), "connection to the endpoint ended");
             }
             driven.take();
+            drop(open);
         });
         let made = Multiplexed { sender, connection, streams: Rc::default() };
         shared.open.borrow_mut().push(made.clone());

@@ -246,3 +246,17 @@ async fn kept_connections_that_are_all_gone_cost_one_try_and_not_one_each() {
     new.send("HTTP/1.1 204 No Content\r\n\r\n").await;
     assert_eq!(caller[0].response().await.status(), 204);
 }
+
+#[tokio::test]
+async fn connections_to_a_backend_are_counted_by_how_they_ended() {
+    let app = App::builder().start().await;
+    let proxy = Running::start(&one_backend(&[nowhere().await, app.address()])).await;
+    for _ in 0..8 {
+        assert_eq!(proxy.ask("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await.status(), 200);
+    }
+    proxy.metric_is("outrigger_backend_connections_total", &["result=\"ok\""], 1.0).await;
+    assert!(proxy.metric("outrigger_backend_connections_total", &["result=\"refused\""]) > 0.5);
+    proxy.metric_is("outrigger_backend_connections_open", &[], 1.0).await;
+    app.stop().await;
+    proxy.metric_is("outrigger_backend_connections_open", &[], 0.0).await;
+}
