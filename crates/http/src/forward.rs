@@ -159,7 +159,7 @@ enum Next {
 /// It is sent again
 /// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
 /// - at once, but once, if its connection broke before the response, as those do that an application leaves behind when
-///   it ends, if it is idempotent;
+///   it ends, if it is idempotent; within the backend's budget, unless the connection was a kept one;
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
 ///
@@ -371,13 +371,23 @@ impl Flight<'_> {
             if self.connects < others {
                 return Next::AtOnce;
             }
-        } else if (*phase == Phase::Reused || error.reason == Reason::ConnectionTerminated || !error.reached)
-            && !std::mem::replace(&mut self.resent, true)
-        {
+        } else if self.resends(failed) {
             return Next::AtOnce;
         }
         let allowed = self.way.policy.retry.as_ref().is_some_and(|retry| self.retries < retry.attempts);
         if allowed && self.spend() { Next::Later } else { Next::GiveUp }
+    }
+
+    /// Whether a request is sent again at once, and but once, because its connection had gone or it was not processed.
+    /// A new connection that breaks may be the request's own doing: that counts against the backend's budget.
+    fn resends(&mut self, Failed { error, phase }: &Failed) -> bool {
+        let gone = error.reason == Reason::ConnectionTerminated;
+        let granted = !self.resent
+            && (!error.reached
+                || (gone && *phase == Phase::Reused)
+                || (gone && self.way.backend.budget.try_retry(Instant::now())));
+        self.resent |= granted;
+        granted
     }
 
     /// Takes one retry out of the backend's budget.

@@ -365,11 +365,14 @@ impl Pool {
     /// What hyper says, as an error of ours.
     fn describe(&self, error: &hyper::Error, sent: bool) -> Error {
         let text = format!("{}: {}", self.endpoint.address, chain(error));
-        let refused = unprocessed(error);
+        let h2 = h2_error(error);
+        // A stream that is reset is an answer, if a poor one; its connection goes on.
+        let answered = h2.is_some_and(|h2| h2.is_reset() && h2.is_remote());
         let reason = match error {
-            _ if error.is_parse() || error.is_parse_too_large() => Reason::HttpResponseIncomplete,
+            _ if error.is_parse() || error.is_parse_too_large() || answered => Reason::HttpResponseIncomplete,
             _ => Reason::ConnectionTerminated,
         };
+        let refused = h2.is_some_and(unprocessed);
         if sent && !refused { Error::sent(reason, text) } else { Error::unsent(reason, text) }
     }
 }
@@ -399,16 +402,15 @@ impl Multiplexed {
 
 /// Whether HTTP/2 says that the application has not seen the request: its stream was refused, or lies beyond the
 /// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8).
-fn unprocessed(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            let graceful = h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
-            return graceful || (h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM));
-        }
-        cause = inner.source();
-    }
-    false
+fn unprocessed(error: &h2::Error) -> bool {
+    let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    graceful || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// What HTTP/2 says, beneath what hyper says.
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
+        .find_map(|cause| cause.downcast_ref())
 }
 
 /// Lets a body wait for the backend's `100 Continue`, where the request says that it does (RFC 9110, section 10.1.1).
