@@ -72,6 +72,8 @@ struct Multiplexed {
     /// Asked how many requests the endpoint takes at a time, which it may change. `None` once it has ended.
     connection: Rc<RefCell<Option<Http2>>>,
     streams: Rc<Cell<u32>>,
+    /// When it was last seen to be in use.
+    used: Rc<Cell<Instant>>,
 }
 
 /// A connection in use by one request.
@@ -266,7 +268,13 @@ impl Pool {
             .borrow_mut()
             .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE_TIMEOUT);
         for shared in [&self.http2, &self.carried] {
-            shared.open.borrow_mut().retain(|connection| !connection.sender.is_closed());
+            shared.open.borrow_mut().retain(|connection| {
+                if connection.streams.get() > 0 {
+                    connection.used.set(now);
+                }
+                let idle = now.saturating_duration_since(connection.used.get());
+                !connection.sender.is_closed() && idle < IDLE_TIMEOUT
+            });
         }
     }
 
@@ -357,7 +365,8 @@ impl Pool {
             driven.take();
             drop(open);
         });
-        let made = Multiplexed { sender, connection, streams: Rc::default() };
+        let used = Rc::new(Cell::new(Instant::now()));
+        let made = Multiplexed { sender, connection, streams: Rc::default(), used };
         shared.open.borrow_mut().push(made.clone());
         Ok((made, Phase::New))
     }
