@@ -63,6 +63,17 @@ impl Drain {
         self.callers.borrow_mut().retain(|caller| caller.upgrade().is_some_and(|caller| caller.is_heard()));
     }
 
+    /// Remembers a caller. Those that have gone are forgotten as often as their number doubles.
+    fn remember(&self, caller: &Rc<Quiet>) {
+        let mut callers = self.callers.borrow_mut();
+        if callers.len() == callers.capacity() {
+            callers.retain(|caller| caller.strong_count() > 0);
+            let here = callers.len();
+            callers.reserve(here.max(64));
+        }
+        callers.push(Rc::downgrade(caller));
+    }
+
     /// Ready once they are told.
     pub async fn begun(&self) {
         if !self.is_on() {
@@ -109,7 +120,7 @@ where
                 .max_header_size(MAX_HEADER_BYTES)
                 .serve_connection(io, service)
                 .with_upgrades();
-            drain.callers.borrow_mut().push(Rc::downgrade(&quiet));
+            drain.remember(&quiet);
             drained(connection, &drain, Some(&quiet)).await.unwrap_or(Ok(()))
         }
         Version::Http2 => {
