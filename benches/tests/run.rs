@@ -68,6 +68,28 @@ fn starts_proxies_and_counts_what_they_take() {
 }
 
 #[test]
+fn measures_the_proxy_itself() {
+    let outrigger = std::path::Path::new(env!("CARGO_BIN_EXE_outrigger-bench")).with_file_name("outrigger");
+    if !outrigger.is_file() {
+        println!("skipped: needs {}, which `cargo test --workspace` builds", outrigger.display());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for protocol in ["h1", "h2"] {
+        let json = dir.path().join(protocol);
+        let short = ["--paths", "proxy,sidecars", "--seconds", "0.5", "--warmup", "0.1", "--rate", "100"];
+        let output =
+            bench(&[&short[..], &["--protocol", protocol, "--json", json.to_str().unwrap()]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Report = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+        for path in &report.sections[0].paths {
+            assert_eq!((path.requests, path.errors), (50, 0), "{report:?}");
+            assert!(path.resident_kib.unwrap().idle > 0);
+        }
+    }
+}
+
+#[test]
 fn says_how_to_get_what_is_missing() {
     let output = bench(&["--paths", "proxy", "--outrigger", "/nowhere/outrigger"]);
     assert_eq!(output.status.code(), Some(1));

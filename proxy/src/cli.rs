@@ -50,19 +50,20 @@ struct RunArgs {
     #[arg(long, value_name = "URL", requires = "node")]
     control: Option<String>,
     /// The token for the first certificate.
-    #[arg(long, value_name = "FILE", requires = "control")]
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
     token_file: Option<PathBuf>,
     /// This node's name.
-    #[arg(long, value_name = "NAME", requires = "control", env = "OUTRIGGER_NODE")]
+    // No conflict with a file: the variable may be set for whatever runs in a container.
+    #[arg(long, value_name = "NAME", env = "OUTRIGGER_NODE")]
     node: Option<Name>,
     /// Where what was applied is kept [default: $XDG_STATE_HOME/outrigger/NODE, or ~/.local/state/…].
-    #[arg(long, value_name = "DIR", requires = "control")]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state_dir: Option<PathBuf>,
     /// Where captured traffic of the application arrives, or `off`.
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:15001", requires = "control")]
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:15001", conflicts_with = "config")]
     outbound: Place,
     /// Where captured traffic to the application arrives, or `off`.
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:15006", requires = "control")]
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:15006", conflicts_with = "config")]
     inbound: Place,
     /// Where the admin interface listens [default: as the file says, or 127.0.0.1:15000].
     #[arg(long, value_name = "ADDRESS")]

@@ -345,7 +345,8 @@ fn watch_over(
         let bound = listen::bind(address, 1).map_err(refuse)?;
         let Some(socket) = bound.sockets.into_iter().next() else { continue };
         tokio::spawn(interface.clone().serve(TcpListener::from_std(socket)?, surface));
-        announce(&format!("{what} on http://{}", bound.local));
+        let open = if bound.local.ip().is_loopback() { "" } else { " (not authenticated)" };
+        announce(&format!("{what} on http://{}{open}", bound.local));
         let place = match surface {
             Surface::All => &mut addresses.admin,
             Surface::Metrics => &mut addresses.metrics,

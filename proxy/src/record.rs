@@ -170,8 +170,8 @@ const fn protocol(version: Version) -> &'static str {
 }
 
 impl Observe for Record {
-    fn ended(mut self, end: End, bytes: u64) {
-        self.finish(end, bytes);
+    fn ended(mut self, end: End, bytes: u64, now: Instant) {
+        self.finish(end, bytes, now);
     }
 }
 
@@ -179,15 +179,15 @@ impl Observe for Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.ended {
-            self.finish(End::CallerGone, 0);
+            self.finish(End::CallerGone, 0, Instant::now());
         }
     }
 }
 
 impl Record {
-    fn finish(&mut self, end: End, bytes: u64) {
+    fn finish(&mut self, end: End, bytes: u64, now: Instant) {
         self.ended = true;
-        let duration = self.started.elapsed();
+        let duration = now.saturating_duration_since(self.started);
         if let Some(series) = self.series {
             self.connection.worker.metrics.request_finished(
                 series,

@@ -76,6 +76,7 @@ async fn carry_out(
         policy,
         dialer: &plan.to.dialer,
         speak: plan.speak,
+        started: record.started(),
         deadline,
         random: &connection.worker.random,
     };
@@ -148,7 +149,7 @@ fn pass_on(
     tokio::task::spawn_local(async move {
         let copied = relay(caller, callee).await;
         let end = if copied.is_some() { End::Complete } else { End::CallerGone };
-        record.ended(end, copied.map_or(0, |copied| copied.b_to_a));
+        record.ended(end, copied.map_or(0, |copied| copied.b_to_a), Instant::now());
         drop(lease);
     });
     Response::from_parts(parts, ResponseBody::empty())

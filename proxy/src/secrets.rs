@@ -118,6 +118,7 @@ impl Secrets {
             if certified.is_empty() {
                 let names: Vec<_> = tls.certificate_refs.iter().map(|r| r.name.as_str()).collect();
                 refuse(name, format!("certificate {} is not there, so it is not opened", names.join(", ")));
+                self.listeners.remove(name);
                 continue;
             }
             let protocol = listener.spec.protocol;

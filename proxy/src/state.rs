@@ -17,7 +17,9 @@ use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
 use outrigger_http::forward::Policy;
 use outrigger_http::{Backend, Endpoint, Security};
-use outrigger_telemetry::{ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries};
+use outrigger_telemetry::{
+    BackendSeries, ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries,
+};
 use rustls::ServerConfig;
 
 use crate::director::CAPTURED_OUTBOUND;
@@ -38,6 +40,8 @@ pub(crate) struct Live {
     pub(crate) tcp_rules: Vec<Box<[TcpSeries]>>,
     /// In the order of the snapshot's backends.
     pub(crate) backends: Vec<LiveBackend>,
+    /// For connections to addresses outside the configuration.
+    pub(crate) direct: BackendSeries,
     /// Who this node is, once it is known.
     pub(crate) node: Node,
 }
@@ -99,6 +103,8 @@ pub(crate) struct LiveBackend {
     pub(crate) backend: Arc<Backend>,
     /// What the backend's applications are to be spoken to in, if its configuration says.
     pub(crate) protocol: Option<BackendProtocol>,
+    /// For connections to it.
+    pub(crate) connections: BackendSeries,
     /// What it was made from, to tell whether it changed.
     spec: Arc<outrigger_config::Backend>,
     origin: Option<Origin>,
@@ -144,6 +150,7 @@ impl Live {
             http_rules,
             tcp_rules,
             backends,
+            direct: from.metrics.backend_series(""),
             node: from.node.clone(),
         }
     }
@@ -286,6 +293,7 @@ fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredient
     LiveBackend {
         backend: Arc::new(backend),
         protocol: spec.protocol,
+        connections: from.metrics.backend_series(name.as_str()),
         spec: spec.clone(),
         origin,
         endpoints,

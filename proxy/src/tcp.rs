@@ -4,8 +4,9 @@ use std::any::Any;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use outrigger_balance::InFlight;
 use outrigger_config::{Name, SpiffeId};
-use outrigger_http::connect::{Connection as Callee, Wire, connect};
+use outrigger_http::connect::{Connection as Callee, Open, Wire, connect};
 use outrigger_http::{Error, Reason};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
@@ -94,7 +95,8 @@ enum First {
 struct Reached {
     at: usize,
     callee: Callee,
-    _in_flight: outrigger_balance::InFlight,
+    /// Counts it, while it lives.
+    _under_way: (InFlight, Open),
 }
 
 /// A connection with what was decided for it.
@@ -219,7 +221,7 @@ async fn carry<IO>(reached: Reached, mut caller: IO) -> Outcome
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Reached { at, mut callee, _in_flight } = reached;
+    let Reached { at, mut callee, _under_way } = reached;
     let copied = both(&mut caller, &mut callee, Some(IDLE_TIMEOUT)).await;
     if copied.broken {
         break_off(&caller);
@@ -259,10 +261,10 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
         };
         let mut in_flight = endpoint.load.start(now);
         match connect(endpoint, Wire::Tcp, &to.dialer).await {
-            Ok(stream) => {
+            Ok((stream, open)) => {
                 in_flight.response(Instant::now());
                 endpoint.load.succeeded();
-                return Ok(Reached { at, callee: stream, _in_flight: in_flight });
+                return Ok(Reached { at, callee: stream, _under_way: (in_flight, open) });
             }
             Err(error) => {
                 endpoint.load.failed(Instant::now());

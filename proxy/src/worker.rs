@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outrigger_certs::Identity;
 use outrigger_config::Name;
-use outrigger_http::connect::{Dialer, OwnDoor};
+use outrigger_http::connect::{Dialer, OwnDoor, Watch};
 use outrigger_http::pool::Pool;
-use outrigger_http::serve::Drain;
-use outrigger_http::{Backend, Endpoint, Security};
-use outrigger_telemetry::LogBuffer;
+use outrigger_http::serve::{Drain, HEADER_READ_TIMEOUT};
+use outrigger_http::{Backend, Endpoint, Reason, Security};
+use outrigger_telemetry::{BackendSeries, ConnectResult, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, error, warn};
@@ -73,7 +74,26 @@ pub(crate) struct Local {
     known: HashMap<SocketAddr, (usize, usize)>,
     /// Addresses that traffic was sent to as they stood.
     direct: RefCell<HashMap<SocketAddr, Rc<LocalBackend>>>,
+    means: Means,
+}
+
+/// What every connection of a worker is made with.
+#[derive(Debug)]
+struct Means {
+    identity: Option<Arc<Identity>>,
     own: Rc<dyn OwnDoor>,
+    metrics: outrigger_telemetry::Worker,
+}
+
+impl Means {
+    fn dialer(&self, series: BackendSeries, timeout: Duration) -> Dialer {
+        Dialer {
+            identity: self.identity.clone(),
+            own: Some(self.own.clone()),
+            timeout,
+            watch: Rc::new(Count { metrics: self.metrics.clone(), series }),
+        }
+    }
 }
 
 /// A backend with this worker's connections to it.
@@ -152,8 +172,13 @@ pub(crate) async fn run(
 }
 
 async fn sweep(worker: Rc<Worker>) {
+    let mut looked = Instant::now();
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
+        if looked.elapsed() >= HEADER_READ_TIMEOUT {
+            looked = Instant::now();
+            worker.running.borrow().values().for_each(|running| running.drain.let_go_of_quiet());
+        }
         if let Some(local) = worker.live.borrow().clone() {
             local.close_idle(Instant::now());
         }
@@ -307,7 +332,11 @@ fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: &Na
 
 impl Local {
     fn new(worker: &Rc<Worker>, live: Arc<Live>, before: Option<&Self>) -> Self {
-        let own: Rc<dyn OwnDoor> = Rc::new(Own::new(worker));
+        let means = Means {
+            identity: live.node.identity.clone(),
+            own: Rc::new(Own::new(worker)),
+            metrics: worker.metrics.clone(),
+        };
         let kept: HashMap<u64, Rc<Pool>> = before
             .into_iter()
             .flat_map(|before| before.backends.iter().flat_map(|backend| backend.pools.iter()))
@@ -323,7 +352,7 @@ impl Local {
                 };
                 Rc::new(LocalBackend {
                     pools: backend.endpoints.iter().map(pool).collect(),
-                    dialer: dialer(&live, &own, backend.connect_timeout),
+                    dialer: means.dialer(live_backend.connections, backend.connect_timeout),
                     backend,
                 })
             })
@@ -346,7 +375,7 @@ impl Local {
                 plain && !known.contains_key(address)
             })
             .collect();
-        Self { live, backends, known, direct: RefCell::new(direct), own }
+        Self { live, backends, known, direct: RefCell::new(direct), means }
     }
 
     /// A backend by its place in the table.
@@ -368,7 +397,7 @@ impl Local {
         let pool = Pool::new(endpoint.clone());
         self.remember(
             address,
-            alone("".into(), endpoint, pool, dialer(&self.live, &self.own, CONNECT_TIMEOUT)),
+            alone("".into(), endpoint, pool, self.means.dialer(self.live.direct, CONNECT_TIMEOUT)),
         )
     }
 
@@ -406,8 +435,29 @@ impl Local {
 /// How long a connection to an address outside the configuration may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn dialer(live: &Live, own: &Rc<dyn OwnDoor>, timeout: Duration) -> Dialer {
-    Dialer { identity: live.node.identity.clone(), own: Some(own.clone()), timeout }
+/// Counts the connections to a backend.
+#[derive(Debug)]
+struct Count {
+    metrics: outrigger_telemetry::Worker,
+    series: BackendSeries,
+}
+
+impl Watch for Count {
+    fn connected(&self, failed: Option<Reason>) {
+        let result = match failed {
+            None => ConnectResult::Ok,
+            Some(Reason::ConnectionRefused) => ConnectResult::Refused,
+            Some(Reason::ConnectionTimeout) => ConnectResult::Timeout,
+            Some(Reason::TlsCertificateError) => ConnectResult::Identity,
+            Some(Reason::TlsProtocolError) => ConnectResult::Tls,
+            Some(_) => ConnectResult::Failed,
+        };
+        self.metrics.backend_connected(self.series, result);
+    }
+
+    fn closed(&self) {
+        self.metrics.backend_closed(self.series);
+    }
 }
 
 /// A backend of one endpoint: no balancing between it and others.

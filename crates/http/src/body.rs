@@ -248,8 +248,8 @@ pub enum End {
 
 /// Is told, once, how a response ended.
 pub trait Observe {
-    /// The response ended after `bytes` bytes of its body.
-    fn ended(self, end: End, bytes: u64);
+    /// The response ended at `now` after `bytes` bytes of its body.
+    fn ended(self, end: End, bytes: u64, now: Instant);
 }
 
 /// A response's body as the caller gets it. Its observer is told when it ends, and the connection that it came on goes
@@ -297,14 +297,15 @@ impl<O: Observe> ResponseBody<O> {
     }
 
     fn end(&mut self, end: End) {
+        let now = Instant::now();
         if let Source::Backend { lease, .. } = &mut self.source
             && let Some(lease) = lease.take()
             && end == End::Complete
         {
-            lease.give_back();
+            lease.give_back(now);
         }
         if let Some(observer) = self.observer.take() {
-            observer.ended(end, self.bytes);
+            observer.ended(end, self.bytes, now);
         }
     }
 

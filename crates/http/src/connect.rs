@@ -145,13 +145,45 @@ pub struct Dialer {
     pub own: Option<Rc<dyn OwnDoor>>,
     /// How long a connection may take to be made, TLS included.
     pub timeout: Duration,
+    /// Is told of every connection.
+    pub watch: Rc<dyn Watch>,
+}
+
+/// Is told of the connections to a backend's endpoints.
+pub trait Watch: std::fmt::Debug {
+    /// One was made, or could not be, for this reason.
+    fn connected(&self, failed: Option<Reason>);
+    /// One that was made has closed.
+    fn closed(&self);
+}
+
+/// A connection that was made. Dropped with it.
+#[derive(Debug)]
+pub struct Open(Rc<dyn Watch>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+impl Dialer {
+    /// Tells the watch how an attempt to connect ended.
+    pub(crate) fn note(&self, made: Result<Connection, Error>) -> Result<(Connection, Open), Error> {
+        self.watch.connected(made.as_ref().err().map(|error| error.reason));
+        made.map(|connection| (connection, Open(self.watch.clone())))
+    }
 }
 
 /// Connects to an endpoint, to speak `wire` there.
 ///
 /// # Errors
 /// The request that wants the connection was not sent: [`Error::reached`] is false.
-pub async fn connect(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
+pub async fn connect(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<(Connection, Open), Error> {
+    dialer.note(reach(endpoint, wire, dialer).await)
+}
+
+async fn reach(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
     if let Some(own) = own(endpoint, wire, dialer) {
         return Ok(own);
     }

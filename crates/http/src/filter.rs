@@ -26,6 +26,10 @@ pub fn modify(modifier: &HeaderModifier, headers: &mut HeaderMap) {
 /// Takes off what concerns one connection alone (RFC 9110, section 7.6.1), what `Connection` names included. With
 /// `keep_upgrade`, `Upgrade` stays, and `Connection` says so.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+    // One look at each name is cheaper than a look-up for each of these.
+    if !headers.keys().any(concerns_connection) {
+        return;
+    }
     if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
         let lines: SmallVec<[HeaderValue; 2]> = connection.remove_entry_mult().1.collect();
         lines.iter().for_each(|line| strip_named(headers, line));
@@ -43,6 +47,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     } else {
         headers.remove(header::UPGRADE);
     }
+}
+
+fn concerns_connection(name: &HeaderName) -> bool {
+    [header::CONNECTION, header::TRANSFER_ENCODING, header::TE, header::UPGRADE, KEEP_ALIVE, PROXY_CONNECTION]
+        .contains(name)
 }
 
 /// Takes off the fields that a `Connection` field names, but for `TE` and `Upgrade`, which have rules of their own, and

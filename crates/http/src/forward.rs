@@ -86,6 +86,8 @@ pub struct Way<'a> {
     pub dialer: &'a Dialer,
     /// Whether the application must be spoken to in HTTP/2, or must not be because the request is an upgrade.
     pub speak: Speak,
+    /// When the request came.
+    pub started: Instant,
     /// Until when the response's head must have come.
     pub deadline: Option<Instant>,
     /// This worker's randomness.
@@ -156,7 +158,8 @@ enum Next {
 ///
 /// It is sent again
 /// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
-/// - at once, if it was put on a connection that the endpoint was just closing, if it is idempotent;
+/// - at once, but once, if its connection broke before the response, as those do that an application leaves behind when
+///   it ends, if it is idempotent; within the backend's budget, unless the connection was a kept one;
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application.
 ///
@@ -188,7 +191,7 @@ struct Flight<'a> {
     connects: usize,
     /// The route's retries so far.
     retries: u32,
-    /// Whether it was already sent again because a kept connection had gone.
+    /// Whether it was already sent again because a connection had gone.
     resent: bool,
 }
 
@@ -204,13 +207,13 @@ impl Flight<'_> {
         let keep = idempotent || mesh || self.way.speak == Speak::Http2;
         let spare = Spare { head: keep.then(|| copy_head(&request)), upload, idempotent };
         if self.way.policy.retry.is_some() {
-            self.way.backend.budget.request(Instant::now());
+            self.way.backend.budget.request(self.way.started);
         }
         let mut slot = Some(request);
         loop {
-            let (at, pool) = self.pick()?;
+            let now = if self.progress.attempts == 0 { self.way.started } else { Instant::now() };
+            let (at, pool) = self.pick(now)?;
             self.progress.attempts += 1;
-            let now = Instant::now();
             let mut in_flight = pool.endpoint().load.start(now);
             let failed = match self.attempt(&pool, &mut slot).await {
                 Ok((response, lease)) => {
@@ -277,11 +280,10 @@ impl Flight<'_> {
     }
 
     /// The endpoint for the next attempt.
-    fn pick(&mut self) -> Result<(usize, Rc<Pool>), Error> {
+    fn pick(&mut self, now: Instant) -> Result<(usize, Rc<Pool>), Error> {
         let backend = self.way.backend;
         let picked = {
             let mut random = self.way.random.borrow_mut();
-            let now = Instant::now();
             let first = backend.balancer.pick(&backend.loads, now, &self.tried, &mut random);
             first.or_else(|| {
                 // All were tried: a retry of the route begins anew.
@@ -314,7 +316,7 @@ impl Flight<'_> {
             (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
             (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
         };
-        let sent = pool.send(wire, slot, self.way.dialer);
+        let sent = pool.send(wire, slot, self.way.dialer, self.resent);
         let Some(limit) = self.way.policy.attempt_timeout else { return sent.await };
         tokio::time::timeout(limit, sent).await.unwrap_or_else(|_| {
             let details = format!(
@@ -369,11 +371,23 @@ impl Flight<'_> {
             if self.connects < others {
                 return Next::AtOnce;
             }
-        } else if (*phase == Phase::Reused || !error.reached) && !std::mem::replace(&mut self.resent, true) {
+        } else if self.resends(failed) {
             return Next::AtOnce;
         }
         let allowed = self.way.policy.retry.as_ref().is_some_and(|retry| self.retries < retry.attempts);
         if allowed && self.spend() { Next::Later } else { Next::GiveUp }
+    }
+
+    /// Whether a request is sent again at once, and but once, because its connection had gone or it was not processed.
+    /// A new connection that breaks may be the request's own doing: that counts against the backend's budget.
+    fn resends(&mut self, Failed { error, phase }: &Failed) -> bool {
+        let gone = error.reason == Reason::ConnectionTerminated;
+        let granted = !self.resent
+            && (!error.reached
+                || (gone && *phase == Phase::Reused)
+                || (gone && self.way.backend.budget.try_retry(Instant::now())));
+        self.resent |= granted;
+        granted
     }
 
     /// Takes one retry out of the backend's budget.
@@ -405,5 +419,7 @@ fn unreached<B>(endpoint: &Endpoint, response: &Response<B>) -> bool {
         && response.headers().contains_key(UNREACHED)
 }
 
-/// What HTTP/1.1 requests travel in between two sidecars.
+/// What HTTP/1.1 requests travel in between two sidecars. Measured with `outrigger-bench run --saturate --paths sidecars`,
+/// 32 connections of callers, both proxies together, medians of three rounds, twice: over HTTP/2 27.3 and 26.7 µs of CPU
+/// per request, over HTTP/1.1 32.2 and 33.7. Many requests share a record and a system call.
 const MESH_HTTP1: Wire = Wire::Carried;

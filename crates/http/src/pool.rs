@@ -2,8 +2,11 @@
 //! threads, and nothing waits: a request takes a connection that is ready, or makes one.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::EXPECT;
@@ -17,7 +20,7 @@ use tracing::debug;
 
 use crate::Local;
 use crate::body::RequestBody;
-use crate::connect::{Connection, Dialer, Target, Wire, own, target, to_target};
+use crate::connect::{Connection, Dialer, Open, Target, Wire, own, target, to_target};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason, chain};
 use crate::filter::{to_http1, to_http2};
@@ -60,10 +63,17 @@ struct Shared {
     making: tokio::sync::Mutex<()>,
 }
 
+/// A connection of HTTP/2, to be polled for as long as it lasts.
+type Http2 = http2::Connection<TokioIo<Connection>, RequestBody, Local>;
+
 #[derive(Debug, Clone)]
 struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
+    /// Asked how many requests the endpoint takes at a time, which it may change. `None` once it has ended.
+    connection: Rc<RefCell<Option<Http2>>>,
     streams: Rc<Cell<u32>>,
+    /// When it was last seen to be in use.
+    used: Rc<Cell<Instant>>,
 }
 
 /// A connection in use by one request.
@@ -83,9 +93,11 @@ enum Held {
 
 impl Lease {
     /// Gives the connection back: the response was read to its end.
-    pub fn give_back(mut self) {
-        if let Held::Http1(sender) = std::mem::replace(&mut self.held, Held::Nothing) {
-            self.pool.keep(sender);
+    pub fn give_back(mut self, now: Instant) {
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Http1(sender) => self.pool.keep(sender, now),
+            // Its place is free again when the lease is dropped.
+            held => self.held = held,
         }
     }
 
@@ -152,7 +164,8 @@ impl Pool {
         &self.endpoint
     }
 
-    /// Sends the request in `slot`, and waits for the response's head.
+    /// Sends the request in `slot`, and waits for the response's head. With `fresh`, HTTP/1.1 takes a connection of its
+    /// own: after one kept connection had gone, the next may have gone with it.
     ///
     /// # Errors
     /// See [`Failed`]. Where the request is in its slot again, not a byte of it was sent.
@@ -161,9 +174,10 @@ impl Pool {
         wire: Wire,
         slot: &mut Slot,
         dialer: &Dialer,
+        fresh: bool,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         match wire {
-            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer).await,
+            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, fresh).await,
             Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer).await,
             Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer).await,
         }
@@ -173,10 +187,11 @@ impl Pool {
         self: &Rc<Self>,
         slot: &mut Slot,
         dialer: &Dialer,
+        fresh: bool,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let mut phase = Phase::Reused;
         loop {
-            let mut sender = if let Some(sender) = self.take_idle() {
+            let mut sender = if !fresh && let Some(sender) = self.take_idle() {
                 sender
             } else {
                 phase = Phase::New;
@@ -240,10 +255,10 @@ impl Pool {
         None
     }
 
-    fn keep(&self, sender: http1::SendRequest<RequestBody>) {
+    fn keep(&self, sender: http1::SendRequest<RequestBody>, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: now });
         }
     }
 
@@ -253,7 +268,13 @@ impl Pool {
             .borrow_mut()
             .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE_TIMEOUT);
         for shared in [&self.http2, &self.carried] {
-            shared.open.borrow_mut().retain(|connection| !connection.sender.is_closed());
+            shared.open.borrow_mut().retain(|connection| {
+                if connection.streams.get() > 0 {
+                    connection.used.set(now);
+                }
+                let idle = now.saturating_duration_since(connection.used.get());
+                !connection.sender.is_closed() && idle < IDLE_TIMEOUT
+            });
         }
     }
 
@@ -263,7 +284,11 @@ impl Pool {
         self.idle.borrow().is_empty() && none(&self.http2) && none(&self.carried)
     }
 
-    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
+    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<(Connection, Open), Error> {
+        dialer.note(self.reach(wire, dialer).await)
+    }
+
+    async fn reach(&self, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
         if let Some(own) = own(&self.endpoint, wire, dialer) {
             return Ok(own);
         }
@@ -290,7 +315,7 @@ impl Pool {
     }
 
     async fn connect_http1(&self, dialer: &Dialer) -> Result<http1::SendRequest<RequestBody>, Error> {
-        let connection = self.connect(Wire::Http1, dialer).await?;
+        let (connection, open) = self.connect(Wire::Http1, dialer).await?;
         let address = self.endpoint.address;
         let handshake = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(connection));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
@@ -298,6 +323,7 @@ impl Pool {
             if let Err(error) = connection.with_upgrades().await {
                 debug!(%address, error = chain(&error), "connection to the endpoint ended");
             }
+            drop(open);
         });
         Ok(sender)
     }
@@ -315,7 +341,7 @@ impl Pool {
         if let Some(open) = shared.available() {
             return Ok((open, Phase::New));
         }
-        let connection = self.connect(wire, dialer).await?;
+        let (connection, open) = self.connect(wire, dialer).await?;
         let address = self.endpoint.address;
         let handshake = http2::Builder::new(Local)
             .timer(TokioTimer::new())
@@ -326,12 +352,21 @@ impl Pool {
             .keep_alive_timeout(Duration::from_secs(10))
             .handshake::<_, RequestBody>(TokioIo::new(connection));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
+        let connection = Rc::new(RefCell::new(Some(connection)));
+        let driven = connection.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = poll_fn(|cx| match &mut *driven.borrow_mut() {
+                Some(connection) => Pin::new(connection).poll(cx),
+                None => Poll::Ready(Ok(())),
+            });
+            if let Err(error) = ended.await {
                 debug!(%address, error = chain(&error), "connection to the endpoint ended");
             }
+            driven.take();
+            drop(open);
         });
-        let made = Multiplexed { sender, streams: Rc::default() };
+        let used = Rc::new(Cell::new(Instant::now()));
+        let made = Multiplexed { sender, connection, streams: Rc::default(), used };
         shared.open.borrow_mut().push(made.clone());
         Ok((made, Phase::New))
     }
@@ -339,11 +374,14 @@ impl Pool {
     /// What hyper says, as an error of ours.
     fn describe(&self, error: &hyper::Error, sent: bool) -> Error {
         let text = format!("{}: {}", self.endpoint.address, chain(error));
-        let refused = unprocessed(error);
+        let h2 = h2_error(error);
+        // A stream that is reset is an answer, if a poor one; its connection goes on.
+        let answered = h2.is_some_and(|h2| h2.is_reset() && h2.is_remote());
         let reason = match error {
-            _ if error.is_parse() || error.is_parse_too_large() => Reason::HttpResponseIncomplete,
+            _ if error.is_parse() || error.is_parse_too_large() || answered => Reason::HttpResponseIncomplete,
             _ => Reason::ConnectionTerminated,
         };
+        let refused = h2.is_some_and(unprocessed);
         if sent && !refused { Error::sent(reason, text) } else { Error::unsent(reason, text) }
     }
 }
@@ -353,22 +391,35 @@ impl Shared {
     fn available(&self) -> Option<Multiplexed> {
         let mut open = self.open.borrow_mut();
         open.retain(|connection| !connection.sender.is_closed());
-        open.iter().find(|c| c.streams.get() < STREAMS_PER_CONNECTION && c.sender.is_ready()).cloned()
+        open.iter().find(|connection| connection.has_room()).cloned()
+    }
+}
+
+impl Multiplexed {
+    /// Whether a request sent on it goes out at once. One beyond the endpoint's own limit would wait for another to end.
+    fn has_room(&self) -> bool {
+        let streams = self.streams.get();
+        streams < STREAMS_PER_CONNECTION
+            && self.sender.is_ready()
+            && self
+                .connection
+                .borrow()
+                .as_ref()
+                .is_some_and(|c| (streams as usize) < c.current_max_send_streams())
     }
 }
 
 /// Whether HTTP/2 says that the application has not seen the request: its stream was refused, or lies beyond the
 /// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8).
-fn unprocessed(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            let graceful = h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
-            return graceful || (h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM));
-        }
-        cause = inner.source();
-    }
-    false
+fn unprocessed(error: &h2::Error) -> bool {
+    let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    graceful || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// What HTTP/2 says, beneath what hyper says.
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
+        .find_map(|cause| cause.downcast_ref())
 }
 
 /// Lets a body wait for the backend's `100 Continue`, where the request says that it does (RFC 9110, section 10.1.1).

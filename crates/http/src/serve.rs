@@ -1,16 +1,16 @@
 //! Serving one connection of HTTP, whichever version it speaks, until it ends or is drained.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 
 use crate::Local;
 
-/// How long a caller may take for a request's head, from its first byte, and between two requests.
+/// How long a caller of HTTP/1 may at least take for a request's head, and between two requests. One that has sent no
+/// whole head in up to twice this time is let go.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// How many bytes of header a message may have.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
@@ -40,6 +41,8 @@ pub enum Version {
 pub struct Drain {
     on: Cell<bool>,
     notify: Notify,
+    /// Those who speak HTTP/1.
+    callers: RefCell<Vec<Weak<Quiet>>>,
 }
 
 impl Drain {
@@ -52,6 +55,23 @@ impl Drain {
     /// Whether they were told.
     pub const fn is_on(&self) -> bool {
         self.on.get()
+    }
+
+    /// Lets go of the callers that have sent no whole head since this was called last. To be called every
+    /// [`HEADER_READ_TIMEOUT`].
+    pub fn let_go_of_quiet(&self) {
+        self.callers.borrow_mut().retain(|caller| caller.upgrade().is_some_and(|caller| caller.is_heard()));
+    }
+
+    /// Remembers a caller. Those that have gone are forgotten as often as their number doubles.
+    fn remember(&self, caller: &Rc<Quiet>) {
+        let mut callers = self.callers.borrow_mut();
+        if callers.len() == callers.capacity() {
+            callers.retain(|caller| caller.strong_count() > 0);
+            let here = callers.len();
+            callers.reserve(here.max(64));
+        }
+        callers.push(Rc::downgrade(caller));
     }
 
     /// Ready once they are told.
@@ -82,23 +102,26 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> R + 'static,
     R: Future<Output = Response<B>> + 'static,
-    B: Body<Data = Bytes> + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let io = TokioIo::new(io);
+    let quiet = Rc::new(Quiet { heard: Cell::new(true), ..Quiet::default() });
+    let asked = quiet.clone();
     let service = service_fn(move |request| {
+        let busy = asked.asked();
         let response = handler(request);
-        async move { Ok::<_, Infallible>(response.await) }
+        async move { Ok::<_, Infallible>(response.await.map(|body| Answer { body, _busy: busy })) }
     });
     match version {
         Version::Http1 => {
             let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_READ_TIMEOUT)
+                .header_read_timeout(None)
                 .max_header_size(MAX_HEADER_BYTES)
                 .serve_connection(io, service)
                 .with_upgrades();
-            drained(connection, &drain).await
+            drain.remember(&quiet);
+            drained(connection, &drain, Some(&quiet)).await.unwrap_or(Ok(()))
         }
         Version::Http2 => {
             let connection = hyper::server::conn::http2::Builder::new(Local)
@@ -112,8 +135,77 @@ where
                 .keep_alive_interval(Some(Duration::from_secs(30)))
                 .keep_alive_timeout(Duration::from_secs(20))
                 .serve_connection(io, service);
-            drained(connection, &drain).await
+            drained(connection, &drain, None).await.unwrap_or(Ok(()))
         }
+    }
+}
+
+/// Whether a caller asks for anything. Looked at once in a while: a timer for each head cost more than reading it.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// Requests that are not yet answered.
+    busy: Cell<u32>,
+    /// Whether something was asked or answered since the last look.
+    heard: Cell<bool>,
+    /// Whether the connection is to end.
+    over: Cell<bool>,
+    /// Wakes the connection's task.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A request that is not yet answered.
+#[derive(Debug)]
+struct Busy(Rc<Quiet>);
+
+impl Quiet {
+    fn asked(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        Busy(self.clone())
+    }
+
+    /// Whether anything was heard since the last look; if not, its connection ends.
+    fn is_heard(&self) -> bool {
+        let heard = self.heard.replace(false) || self.busy.get() > 0;
+        if !heard {
+            self.over.set(true);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+        heard
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get().saturating_sub(1));
+        self.0.heard.set(true);
+    }
+}
+
+/// A response's body, which keeps its connection busy.
+struct Answer<B> {
+    body: B,
+    _busy: Busy,
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -146,20 +238,31 @@ where
     }
 }
 
-/// Polls a connection to its end, and winds it down once `drain` begins. The wait for that is registered once, not
-/// at each poll: this runs several times per request.
-async fn drained<C: Serving>(connection: C, drain: &Drain) -> C::Output {
+/// Polls a connection to its end, and winds it down once `drain` begins; `None` if its caller was quiet for too long.
+/// The waits for both are registered once, not at each poll: this runs several times per request.
+async fn drained<C: Serving>(connection: C, drain: &Drain, quiet: Option<&Quiet>) -> Option<C::Output> {
     let mut connection = pin!(connection);
     let mut begun = pin!(drain.begun());
     let (mut registered, mut winding) = (false, false);
-    poll_fn(|cx: &mut Context<'_>| -> Poll<C::Output> {
-        if !winding && (drain.is_on() || !std::mem::replace(&mut registered, true)) {
-            winding = begun.as_mut().poll(cx).is_ready() || drain.is_on();
-            if winding {
-                connection.as_mut().wind_down();
-            }
+    poll_fn(|cx: &mut Context<'_>| -> Poll<Option<C::Output>> {
+        if quiet.is_some_and(|quiet| quiet.over.get()) {
+            return Poll::Ready(None);
         }
-        connection.as_mut().poll(cx)
+        let first = !std::mem::replace(&mut registered, true);
+        if first && let Some(quiet) = quiet {
+            quiet.waker.replace(Some(cx.waker().clone()));
+        }
+        // Before it is wound down: a request that is there already is under way.
+        let polled = connection.as_mut().poll(cx);
+        if polled.is_ready() || winding || !(first || drain.is_on()) {
+            return polled.map(Some);
+        }
+        winding = begun.as_mut().poll(cx).is_ready() || drain.is_on();
+        if winding {
+            connection.as_mut().wind_down();
+            return connection.as_mut().poll(cx).map(Some);
+        }
+        polled.map(Some)
     })
     .await
 }

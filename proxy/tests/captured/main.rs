@@ -90,7 +90,7 @@ fn outsiders_are_let_in_until_the_listener_is_strict() {
         assert!(got.status == 403 && got.head.contains("error=http_request_denied"), "{got:?}");
         // Closed, or reset: without a word either way.
         let mut refused = dial(outside, (ip, GREETS).into());
-        refused.write_all(b"plain").unwrap();
+        refused.write_all(b"\0plain").unwrap();
         let end = refused.read(&mut [0; 1]).map_err(|error| error.kind());
         assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
         assert_eq!(curl(&mesh.a.pod, &url(ip, HTTP, "/member")).status, 200);

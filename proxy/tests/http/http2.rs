@@ -224,3 +224,17 @@ async fn many_requests_share_few_connections_and_more_than_a_hundred_open_anothe
         assert!(*opened.borrow() >= connections, "{} connections for {requests}", *opened.borrow());
     }
 }
+
+#[tokio::test]
+async fn requests_one_after_the_other_share_one_connection() {
+    let app = App::builder().start().await;
+    let proxy = Running::start(&with_rule("", "protocol: H2C", &[app.address()])).await;
+    let mut http2 = caller(&proxy).await;
+    let mut peers = std::collections::BTreeSet::new();
+    // More than share a connection at once.
+    for _ in 0..250 {
+        let (_, seen) = read(soon(http2.send_request(get("/"))).await.unwrap()).await;
+        peers.insert(seen["peer"].to_string());
+    }
+    assert_eq!(peers.len(), 1, "{peers:?}");
+}

@@ -1,9 +1,12 @@
 //! How the proxy speaks HTTP, over real sockets, as its callers and its backends see it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::float_cmp, reason = "metrics are whole numbers")]
+#![allow(clippy::format_collect, reason = "a test may allocate")]
 
 mod http2;
 mod messages;
+mod refused;
 mod retries;
 mod routing;
 mod streaming;

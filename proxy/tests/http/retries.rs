@@ -138,6 +138,23 @@ async fn an_endpoint_that_breaks_off_is_left_for_another_if_that_is_safe() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_at_once_is_made_up_for_without_a_retry_policy() {
+    let (backend, address) = listen().await;
+    let app = App::builder().start().await;
+    let proxy =
+        Running::start(&with_rule("", "balance: { type: RoundRobin }", &[address, app.address()])).await;
+    // As an application that ends does to those who wait to be accepted.
+    tokio::spawn(async move {
+        loop {
+            Wire::accept(&backend).await.reset();
+        }
+    });
+    for _ in 0..4 {
+        assert_eq!(proxy.ask(&request("GET", "/", "")).await.status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_that_times_out_is_tried_again() {
     let (hanging, address) = listen().await;
     let app = App::builder().start().await;
@@ -197,4 +214,49 @@ async fn many_connections_that_close_at_once_cost_nobody_a_failure() {
             assert_eq!(wire.response().await.status(), 200);
         }
     }
+}
+
+#[tokio::test]
+async fn kept_connections_that_are_all_gone_cost_one_try_and_not_one_each() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&one_backend(&[address])).await;
+    let mut caller = Vec::new();
+    let mut callee = Vec::new();
+    for _ in 0..4 {
+        let mut wire = proxy.connect().await;
+        wire.send(request("GET", "/", "")).await;
+        callee.push(Wire::accept(&backend).await);
+        caller.push(wire);
+    }
+    for (caller, callee) in caller.iter_mut().zip(&mut callee) {
+        callee.request().await;
+        callee.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        assert_eq!(caller.response().await.status(), 200);
+    }
+    // Each of them goes just as the next request arrives on it.
+    for mut kept in callee {
+        tokio::spawn(async move {
+            kept.try_head().await;
+            kept.reset();
+        });
+    }
+    caller[0].send(request("GET", "/", "")).await;
+    let mut new = Wire::accept(&backend).await;
+    new.request().await;
+    new.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(caller[0].response().await.status(), 204);
+}
+
+#[tokio::test]
+async fn connections_to_a_backend_are_counted_by_how_they_ended() {
+    let app = App::builder().start().await;
+    let proxy = Running::start(&one_backend(&[nowhere().await, app.address()])).await;
+    for _ in 0..8 {
+        assert_eq!(proxy.ask("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await.status(), 200);
+    }
+    proxy.metric_is("outrigger_backend_connections_total", &["result=\"ok\""], 1.0).await;
+    assert!(proxy.metric("outrigger_backend_connections_total", &["result=\"refused\""]) > 0.5);
+    proxy.metric_is("outrigger_backend_connections_open", &[], 1.0).await;
+    app.stop().await;
+    proxy.metric_is("outrigger_backend_connections_open", &[], 0.0).await;
 }

@@ -1,6 +1,7 @@
 //! A folder with a configuration in it, and what a proxy that runs from it says.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -68,10 +69,10 @@ impl Desk {
             lines.iter().find(|line| parts.iter().all(|part| line.contains(part))).cloned()
         };
         let waited = tokio::time::timeout(PATIENCE, said.wait_for(|lines| line(lines).is_some())).await;
-        match waited {
-            Ok(lines) => line(&lines.unwrap()).unwrap(),
-            Err(_) => panic!("nobody said {parts:?}; said was:\n{}", self.lines().join("\n")),
+        if let Ok(lines) = waited {
+            return line(&lines.unwrap()).unwrap();
         }
+        panic!("nobody said {parts:?}; said was:\n{}", self.lines().join("\n"))
     }
 
     /// All that was said so far.
@@ -110,4 +111,21 @@ pub(crate) fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
         })
         .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
         .sum()
+}
+
+/// Waits until so many objects are rejected: the gauge follows what was said.
+pub(crate) async fn rejected(proxy: &Proxy, many: u32) {
+    eventually(&format!("{many} are rejected"), || async {
+        let now = metric(&proxy.metrics(), "outrigger_config_rejected", &[]);
+        ((now - f64::from(many)).abs() < 0.5).then_some(())
+    })
+    .await;
+}
+
+/// An address on which nothing listens, and which nothing gets by chance: its port is none of those that the system
+/// chooses (`net.ipv4.ip_local_port_range`).
+pub(crate) fn free() -> SocketAddr {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
+    let port = ports.find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap();
+    SocketAddr::from(([127, 0, 0, 1], port))
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::caller::{Http1, get};
-use crate::desk::{Desk, eventually, metric};
+use crate::desk::{Desk, eventually, rejected};
 
 /// A route `a.test` to `a`, and a route `b.test` to `b`.
 fn two_routes(a: SocketAddr, b: SocketAddr) -> String {
@@ -150,12 +150,9 @@ async fn a_bad_object_keeps_its_last_good_version_and_the_others_go_live() {
         .await;
         assert_eq!(get(address, "a.test", "/").await.app(), "one", "the last good version");
         assert_eq!(get(address, "other.test", "/").await.status, 404);
-        assert!(metric(&proxy.metrics(), "outrigger_config_rejected", &[]) > 0.9);
+        rejected(&proxy, 1).await;
         desk.write("proxy.yaml", &good);
-        eventually("the gauge is 0 again", || async {
-            (metric(&proxy.metrics(), "outrigger_config_rejected", &[]) < 0.1).then_some(())
-        })
-        .await;
+        rejected(&proxy, 0).await;
     }
     proxy.stop().await;
 }
@@ -172,7 +169,7 @@ async fn a_start_with_a_bad_object_has_the_rest_and_says_so() {
     let left_out = get(address, "a.test", "/").await;
     assert_eq!(left_out.status, 404);
     assert!(left_out.header("proxy-status").starts_with("outrigger; error=destination_not_found"));
-    assert!(metric(&proxy.metrics(), "outrigger_config_rejected", &[]) > 0.9);
+    rejected(&proxy, 1).await;
     proxy.stop().await;
 }
 
@@ -188,16 +185,13 @@ async fn a_file_that_cannot_be_parsed_starts_nothing_and_changes_nothing() {
     let proxy = desk.start(&good).await;
     desk.write("proxy.yaml", "listeners: [\n");
     desk.said(&["proxy.yaml:1:12: unclosed bracket", "the configuration before stays live"]).await;
-    eventually("it is counted", || async {
-        (metric(&proxy.metrics(), "outrigger_config_rejected", &[]) > 0.9).then_some(())
-    })
-    .await;
+    rejected(&proxy, 1).await;
     assert_eq!(get(proxy.listener("web").unwrap(), "a.test", "/").await.app(), "one");
     std::fs::remove_file(desk.path("proxy.yaml")).unwrap();
     desk.said(&["cannot read", "proxy.yaml"]).await;
     assert_eq!(get(proxy.listener("web").unwrap(), "a.test", "/").await.app(), "one");
     desk.write("proxy.yaml", &two_routes(two.address(), one.address()));
     until_answered_by(&proxy, "two").await;
-    assert!(metric(&proxy.metrics(), "outrigger_config_rejected", &[]) < 0.1);
+    rejected(&proxy, 0).await;
     proxy.stop().await;
 }

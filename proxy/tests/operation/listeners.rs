@@ -1,34 +1,32 @@
 //! Listeners come, go and move while the proxy runs.
 
+use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
 
 use outrigger_testkit::app::App;
 use tokio::net::TcpStream;
 
 use crate::caller::{Http1, get, try_get};
-use crate::desk::{Desk, eventually, metric};
+use crate::desk::{Desk, eventually, free, rejected};
 
 /// Listeners with these names and addresses, and one route from all of them to `app`.
 fn with(listeners: &[(&str, SocketAddr)], app: SocketAddr) -> String {
     let names: Vec<_> = listeners.iter().map(|(name, _)| *name).collect();
     let mut text = "listeners:\n".to_owned();
     for (name, address) in listeners {
-        text += &format!("  - {{ name: {name}, address: {address}, protocol: HTTP }}\n");
+        writeln!(text, "  - {{ name: {name}, address: {address}, protocol: HTTP }}").unwrap();
     }
-    text += &format!(
+    write!(
+        text,
         "httpRoutes:
   - {{ name: all, listeners: [{}], rules: [{{ backendRefs: [{{ name: app }}] }}] }}
 backends:
   - {{ name: app, endpoints: [{{ address: {app} }}] }}
 ",
         names.join(", ")
-    );
+    )
+    .unwrap();
     text
-}
-
-/// A port that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 async fn answers(address: SocketAddr) -> Option<()> {
@@ -103,7 +101,7 @@ async fn a_port_in_use_is_named_and_the_other_listeners_are_open() {
     let line = desk.said(&["Listener two: address: cannot listen on", "in use"]).await;
     assert!(line.contains(&address.to_string()), "{line}");
     assert_eq!(get(proxy.listener("one").unwrap(), "app.test", "/").await.status, 200);
-    assert!(metric(&proxy.metrics(), "outrigger_config_rejected", &[]) > 0.9);
+    rejected(&proxy, 1).await;
     drop(taken);
     // Any change is an occasion to try again; without one it is tried every few seconds.
     desk.write("proxy.yaml", &format!("{text}# again\n"));

@@ -1,12 +1,13 @@
 //! Connections that are not HTTP, by TCP routes.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use outrigger_testkit::app::TcpApp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::desk::{Desk, eventually, metric};
+use crate::desk::{Desk, eventually, free, metric};
 
 /// A listener `db` with a route to backends of these endpoints and weights.
 fn config(protocol: &str, backends: &[(&[SocketAddr], u32)]) -> String {
@@ -17,13 +18,15 @@ fn config(protocol: &str, backends: &[(&[SocketAddr], u32)]) -> String {
         .map(|(n, (_, weight))| format!("{{ name: b{n}, weight: {weight} }}"))
         .collect();
     text += "tcpRoutes:\n  - name: db\n    listeners: [db]\n";
-    text += &format!("    rules: [{{ backendRefs: [{}] }}]\nbackends:\n", refs.join(", "));
+    write!(text, "    rules: [{{ backendRefs: [{}] }}]\nbackends:\n", refs.join(", ")).unwrap();
     for (n, (endpoints, _)) in backends.iter().enumerate() {
         let endpoints: Vec<_> = endpoints.iter().map(|address| format!("{{ address: {address} }}")).collect();
-        text += &format!(
-            "  - {{ name: b{n}, balance: {{ type: RoundRobin }}, endpoints: [{}] }}\n",
+        writeln!(
+            text,
+            "  - {{ name: b{n}, balance: {{ type: RoundRobin }}, endpoints: [{}] }}",
             endpoints.join(", ")
-        );
+        )
+        .unwrap();
     }
     text
 }
@@ -113,7 +116,7 @@ async fn weights_share_the_connections_out() {
 #[tokio::test]
 async fn an_endpoint_that_refuses_is_passed_over() {
     let app = TcpApp::echo().await.unwrap();
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = free();
     let desk = Desk::new();
     let proxy = desk.start(&config(", protocol: TCP", &[(&[gone, app.address()], 1)])).await;
     let address = proxy.listener("db").unwrap();

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::caller::{Http1, Http2, get, shown, tls};
-use crate::desk::{Desk, eventually, metric};
+use crate::desk::{Desk, eventually, metric, rejected};
 
 /// A certificate for some names, and its key; both PEM.
 fn issue(root: &Authority, names: &[&str]) -> (String, String) {
@@ -117,13 +117,10 @@ async fn a_new_certificate_is_shown_and_open_connections_stay() {
         let line = desk.said(&["Certificate shop: chain: ", "shop.pem"]).await;
         assert!(!line.contains("PRIVATE") && !line.contains(key.lines().nth(1).unwrap()), "{line}");
         assert_eq!(now().await, renewed, "{line}");
-        assert!(metric(&proxy.metrics(), "outrigger_config_rejected", &[]) > 0.9);
+        rejected(&proxy, 1).await;
     }
     desk.replace("shop.pem", &good);
-    eventually("it is right again", || async {
-        (metric(&proxy.metrics(), "outrigger_config_rejected", &[]) < 0.1).then_some(())
-    })
-    .await;
+    rejected(&proxy, 0).await;
     assert_eq!(open.get("shop.test", "/").await.unwrap().status, 200);
     assert!(metric(&proxy.metrics(), "outrigger_certificate_expiry_timestamp_seconds", &["shop"]) > 1e9);
     proxy.stop().await;

@@ -30,7 +30,7 @@ pub(super) struct Follower<S> {
     pub(super) held: Held,
     pub(super) identities: watch::Receiver<Option<Arc<Identity>>>,
     pub(super) identity: Option<Arc<Identity>>,
-    pub(super) save: watch::Sender<Option<Saved>>,
+    pub(super) save: watch::Sender<Option<Arc<Saved>>>,
     /// What the sink refused when it last applied; `None` before it first has.
     pub(super) outcome: Option<Vec<Refusal>>,
     pub(super) up: bool,
@@ -142,11 +142,11 @@ impl<S: Sink> Follower<S> {
 
     /// Hands what is held to the saver, which writes the newest and passes over what came between.
     fn persist(&self) {
-        self.save.send_replace(Some(Saved {
+        self.save.send_replace(Some(Arc::new(Saved {
             identity: self.identity.clone(),
             store: self.held.store().map(str::to_owned),
             revision: self.held.revision(),
             objects: self.held.objects(),
-        }));
+        })));
     }
 }

@@ -9,7 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use outrigger_certs::Identity;
@@ -73,6 +73,41 @@ pub(super) struct State {
     dir: PathBuf,
     node: Name,
     key: RandomizedNonceKey,
+    /// The number of what was written last. Locked while it is written.
+    written: Mutex<u64>,
+}
+
+/// Hands what comes to a thread that writes it. Dropped, it writes itself what has not been written yet: a node that
+/// ends in order starts from what it applied last.
+struct Keeper {
+    state: Arc<State>,
+    saves: watch::Receiver<Option<Arc<Saved>>>,
+    /// Counts what was handed on.
+    number: u64,
+    /// What is known to be written.
+    last: Option<Arc<Saved>>,
+}
+
+impl Keeper {
+    async fn write_newest(&mut self) {
+        let Some(saved) = self.saves.borrow_and_update().clone() else { return };
+        self.number += 1;
+        let (state, number, handed) = (self.state.clone(), self.number, saved.clone());
+        let written = tokio::task::spawn_blocking(move || state.save(number, &handed)).await;
+        self.state.warn(written.map_err(io::Error::other).flatten());
+        self.last = Some(saved);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let newest = self.saves.borrow().clone();
+        if let Some(saved) =
+            newest.filter(|saved| !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, saved)))
+        {
+            self.state.warn(self.state.save(self.number + 1, &saved));
+        }
+    }
 }
 
 impl State {
@@ -82,7 +117,7 @@ impl State {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| failed(dir, error))?;
         let key_path = dir.join(KEY_FILE);
         let key = seal_key(dir).map_err(|error| failed(&key_path, error))?;
-        let state = Self { dir: dir.to_owned(), node: node.clone(), key };
+        let state = Self { dir: dir.to_owned(), node: node.clone(), key, written: Mutex::default() };
         let path = dir.join(FILE);
         let saved = match fs::read(&path) {
             Ok(sealed) => state.unseal(sealed),
@@ -101,22 +136,29 @@ impl State {
         Ok((state, saved))
     }
 
-    /// Writes the newest of what comes, one after the other.
-    pub(super) async fn keep(self, mut saves: watch::Receiver<Option<Saved>>) -> Infallible {
-        let state = Arc::new(self);
-        while saves.changed().await.is_ok() {
-            let Some(saved) = saves.borrow_and_update().clone() else { continue };
-            let writer = state.clone();
-            let written = tokio::task::spawn_blocking(move || writer.save(&saved)).await;
-            if let Err(error) = written.map_err(io::Error::other).flatten() {
-                warn!("{}: cannot be written: {error}", state.dir.join(FILE).display());
-            }
+    /// Writes the newest of what comes, one after the other, and when it is dropped what is left.
+    pub(super) async fn keep(self, saves: watch::Receiver<Option<Arc<Saved>>>) -> Infallible {
+        let mut keeper = Keeper { state: Arc::new(self), saves, number: 0, last: None };
+        while keeper.saves.changed().await.is_ok() {
+            keeper.write_newest().await;
         }
         // What sends them is gone, and this future goes with it.
         std::future::pending().await
     }
 
-    fn save(&self, saved: &Saved) -> io::Result<()> {
+    fn warn(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            warn!("{}: cannot be written: {error}", self.dir.join(FILE).display());
+        }
+    }
+
+    /// Writes what is kept, unless something newer, of a higher number, was written before.
+    fn save(&self, number: u64, saved: &Saved) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written > number {
+            return Ok(());
+        }
+        *written = number;
         let identity = saved.identity.as_ref().map(|identity| PlainIdentity {
             chain: identity.chain_pem(),
             key: identity.key_pem().expose().to_owned(),

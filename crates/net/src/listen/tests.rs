@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::{BindError, Bound, add, bind, configure};
+use super::{BindError, Bound, bind, bind_beside, configure};
 
 fn any(address: &str) -> SocketAddr {
     address.parse().unwrap()
@@ -34,8 +34,8 @@ fn a_taken_port_is_refused_and_free_again_afterwards() {
     let text = error.to_string();
     assert!(text.contains(&taken.local.to_string()) && text.contains("choose another port"), "{text}");
 
-    let more = add(taken.local).unwrap();
-    assert_eq!(more.local_addr().unwrap(), taken.local);
+    let more = bind_beside(taken.local, 1).unwrap();
+    assert_eq!(more.local, taken.local);
 
     let local = taken.local;
     // A connection that the listening side closes first stays in TIME_WAIT, and must not hinder.

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use http::Method;
 use outrigger_config::Kind;
 use serde_json::json;
 
@@ -13,7 +14,7 @@ use crate::story::{DAY, Shop};
 async fn the_mesh_goes_on_without_its_control_api_and_catches_up_with_it() {
     let mut shop = Shop::open(DAY).await;
     shop.route(json!({ "backendRefs": [{ "name": "v1" }] })).await;
-    let mut load = Load::start(&shop.web, "api", "/");
+    let mut load = Load::start(&shop.web, Method::GET, "/");
     load.more(300).await;
     shop.mesh.kill_control().await;
     load.more(1000).await;

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use outrigger_telemetry::AccessLog;
 use outrigger_testkit::mesh::{Caller, Mesh, Sidecar};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsConnector;
 
@@ -177,4 +179,58 @@ async fn a_node_reaches_its_own_application_without_leaving_the_process() {
         line.starts_with("outrigger_connections_total") && line.contains(&format!("\"{into}\""))
     });
     assert!(accepted.is_none_or(|line| line.ends_with(" 0")), "no connection was accepted: {accepted:?}");
+}
+
+#[tokio::test]
+async fn what_sidecars_say_to_each_other_reaches_no_application() {
+    let shop = Shop::open(DAY).await;
+    shop.route(json!({ "backendRefs": [{ "name": "v1" }] })).await;
+    shop.v1.app.kill().await;
+    let answer =
+        shop.web.caller().call(Method::POST, "api", "/", Bytes::from_static(b"hello")).await.unwrap();
+    assert_eq!(answer.status, 503);
+    let status = answer.proxy_status();
+    assert!(status.contains("error=connection_refused"), "{status}");
+    assert!(status.contains(&shop.v1.app.address().to_string()), "it says what was not there: {status}");
+    assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("outrigger")), "{answer:?}");
+
+    // Where there is another, it is taken at once, whatever the method and without a policy.
+    shop.route_to_both().await;
+    for _ in 0..10 {
+        let body = Bytes::from_static(b"hello");
+        let answer = shop.web.caller().call(Method::POST, "api", "/", body).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.app()), (200, "v2"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_application_cannot_say_that_it_was_not_reached() {
+    let mesh = Mesh::start().await.unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let application = socket.local_addr().unwrap();
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = served.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = socket.accept().await.unwrap();
+            let mut request = vec![0; 64 * 1024];
+            while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                count.fetch_add(1, Ordering::Relaxed);
+                let answer = "HTTP/1.1 503 Busy\r\noutrigger-unreached: forged\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let one = mesh.sidecar("one").before(application).start().await.unwrap();
+    let other = mesh.sidecar("other").before(application).start().await.unwrap();
+    let web = mesh.sidecar("web").start().await.unwrap();
+    let endpoints = json!([one.endpoint(), other.endpoint()]);
+    mesh.put(Kind::Backend, "api", json!({ "endpoints": endpoints })).await.unwrap();
+    let route =
+        json!({ "listeners": [web.outbound_name()], "rules": [{ "backendRefs": [{ "name": "api" }] }] });
+    let revision = mesh.put(Kind::HttpRoute, "api", route).await.unwrap();
+    mesh.settled(revision).await.unwrap();
+    let answer = web.caller().call(Method::POST, "api", "/", Bytes::new()).await.unwrap();
+    assert_eq!((answer.status.as_u16(), served.load(Ordering::Relaxed)), (503, 1), "{answer:?}");
+    assert!(!answer.headers.contains_key("outrigger-unreached"), "{answer:?}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use http::Method;
 use outrigger_testkit::mesh::{Caller, Sidecar};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,15 +32,15 @@ pub struct Tally {
 }
 
 impl Load {
-    /// Begins to GET `path` of `host` through a sidecar.
-    pub fn start(web: &Sidecar, host: &'static str, path: &'static str) -> Self {
+    /// Begins to send requests for `path` of the host `api` through a sidecar.
+    pub fn start(web: &Sidecar, method: Method, path: &'static str) -> Self {
         let (progress, answered) = watch::channel(0);
         let (progress, count) = (Arc::new(progress), Arc::new(AtomicUsize::new(0)));
         let stop = Arc::new(AtomicBool::new(false));
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
             let (progress, count, stop) = (progress.clone(), count.clone(), stop.clone());
-            callers.spawn(call(web.caller(), host, path, move || {
+            callers.spawn(call(web.caller(), method.clone(), path, move || {
                 progress.send_replace(count.fetch_add(1, Ordering::Relaxed) + 1);
                 !stop.load(Ordering::Relaxed)
             }));
@@ -87,14 +88,15 @@ impl Tally {
 
 async fn call(
     mut caller: Caller,
-    host: &'static str,
+    method: Method,
     path: &'static str,
     mut go_on: impl FnMut() -> bool,
 ) -> Tally {
+    let body = if method == Method::POST { "some words" } else { "" };
     let mut tally = Tally::default();
     loop {
         tally.requests += 1;
-        match caller.get(host, path).await {
+        match caller.call(method.clone(), "api", path, body.into()).await {
             Ok(answer) if answer.status == 200 => {
                 *tally.by_app.entry(answer.app().to_owned()).or_default() += 1;
             }

@@ -76,6 +76,12 @@ const STEADY: Pulse = Pulse { heartbeat: Duration::from_millis(50), dead_after: 
 const NERVOUS: Pulse = Pulse { heartbeat: Duration::from_millis(50), dead_after: Duration::from_millis(400) };
 
 impl Node {
+    /// Ends it, as the end of a proxy's runtime does.
+    async fn end(mut self) {
+        self.task.abort();
+        assert!((&mut self.task).await.is_err_and(|end| end.is_cancelled()));
+    }
+
     fn start(url: &str, dir: &TempDir, token: Option<&str>, pulse: Pulse) -> Self {
         let token_file = token.map(|token| {
             let path = dir.path().join("token");

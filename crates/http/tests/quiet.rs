@@ -1,0 +1,59 @@
+//! Callers of HTTP/1 that ask for nothing are let go; those with something under way are not.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use outrigger_http::serve::{Drain, Version, connection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+/// A connection whose every answer waits for `go`.
+fn serve(drain: &Rc<Drain>, go: &Rc<Notify>) -> (DuplexStream, JoinHandle<bool>) {
+    let (caller, served) = tokio::io::duplex(1024);
+    let (drain, go) = (drain.clone(), go.clone());
+    let handler = move |_request| {
+        let go = go.clone();
+        async move {
+            go.notified().await;
+            Response::new(Full::new(Bytes::from_static(b"done")))
+        }
+    };
+    let task = async move { connection(served, Version::Http1, handler, drain).await.is_ok() };
+    (caller, spawn_local(task))
+}
+
+#[tokio::test]
+async fn a_caller_that_asks_for_nothing_is_let_go_at_the_second_look() {
+    let story = async {
+        let drain = Rc::new(Drain::default());
+        let go = Rc::new(Notify::new());
+        let (mut slow, slow_served) = serve(&drain, &go);
+        let (mut busy, busy_served) = serve(&drain, &go);
+        slow.write_all(b"GET / HTTP/1.1\r\nHost: s").await.unwrap();
+        busy.write_all(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await.unwrap();
+        tokio::task::yield_now().await;
+
+        drain.let_go_of_quiet();
+        tokio::task::yield_now().await;
+        assert!(!slow_served.is_finished(), "it has only just come");
+        drain.let_go_of_quiet();
+        assert!(slow_served.await.unwrap());
+        assert_eq!(slow.read(&mut [0]).await.unwrap(), 0);
+
+        drain.let_go_of_quiet();
+        go.notify_one();
+        let mut answer = [0; 15];
+        busy.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        drain.let_go_of_quiet();
+        tokio::task::yield_now().await;
+        assert!(!busy_served.is_finished(), "it was answered just now");
+        drain.let_go_of_quiet();
+        assert!(busy_served.await.unwrap());
+    };
+    LocalSet::new().run_until(story).await;
+}

@@ -1,0 +1,175 @@
+//! The `outrigger` command, as people and scripts meet it: what it prints, where, and how it exits.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How a command ended: its exit code, standard output, standard error.
+type Ended = (Option<i32>, String, String);
+
+fn outrigger(arguments: &[&str]) -> Ended {
+    ended(Command::new(env!("CARGO_BIN_EXE_outrigger")).args(arguments))
+}
+
+fn ended(command: &mut Command) -> Ended {
+    let command = command.env_remove("OUTRIGGER_NODE").stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        // One that goes on running fails its test, by a code that no case expects, instead of holding it up.
+        if waiting.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    guard.join().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// A folder with one file in it, and the file's path.
+fn file(text: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.yaml");
+    std::fs::write(&path, text).unwrap();
+    (folder, path.to_str().unwrap().to_owned())
+}
+
+const GOOD: &str = "listeners:\n  - { name: web, address: 127.0.0.1:0 }\n";
+
+#[test]
+fn check_says_ok_or_what_is_wrong_and_where() {
+    let (_folder, path) = file(GOOD);
+    assert_eq!(outrigger(&["check", &path]), (Some(0), "ok\n".into(), String::new()));
+
+    let (_folder, path) = file("listeners:\n  - { name: web, adress: 127.0.0.1:80 }\nhttpRoute: []\n");
+    let (code, out, err) = outrigger(&["check", &path]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    let expected = format!(
+        "{path}:2:18: listeners[0].adress: unknown field `adress`: did you mean `address`?\n\
+         {path}:3:1: httpRoute: unknown field `httpRoute`: did you mean `httpRoutes`?\n"
+    );
+    assert_eq!(err, expected);
+
+    let (_folder, path) = file("listeners: [\n");
+    let (code, out, err) = outrigger(&["check", &path]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(err, format!("{path}:1:12: unclosed bracket '['\n"));
+
+    // What is most likely not meant is said, and no error.
+    let (_folder, path) = file(&format!(
+        "{GOOD}httpRoutes:\n  - {{ name: r, listeners: [web], rules: [{{ backendRefs: [{{ name: nobody }}] }}] }}\n"
+    ));
+    let (code, out, err) = outrigger(&["check", &path]);
+    assert_eq!((code, out.as_str()), (Some(0), "ok\n"));
+    assert!(
+        err.starts_with(&format!("{path}:4:")) && err.ends_with("(warning)\n") && err.contains("nobody"),
+        "{err}"
+    );
+
+    let (code, _, err) = outrigger(&["check", "/nowhere/proxy.yaml"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(err, "outrigger: cannot read /nowhere/proxy.yaml: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn the_schema_accepts_the_examples_and_refuses_what_check_refuses() {
+    let (code, out, err) = outrigger(&["schema"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let schema: Value = serde_json::from_str(&out).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let path = entry.unwrap().path();
+        let value: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let wrong: Vec<_> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
+        assert_eq!(outrigger(&["check", path.to_str().unwrap()]).0, Some(0), "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 5);
+    let wrong: Value = serde_saphyr::from_str("listeners: [{ name: web, adress: 127.0.0.1:80 }]").unwrap();
+    assert!(!validator.is_valid(&wrong));
+}
+
+#[test]
+fn a_run_that_cannot_be_says_why_and_what_to_do() {
+    let (_folder, good) = file(GOOD);
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    let (_folder, broken) = file("listeners: [\n");
+    let (_folder, deaf) = file(&format!("listeners:\n  - {{ name: web, address: {taken} }}\n"));
+    let cases: [(&[&str], i32, &[&str]); 11] = [
+        (&[], 2, &["<--config <FILE>|--control <URL>>"]),
+        (&["-c", &good, "--control", "https://localhost:1", "--node", "n"], 2, &["cannot be used with"]),
+        (&["--control", "https://localhost:1"], 2, &["--node <NAME>"]),
+        (&["-c", &good, "--token-file", "t"], 2, &["--token-file <FILE>", "cannot be used with"]),
+        (&["-c", &good, "--drain-grace", "soon"], 2, &["`soon` is not a duration", "250ms"]),
+        (&["-c", &good, "--log-level", "loud"], 2, &["`loud` is not a log level", "debug"]),
+        (&["-c", "/nowhere.yaml"], 1, &["outrigger: cannot read /nowhere.yaml: No such file"]),
+        (&["-c", &broken], 1, &["proxy.yaml:1:12: unclosed bracket '['"]),
+        (&["-c", &good, "--admin", "0.0.0.0:0"], 1, &["0.0.0.0:0", "loopback alone", "use 127.0.0.1"]),
+        (
+            &["-c", &good, "--admin", &taken],
+            1,
+            &["admin: cannot listen on", &taken, "in use", "--admin ADDRESS"],
+        ),
+        (
+            &["-c", &deaf, "--admin", "127.0.0.1:0"],
+            1,
+            &["none of the listeners could be opened", &taken, "in use", "choose another port"],
+        ),
+    ];
+    for (arguments, code, said) in cases {
+        let ended = outrigger(&[&["run"], arguments].concat());
+        assert_eq!(ended.0, Some(code), "{arguments:?}: {ended:?}");
+        for part in said {
+            assert!(ended.2.contains(part), "{arguments:?}: no `{part}` in {}", ended.2);
+        }
+        assert!(!ended.2.contains('\u{1b}'), "no colour where nobody sees it: {}", ended.2);
+    }
+}
+
+#[test]
+fn capture_prints_its_rules_and_needs_root_to_put_them() {
+    let (code, rules, err) =
+        outrigger(&["capture", "print", "--skip-outbound-ports", "5432,6379", "--uid", "1338"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for part in ["table inet outrigger", "5432", "6379", "1338", "15001", "15006"] {
+        assert!(rules.contains(part), "no `{part}` in:\n{rules}");
+    }
+    let (code, _, err) = outrigger(&["capture", "print", "--skip-outbound-cidrs", "10.0.0.0/40"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("10.0.0.0/40"), "{err}");
+    if rustix::process::geteuid().is_root() {
+        // Root without its powers would be another user: `operation` in namespaces shows what root does.
+        println!("skipped: needs a user other than root");
+        return;
+    }
+    for what in ["up", "down"] {
+        let (code, _, err) = outrigger(&["capture", what]);
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.starts_with("outrigger: ") && (err.contains("root") || err.contains("nft")), "{err}");
+    }
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let (code, out, _) = outrigger(&["--version"]);
+    assert_eq!((code, out), (Some(0), format!("outrigger {}\n", env!("CARGO_PKG_VERSION"))));
+    for command in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["capture", "up", "--help"]] {
+        let (code, out, err) = outrigger(command);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(out.lines().all(|line| line.chars().count() <= 100), "{out}");
+    }
+}
