@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, Full, Limited};
@@ -105,7 +105,11 @@ impl Origin {
             .uri(format!("https://{}{path}", self.authority))
             .header(CONTENT_TYPE, "application/json");
         if let Some(token) = bearer {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| WireError::Token("has characters that no token has".into()))?;
+            // Not shown in logs, and not kept in the tables of the header compression (RFC 7541, section 7.1.3).
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
         }
         request.body(body).map_err(|error| WireError::Answer(error.to_string()))
     }
