@@ -14,7 +14,7 @@ use outrigger_http::connect::{Dialer, OwnDoor, Watch};
 use outrigger_http::pool::Pool;
 use outrigger_http::serve::{Drain, HEADER_READ_TIMEOUT};
 use outrigger_http::{Backend, Endpoint, Reason, Security};
-use outrigger_telemetry::{BackendSeries, ConnectResult, LogBuffer};
+use outrigger_telemetry::{BackendSeries, ConnectResult, ConnectionSeries, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, error, warn};
@@ -116,14 +116,29 @@ struct Running {
 
 /// Counts a connection as open while it lives.
 #[derive(Debug)]
-pub(crate) struct Open(Rc<Worker>);
+pub(crate) struct Open {
+    worker: Rc<Worker>,
+    /// Where it is shown, if it came from outside.
+    series: Option<ConnectionSeries>,
+}
+
+impl Open {
+    /// Shows it among the connections of its listener.
+    pub(crate) fn show(&mut self, series: ConnectionSeries) {
+        self.worker.metrics.connection_opened(series);
+        self.series = Some(series);
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let open = self.0.open.get().saturating_sub(1);
-        self.0.open.set(open);
+        if let Some(series) = self.series {
+            self.worker.metrics.connection_closed(series);
+        }
+        let open = self.worker.open.get().saturating_sub(1);
+        self.worker.open.set(open);
         if open == 0 {
-            self.0.quiet.notify_waiters();
+            self.worker.quiet.notify_waiters();
         }
     }
 }
@@ -209,7 +224,7 @@ impl Worker {
     /// Counts one more connection, until the value is dropped.
     pub(crate) fn open(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
-        Open(self.clone())
+        Open { worker: self.clone(), series: None }
     }
 
     fn adopt(self: &Rc<Self>, live: Arc<Live>) {
