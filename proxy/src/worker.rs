@@ -25,6 +25,8 @@ use crate::state::Live;
 
 /// How long a worker waits after an accept that failed, as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it says so.
+const ACCEPT_COMPLAINT: Duration = Duration::from_secs(10);
 /// How often unused connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the access log's lines are handed over, if there are any.
@@ -303,6 +305,7 @@ async fn accept(
     drain: Rc<Drain>,
     mut gone: oneshot::Receiver<()>,
 ) {
+    let mut complained: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -319,7 +322,10 @@ async fn accept(
             Ok((stream, peer)) => serve(&worker, stream, peer, &listener, &drain),
             Err(error) if is_of_the_connection(&error) => debug!(%listener, %error, "a caller left at once"),
             Err(error) => {
-                warn!(%listener, %error, "cannot accept; trying again in {ACCEPT_PAUSE:?}");
+                if complained.is_none_or(|at| at.elapsed() >= ACCEPT_COMPLAINT) {
+                    complained = Some(Instant::now());
+                    warn!(%listener, %error, "cannot accept; trying again every {ACCEPT_PAUSE:?}");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
