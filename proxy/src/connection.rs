@@ -53,7 +53,7 @@ pub(crate) struct Connection {
     pub(crate) drain: Rc<Drain>,
     /// Where the listener stands in the table of a generation: looked up once for each table, not for each request.
     at: Cell<(u64, usize)>,
-    _open: Open,
+    open: Open,
 }
 
 impl Connection {
@@ -75,7 +75,7 @@ impl Connection {
             application: None,
             drain: drain.clone(),
             at: Cell::new((u64::MAX, 0)),
-            _open: worker.open(),
+            open: worker.open(),
         }
     }
 
@@ -132,14 +132,13 @@ pub(crate) async fn serve(
         worker.local().and_then(|local| local.live.listeners.iter().find(|l| l.name == listener).cloned());
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    worker.metrics.connection_opened(live.connections);
-    let connection = Connection::new(&worker, &listener, live.direction, peer, &drain);
+    let mut connection = Connection::new(&worker, &listener, live.direction, peer, &drain);
+    connection.open.show(live.connections);
     match live.direction {
         Direction::Edge => edge::serve(connection, stream, &live).await,
         Direction::Inbound => inbound::serve(connection, stream, &live).await,
         Direction::Outbound => outbound::serve(connection, stream, &live).await,
     }
-    worker.metrics.connection_closed(live.connections);
 }
 
 /// Terminates TLS on a connection; `None`, having said why, if that fails.

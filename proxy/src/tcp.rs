@@ -267,7 +267,9 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
                 return Ok(Reached { at, callee: stream, _under_way: (in_flight, open) });
             }
             Err(error) => {
-                endpoint.load.failed(Instant::now());
+                if error.is_of_endpoint() {
+                    endpoint.load.failed(Instant::now());
+                }
                 tried.push(at);
                 failed = (Some(at), error);
             }

@@ -14,7 +14,7 @@ use outrigger_http::connect::{Dialer, OwnDoor, Watch};
 use outrigger_http::pool::Pool;
 use outrigger_http::serve::{Drain, HEADER_READ_TIMEOUT};
 use outrigger_http::{Backend, Endpoint, Reason, Security};
-use outrigger_telemetry::{BackendSeries, ConnectResult, LogBuffer};
+use outrigger_telemetry::{BackendSeries, ConnectResult, ConnectionSeries, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, error, warn};
@@ -25,6 +25,8 @@ use crate::state::Live;
 
 /// How long a worker waits after an accept that failed, as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it says so.
+const ACCEPT_COMPLAINT: Duration = Duration::from_secs(10);
 /// How often unused connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the access log's lines are handed over, if there are any.
@@ -116,14 +118,29 @@ struct Running {
 
 /// Counts a connection as open while it lives.
 #[derive(Debug)]
-pub(crate) struct Open(Rc<Worker>);
+pub(crate) struct Open {
+    worker: Rc<Worker>,
+    /// Where it is shown, if it came from outside.
+    series: Option<ConnectionSeries>,
+}
+
+impl Open {
+    /// Shows it among the connections of its listener.
+    pub(crate) fn show(&mut self, series: ConnectionSeries) {
+        self.worker.metrics.connection_opened(series);
+        self.series = Some(series);
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let open = self.0.open.get().saturating_sub(1);
-        self.0.open.set(open);
+        if let Some(series) = self.series {
+            self.worker.metrics.connection_closed(series);
+        }
+        let open = self.worker.open.get().saturating_sub(1);
+        self.worker.open.set(open);
         if open == 0 {
-            self.0.quiet.notify_waiters();
+            self.worker.quiet.notify_waiters();
         }
     }
 }
@@ -209,7 +226,7 @@ impl Worker {
     /// Counts one more connection, until the value is dropped.
     pub(crate) fn open(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
-        Open(self.clone())
+        Open { worker: self.clone(), series: None }
     }
 
     fn adopt(self: &Rc<Self>, live: Arc<Live>) {
@@ -288,6 +305,7 @@ async fn accept(
     drain: Rc<Drain>,
     mut gone: oneshot::Receiver<()>,
 ) {
+    let mut complained: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -304,7 +322,10 @@ async fn accept(
             Ok((stream, peer)) => serve(&worker, stream, peer, &listener, &drain),
             Err(error) if is_of_the_connection(&error) => debug!(%listener, %error, "a caller left at once"),
             Err(error) => {
-                warn!(%listener, %error, "cannot accept; trying again in {ACCEPT_PAUSE:?}");
+                if complained.is_none_or(|at| at.elapsed() >= ACCEPT_COMPLAINT) {
+                    complained = Some(Instant::now());
+                    warn!(%listener, %error, "cannot accept; trying again every {ACCEPT_PAUSE:?}");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

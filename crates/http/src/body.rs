@@ -20,6 +20,9 @@ use crate::pool::Lease;
 /// How long a caller that expects `100 Continue` waits for a backend that does not say it (RFC 9110, section 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// In how many parts a body may come that is kept. Each takes far more than its bytes where it has few.
+const MAX_KEPT_PARTS: usize = 1024;
+
 /// What a body's stream can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -126,7 +129,8 @@ impl UploadState {
 
     fn keep(&mut self, frame: &Frame<Bytes>, length: usize) {
         self.kept_bytes += length;
-        if self.kept_bytes > self.limit {
+        if self.kept_bytes > self.limit || self.kept.as_ref().is_some_and(|kept| kept.len() >= MAX_KEPT_PARTS)
+        {
             self.kept = None;
         } else if let Some(kept) = &mut self.kept
             && let Some(copy) = copy(frame)

@@ -272,6 +272,7 @@ impl Service<SocketAddr> for Dial {
 
 fn refused(address: SocketAddr, error: &io::Error) -> Error {
     let reason = match error.kind() {
+        _ if outrigger_net::listen::is_exhausted(error) => Reason::ProxyInternalError,
         io::ErrorKind::TimedOut => Reason::ConnectionTimeout,
         _ => Reason::ConnectionRefused,
     };

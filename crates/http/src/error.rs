@@ -47,7 +47,7 @@ pub enum Reason {
     HttpUpgradeFailed,
     /// The route cannot answer: it has no backend with a weight above 0.
     ProxyConfigurationError,
-    /// A defect of the proxy.
+    /// A defect of the proxy, or it is out of file descriptors or memory.
     ProxyInternalError,
 }
 
@@ -143,6 +143,11 @@ impl Error {
     /// A failure after the request, or a part of it, may have been seen by the application.
     pub fn sent(reason: Reason, details: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, details: details.into(), reached: true }
+    }
+
+    /// Whether it says something of the endpoint, as opposed to this proxy.
+    pub const fn is_of_endpoint(&self) -> bool {
+        matches!(self.reason.source(), Source::Callee)
     }
 
     /// The `Proxy-Status` field of the response that the caller gets (RFC 9209, section 2): the reason's name, and

@@ -332,7 +332,9 @@ impl Flight<'_> {
         let now = Instant::now();
         match failed.phase {
             Phase::Connect => {
-                pool.endpoint().load.failed(now);
+                if failed.error.is_of_endpoint() {
+                    pool.endpoint().load.failed(now);
+                }
                 self.tried.push(at);
             }
             Phase::New => {

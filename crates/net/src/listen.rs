@@ -151,6 +151,11 @@ pub fn configure(stream: &tokio::net::TcpStream) -> io::Result<()> {
     options(&SockRef::from(stream))
 }
 
+/// Whether a connection failed for want of something on this side: file descriptors or memory.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 fn options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(

@@ -84,6 +84,21 @@ async fn a_route_may_keep_less_of_a_body() {
 }
 
 #[tokio::test]
+async fn a_body_in_very_many_parts_is_not_kept() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&with_rule(RETRY, "", &[address])).await;
+    let mut caller = proxy.connect().await;
+    let chunks = "1\r\na\r\n".repeat(2000);
+    caller
+        .send(format!("PUT / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"))
+        .await;
+    let mut callee = Wire::accept(&backend).await;
+    assert_eq!(callee.request().await.body.len(), 2000);
+    callee.send("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(caller.response().await.status(), 503);
+}
+
+#[tokio::test]
 async fn the_budget_bounds_retries() {
     let app = App::builder().start().await;
     let backend = "retryConstraint: { budget: { percent: 20, interval: 100s }, minRetryRate: { count: 0, interval: 1s } }";

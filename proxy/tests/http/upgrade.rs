@@ -33,11 +33,13 @@ async fn an_upgraded_connection_carries_bytes_both_ways_until_both_have_closed()
     callee.send("after the caller's last word").await;
     assert_eq!(caller.exactly(28).await, b"after the caller's last word");
     assert_eq!(proxy.metric("outrigger_requests_in_flight", &[]), 1.0);
+    assert_eq!(proxy.metric("outrigger_connections_open", &[]), 1.0);
     callee.finish().await;
     assert!(caller.closed().await);
     proxy.metric_is("outrigger_requests_total", &["code=\"101\""], 1.0).await;
     proxy.metric_is("outrigger_requests_in_flight", &[], 0.0).await;
     proxy.metric_is("outrigger_response_bytes_total", &[], 33.0).await;
+    proxy.metric_is("outrigger_connections_open", &[], 0.0).await;
 }
 
 #[tokio::test]

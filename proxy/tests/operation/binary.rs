@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::sync::watch;
 
 use crate::desk::PATIENCE;
@@ -53,6 +53,15 @@ impl Binary {
 
     pub(crate) fn stderr_lines(&self) -> Vec<String> {
         self.stderr.borrow().clone()
+    }
+
+    /// Lets it open so many more files at most.
+    pub(crate) fn limit_files(&self, more: u64) {
+        let pid = Pid::from_child(&self.child);
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+        let limit = Some(open + more);
+        let limit = Rlimit { current: limit, maximum: limit };
+        prlimit(Some(pid), Resource::Nofile, limit).unwrap();
     }
 
     /// Asks it to end; answers with the time.

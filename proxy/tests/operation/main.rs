@@ -8,6 +8,7 @@ mod desk;
 
 mod admin;
 mod drain;
+mod exhausted;
 mod file;
 mod listeners;
 mod names;
