@@ -103,3 +103,20 @@ async fn a_termination_signal_ends_it_cleanly() {
     let mut program = Program::start(data.path());
     assert!(program.terminate().success());
 }
+
+#[test]
+fn a_data_directory_of_another_trust_domain_is_left_alone() {
+    let data = tempfile::tempdir().unwrap();
+    drop(Program::start(data.path()));
+    let before = std::fs::read(data.path().join("mesh.json")).unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_outrigger-control"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--stream", "127.0.0.1:0", "--trust-domain", "other.test"])
+        .arg("--data")
+        .arg(data.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("outrigger.local, not other.test: say --trust-domain outrigger.local"), "{said}");
+    assert_eq!(std::fs::read(data.path().join("mesh.json")).unwrap(), before);
+}
