@@ -143,7 +143,7 @@ async fn run_with<S: Sink>(options: Options, mut sink: S, pulse: Pulse) -> Resul
         identity: identity.clone(),
         save,
         outcome: None,
-        up: false,
+        up: None,
     };
     let never = tokio::select! {
         never = certifier.run(identity, publish) => never,
