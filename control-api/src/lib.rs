@@ -110,6 +110,9 @@ pub enum StartError {
         /// The one asked for.
         given: String,
     },
+    /// The nodes' certificates would be over before they could be used.
+    #[error("a node's certificate must live for at least a second: say --leaf-lifetime 24h")]
+    LeafLifetime,
     /// The server's own certificate cannot be made.
     #[error("the server's own certificate cannot be made: {0}")]
     ServerCertificate(outrigger_certs::Error),
@@ -209,6 +212,9 @@ pub async fn start(options: Options) -> Result<ControlApi, StartError> {
 fn open(options: &Options) -> Result<(Store, Authority), StartError> {
     if format!("spiffe://{}/node", options.trust_domain).parse::<SpiffeId>().is_err() {
         return Err(StartError::TrustDomain(options.trust_domain.clone()));
+    }
+    if options.leaf_lifetime < Duration::from_secs(1) {
+        return Err(StartError::LeafLifetime);
     }
     data::prepare(&options.data)?;
     let store = Store::open(&options.data.join(data::STORE))?;

@@ -9,7 +9,7 @@ use outrigger_certs::{Authority, control};
 use outrigger_config::Hostname;
 use tokio::sync::watch;
 
-use crate::data::{self, ROOT_CERTIFICATE, ROOT_KEY};
+use crate::data::{self, ROOT_CERTIFICATE, ROOT_KEY, TOKEN_KEY};
 use crate::{Running, Shared, StartError};
 
 /// How long the server's own certificate lives. It is renewed at half of that, and never kept.
@@ -27,6 +27,10 @@ pub(crate) fn authority(
     match (given.is_some() || certificate.exists(), key.exists()) {
         (true, false) if given.is_none() => {
             Err(StartError::HalfARoot { found: certificate.clone(), missing: key.clone() })
+        }
+        // The key of the tokens is made after the root was whole: the certificate has gone since.
+        (false, true) if folder.join(TOKEN_KEY).exists() => {
+            Err(StartError::HalfARoot { found: key.clone(), missing: certificate.clone() })
         }
         (true, _) => {
             Authority::from_pem(&data::read(certificate)?, &data::read(key)?, trust_domain).map_err(wrong)

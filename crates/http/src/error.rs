@@ -124,7 +124,7 @@ impl Reason {
 }
 
 /// A failed request.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub struct Error {
     /// Why, in one word.
     pub reason: Reason,

@@ -61,6 +61,8 @@ struct Shared {
     open: RefCell<Vec<Multiplexed>>,
     /// Held while a connection is made, so that a burst of requests makes one.
     making: tokio::sync::Mutex<()>,
+    /// How often none could be made, and why not, the last time.
+    failed: RefCell<(u64, Option<Error>)>,
 }
 
 /// A connection of HTTP/2, to be polled for as long as it lasts.
@@ -337,10 +339,29 @@ impl Pool {
         if let Some(open) = shared.available() {
             return Ok((open, Phase::Reused));
         }
+        let failures = shared.failed.borrow().0;
         let _making = shared.making.lock().await;
         if let Some(open) = shared.available() {
             return Ok((open, Phase::New));
         }
+        // Who has waited for a connection that could not be made does not wait for another, each after the one before.
+        if let (times, Some(error)) = &*shared.failed.borrow()
+            && *times != failures
+        {
+            return Err(error.clone());
+        }
+        let made = self.connect_http2(wire, dialer).await;
+        match &made {
+            Ok(connection) => shared.open.borrow_mut().push(connection.clone()),
+            Err(error) => {
+                let mut failed = shared.failed.borrow_mut();
+                *failed = (failed.0 + 1, Some(error.clone()));
+            }
+        }
+        made.map(|connection| (connection, Phase::New))
+    }
+
+    async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Multiplexed, Error> {
         let (connection, open) = self.connect(wire, dialer).await?;
         let address = self.endpoint.address;
         let handshake = http2::Builder::new(Local)
@@ -366,9 +387,7 @@ impl Pool {
             drop(open);
         });
         let used = Rc::new(Cell::new(Instant::now()));
-        let made = Multiplexed { sender, connection, streams: Rc::default(), used };
-        shared.open.borrow_mut().push(made.clone());
-        Ok((made, Phase::New))
+        Ok(Multiplexed { sender, connection, streams: Rc::default(), used })
     }
 
     /// What hyper says, as an error of ours.

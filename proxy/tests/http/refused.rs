@@ -186,3 +186,24 @@ async fn a_backend_that_takes_few_streams_at_a_time_gets_another_connection_for_
     callee.answer(stream).await;
     assert_eq!(caller.response().await.status(), 200);
 }
+
+#[tokio::test]
+async fn requests_that_wait_for_the_same_connection_do_not_wait_for_one_after_the_other() {
+    const CALLERS: usize = 8;
+    // It takes connections, and never says a word of TLS.
+    let (_backend, address) = listen().await;
+    let backend = "protocol: H2C, connectTimeout: 500ms, tls: { hostname: shop.test }";
+    let proxy = Running::start(&with_rule("", backend, &[address])).await;
+    let mut callers = Vec::new();
+    for _ in 0..CALLERS {
+        let mut caller = proxy.connect().await;
+        caller.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        callers.push(caller);
+    }
+    for mut caller in callers {
+        let response = caller.response().await;
+        assert_eq!(response.status(), 504, "{response:?}");
+    }
+    let tried = proxy.metric("outrigger_backend_connections_total", &["result=\"timeout\""]);
+    assert!(tried < CALLERS as f64, "each request waited for a connection of its own: {tried}");
+}
