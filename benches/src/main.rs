@@ -35,7 +35,7 @@ struct RunArgs {
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
     /// Length of a round in seconds.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 5.0, value_parser = round)]
     seconds: f64,
     /// Length of the warm-up before each round in seconds.
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
@@ -76,6 +76,13 @@ struct RunArgs {
 enum Against {
     /// nginx from PATH, with one worker.
     Nginx,
+}
+
+/// A round in which nothing is sent would report zeros as if they had been measured.
+fn round(text: &str) -> Result<f64, String> {
+    seconds(text).and_then(|length| {
+        if length > 0.0 { Ok(length) } else { Err("a round takes longer than 0 s".into()) }
+    })
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

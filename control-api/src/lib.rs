@@ -97,9 +97,6 @@ pub enum StartError {
     /// The trust domain cannot stand in a SPIFFE ID.
     #[error("`{0}` is not a trust domain: use lower-case letters, digits, `.`, `-` and `_`")]
     TrustDomain(String),
-    /// The nodes' certificates would be over before they could be used.
-    #[error("a node's certificate must live for at least a second: say --leaf-lifetime 24h")]
-    LeafLifetime,
     /// The data directory is of another trust domain: identities of both would not trust each other.
     #[error(
         "{} is of the trust domain {known}, not {given}: say --trust-domain {known}, or name another data directory",
@@ -113,6 +110,9 @@ pub enum StartError {
         /// The one asked for.
         given: String,
     },
+    /// The nodes' certificates would be over before they could be used.
+    #[error("a node's certificate must live for at least a second: say --leaf-lifetime 24h")]
+    LeafLifetime,
     /// The server's own certificate cannot be made.
     #[error("the server's own certificate cannot be made: {0}")]
     ServerCertificate(outrigger_certs::Error),

@@ -119,6 +119,23 @@ async fn a_termination_signal_ends_it_cleanly() {
     assert!(program.terminate().success());
 }
 
+#[test]
+fn a_data_directory_of_another_trust_domain_is_left_alone() {
+    let data = tempfile::tempdir().unwrap();
+    drop(Program::start(data.path()));
+    let before = std::fs::read(data.path().join("mesh.json")).unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_outrigger-control"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--stream", "127.0.0.1:0", "--trust-domain", "other.test"])
+        .arg("--data")
+        .arg(data.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("outrigger.local, not other.test: say --trust-domain outrigger.local"), "{said}");
+    assert_eq!(std::fs::read(data.path().join("mesh.json")).unwrap(), before);
+}
+
 /// A limit of the files' size stands in for a disk that is full: the writes fail alike.
 #[tokio::test]
 async fn a_disk_that_was_full_is_written_again_once_it_is_not() {
@@ -145,21 +162,4 @@ async fn a_disk_that_was_full_is_written_again_once_it_is_not() {
     for name in ["before", "large"] {
         assert_eq!(get(program.rest, &format!("/v1/backends/{name}")).await.status, 200, "{name}");
     }
-}
-
-#[test]
-fn a_data_directory_of_another_trust_domain_is_left_alone() {
-    let data = tempfile::tempdir().unwrap();
-    drop(Program::start(data.path()));
-    let before = std::fs::read(data.path().join("mesh.json")).unwrap();
-    let ended = Command::new(env!("CARGO_BIN_EXE_outrigger-control"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--stream", "127.0.0.1:0", "--trust-domain", "other.test"])
-        .arg("--data")
-        .arg(data.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("outrigger.local, not other.test: say --trust-domain outrigger.local"), "{said}");
-    assert_eq!(std::fs::read(data.path().join("mesh.json")).unwrap(), before);
 }
