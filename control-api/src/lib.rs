@@ -97,16 +97,34 @@ pub enum StartError {
     /// The trust domain cannot stand in a SPIFFE ID.
     #[error("`{0}` is not a trust domain: use lower-case letters, digits, `.`, `-` and `_`")]
     TrustDomain(String),
+    /// The nodes' certificates would be over before they could be used.
+    #[error("a node's certificate must live for at least a second: say --leaf-lifetime 24h")]
+    LeafLifetime,
+    /// The data directory is of another trust domain: identities of both would not trust each other.
+    #[error(
+        "{} is of the trust domain {known}, not {given}: say --trust-domain {known}, or name another data directory",
+        path.display()
+    )]
+    OtherTrustDomain {
+        /// The data directory.
+        path: PathBuf,
+        /// Its trust domain.
+        known: String,
+        /// The one asked for.
+        given: String,
+    },
     /// The server's own certificate cannot be made.
     #[error("the server's own certificate cannot be made: {0}")]
     ServerCertificate(outrigger_certs::Error),
     /// An address is taken, or not ours.
-    #[error("{what} cannot listen on {address}: {reason}")]
+    #[error("{what} cannot listen on {address}: {reason}; {flag} ADDRESS names another")]
     Listen {
         /// What was to listen.
         what: &'static str,
         /// Where.
         address: SocketAddr,
+        /// What says where.
+        flag: &'static str,
         /// What the system says.
         reason: std::io::Error,
     },
@@ -162,8 +180,8 @@ pub async fn start(options: Options) -> Result<ControlApi, StartError> {
     let tokens = Tokens::open(&options.data, mesh)?;
     let server = Server::new(&authority, &names).map_err(StartError::ServerCertificate)?;
 
-    let rest_listener = listen("REST", options.listen).await?;
-    let stream_listener = listen("the stream", options.stream).await?;
+    let rest_listener = listen("REST", options.listen, "--listen").await?;
+    let stream_listener = listen("the stream", options.stream, "--stream").await?;
     let address = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
     let rest = address(&rest_listener, options.listen);
     let stream = address(&stream_listener, options.stream);
@@ -195,14 +213,31 @@ fn open(options: &Options) -> Result<(Store, Authority), StartError> {
     if format!("spiffe://{}/node", options.trust_domain).parse::<SpiffeId>().is_err() {
         return Err(StartError::TrustDomain(options.trust_domain.clone()));
     }
+    if options.leaf_lifetime < Duration::from_secs(1) {
+        return Err(StartError::LeafLifetime);
+    }
     data::prepare(&options.data)?;
     let store = Store::open(&options.data.join(data::STORE))?;
+    // One that cannot be read is from a start that was cut off: nobody has a token of it yet.
+    if let Ok(known) = Mesh::of(&options.data)
+        && known.trust_domain != options.trust_domain
+    {
+        return Err(StartError::OtherTrustDomain {
+            path: options.data.clone(),
+            known: known.trust_domain,
+            given: options.trust_domain.clone(),
+        });
+    }
     let authority = root::authority(&options.data, options.root.as_ref(), &options.trust_domain)?;
     Ok((store, authority))
 }
 
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|reason| StartError::Listen { what, address, reason })
+async fn listen(
+    what: &'static str,
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|reason| StartError::Listen { what, address, flag, reason })
 }
 
 impl ControlApi {

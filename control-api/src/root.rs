@@ -9,11 +9,13 @@ use outrigger_certs::{Authority, control};
 use outrigger_config::Hostname;
 use tokio::sync::watch;
 
-use crate::data::{self, ROOT_CERTIFICATE, ROOT_KEY};
+use crate::data::{self, ROOT_CERTIFICATE, ROOT_KEY, TOKEN_KEY};
 use crate::{Running, Shared, StartError};
 
 /// How long the server's own certificate lives. It is renewed at half of that, and never kept.
 const SERVER_LIFETIME: Duration = Duration::from_hours(30 * 24);
+/// How often the clock is looked at: a sleeping machine's timers stand still, and its clock may be set.
+const GLANCE: Duration = Duration::from_mins(1);
 
 /// The authority: of the given files, or of the data directory, where it is made if it is not there.
 pub(crate) fn authority(
@@ -27,6 +29,10 @@ pub(crate) fn authority(
     match (given.is_some() || certificate.exists(), key.exists()) {
         (true, false) if given.is_none() => {
             Err(StartError::HalfARoot { found: certificate.clone(), missing: key.clone() })
+        }
+        // The key of the tokens is made after the root was whole: the certificate has gone since.
+        (false, true) if folder.join(TOKEN_KEY).exists() => {
+            Err(StartError::HalfARoot { found: key.clone(), missing: certificate.clone() })
         }
         (true, _) => {
             Authority::from_pem(&data::read(certificate)?, &data::read(key)?, trust_domain).map_err(wrong)
@@ -74,20 +80,53 @@ impl Server {
 
     /// Renews the certificate at half of its life, until the control API stops.
     pub(crate) async fn renew(self, shared: Arc<Shared>, mut running: Running) {
+        let mut made = SystemTime::now();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(SERVER_LIFETIME / 2) => {}
+                () = tokio::time::sleep(GLANCE) => {}
                 () = running.stopped() => return,
             }
+            let now = SystemTime::now();
+            if !is_due(made, now) {
+                continue;
+            }
             match make(&shared.authority, &shared.names) {
-                Ok(config) => drop(self.config.send_replace(config)),
+                Ok(config) => {
+                    made = now;
+                    self.config.send_replace(config);
+                }
                 Err(error) => tracing::error!(%error, "the server's own certificate was not renewed"),
             }
         }
     }
 }
 
+/// Whether a certificate that was made then is to be renewed: at half of its life, or if the clock was set back since.
+fn is_due(made: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(made).map_or(true, |age| age >= SERVER_LIFETIME / 2)
+}
+
 fn make(authority: &Authority, names: &[String]) -> Result<Arc<ServerConfig>, outrigger_certs::Error> {
     let (issued, key) = authority.server_identity(names, SERVER_LIFETIME, SystemTime::now())?;
     control::server_config(issued.chain_pem.as_bytes(), &key, authority.cert_pem().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_says_when_the_servers_certificate_is_due() {
+        let (made, hour) = (SystemTime::now(), Duration::from_hours(1));
+        let half = SERVER_LIFETIME / 2;
+        for (now, due) in [
+            (made, false),
+            (made + half - hour, false),
+            (made + half, true),
+            (made + 2 * SERVER_LIFETIME, true),
+            (made - hour, true),
+        ] {
+            assert_eq!(is_due(made, now), due);
+        }
+    }
 }

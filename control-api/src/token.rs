@@ -111,13 +111,7 @@ impl Tokens {
     /// # Errors
     /// If that is no data directory, or cannot be read.
     pub fn of(folder: &Path) -> Result<Self, FileError> {
-        let path = folder.join(MESH);
-        let mesh = serde_json::from_slice(&data::read(&path)?).map_err(|reason| FileError {
-            path,
-            what: "read",
-            reason: reason.into(),
-        })?;
-        Self::with_key(&folder.join(TOKEN_KEY), mesh)
+        Self::with_key(&folder.join(TOKEN_KEY), Mesh::of(folder)?)
     }
 
     fn with_key(path: &Path, mesh: Mesh) -> Result<Self, FileError> {
@@ -197,6 +191,19 @@ impl Mesh {
     /// The mesh of a trust domain whose root certificate has this SHA-256.
     pub fn new(trust_domain: &str, fingerprint: [u8; 32]) -> Self {
         Self { trust_domain: trust_domain.into(), ca: hex(&fingerprint) }
+    }
+
+    /// The mesh of the control API that keeps its data in `folder`.
+    ///
+    /// # Errors
+    /// If that is no data directory, or cannot be read.
+    pub fn of(folder: &Path) -> Result<Self, FileError> {
+        let path = folder.join(MESH);
+        serde_json::from_slice(&data::read(&path)?).map_err(|reason| FileError {
+            path,
+            what: "read",
+            reason: reason.into(),
+        })
     }
 }
 

@@ -31,6 +31,8 @@ mod tests;
 const CONNECTIONS: usize = 64;
 /// How long a request's head, its body, or the next request of a connection may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may last, so that a caller that asks and does not read the answers gives its place free.
+const LIFETIME: Duration = Duration::from_mins(1);
 /// The levels of the diagnostics, as `/log` takes and names them.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -120,11 +122,18 @@ impl Admin {
             let admin = Arc::clone(&self);
             async move { Ok::<_, Infallible>(admin.answer(request, surface).await) }
         });
-        let served = http1::Builder::new()
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let served = tokio::select! {
+            served = &mut connection => served,
+            () = tokio::time::sleep(LIFETIME) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(PATIENCE, connection).await.unwrap_or(Ok(()))
+            }
+        };
         if let Err(error) = served {
             tracing::debug!("admin connection ended: {error}");
         }

@@ -18,19 +18,19 @@ pub(crate) enum Capture {
 #[derive(Debug, Args)]
 pub(crate) struct RuleArgs {
     /// Where what the application sends is redirected to.
-    #[arg(long, value_name = "PORT", default_value_t = 15001)]
+    #[arg(long, value_name = "PORT", default_value_t = 15001, value_parser = port())]
     outbound: u16,
     /// Where what it receives is redirected to.
-    #[arg(long, value_name = "PORT", default_value_t = 15006)]
+    #[arg(long, value_name = "PORT", default_value_t = 15006, value_parser = port())]
     inbound: u16,
     /// The proxy's user, whose traffic is left alone.
     #[arg(long, value_name = "UID", default_value_t = 1337)]
     uid: u32,
     /// Ports that the application connects to without redirection.
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "PORT", value_parser = port(), value_delimiter = ',')]
     skip_outbound_ports: Vec<u16>,
     /// Ports that the application listens on without redirection.
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "PORT", value_parser = port(), value_delimiter = ',')]
     skip_inbound_ports: Vec<u16>,
     /// Networks that the application connects to without redirection: 10.96.0.0/12.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
@@ -48,6 +48,11 @@ impl RuleArgs {
             skip_outbound_cidrs: self.skip_outbound_cidrs,
         }
     }
+}
+
+/// Nothing listens on port 0, and nftables would take it for any.
+fn port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
 }
 
 /// Does it.

@@ -66,7 +66,7 @@ struct RunArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:15006", conflicts_with = "config")]
     inbound: Place,
     /// Where the admin interface listens [default: as the file says, or 127.0.0.1:15000].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = |text: &str| address(text))]
     admin: Option<SocketAddr>,
     /// Where the metrics alone are found, or `off` [default: with --control 0.0.0.0:15020, else off].
     #[arg(long, value_name = "ADDRESS")]
@@ -102,8 +102,12 @@ impl std::str::FromStr for Place {
         if text == "off" {
             return Ok(Self(None));
         }
-        text.parse().map(|address| Self(Some(address))).map_err(|_| "write IP:PORT, or off".to_owned())
+        address(text).map(|address| Self(Some(address))).map_err(|why| format!("{why}, or `off`"))
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:15000 or [::]:15001")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -210,6 +214,9 @@ fn options(args: RunArgs, access_log: AccessLog, log: LogControl) -> Result<Opti
     };
     let captured = match (args.outbound.0, args.inbound.0) {
         (Some(outbound), Some(inbound)) if sidecar => Some(Captured { outbound, inbound }),
+        (Some(_), None) | (None, Some(_)) if sidecar => {
+            return Err("--outbound and --inbound belong together: turn both `off`, or neither".into());
+        }
         _ => None,
     };
     let default_delay = if sidecar { Duration::from_secs(5) } else { Duration::ZERO };

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -115,7 +116,7 @@ impl Director {
         }
     }
 
-    /// Follows every source, for as long as it is polled.
+    /// Follows every source, until it turns out that nothing will ever come of it.
     pub(crate) async fn run(
         &mut self,
         mut events: mpsc::UnboundedReceiver<Event>,
@@ -124,7 +125,11 @@ impl Director {
         loop {
             let again = self.problems.iter().any(|problem| problem.kind == Kind::Listener.as_str());
             tokio::select! {
-                Some(event) = events.recv() => self.hear(event).await,
+                Some(event) = events.recv() => {
+                    if self.hear(event).await.is_break() {
+                        return;
+                    }
+                }
                 Some(()) = files.recv() => {
                     self.reread();
                     self.go_live().await;
@@ -135,7 +140,7 @@ impl Director {
         }
     }
 
-    async fn hear(&mut self, event: Event) {
+    async fn hear(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Resources { revision, resources, rejected, done } => {
                 self.revision = revision;
@@ -156,8 +161,10 @@ impl Director {
             Event::Failed(why) => {
                 (self.means.complain)(&why);
                 self.means.ready.send_replace(Readiness::NotReady(why.into()));
+                return ControlFlow::Break(());
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Takes up what the file says now.
@@ -324,6 +331,16 @@ impl Director {
     pub(crate) fn is_deaf(&self) -> bool {
         let any = self.problems.iter().any(|problem| problem.kind == Kind::Listener.as_str());
         any && self.sockets.is_empty()
+    }
+
+    /// Says what somebody has to look at.
+    pub(crate) fn complain(&self, line: &str) {
+        (self.means.complain)(line);
+    }
+
+    /// Whether a listener is open.
+    pub(crate) fn listens(&self) -> bool {
+        !self.sockets.is_empty()
     }
 
     /// What could not be made live.

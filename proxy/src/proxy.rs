@@ -292,6 +292,10 @@ async fn begin(
             let why: Vec<_> = director.problems().iter().map(|problem| problem.reason.clone()).collect();
             return Err(StartError::Deaf(why.join("\n")));
         }
+        if !director.listens() {
+            director
+                .complain("no listener is open: the file has none that can be used; once it has, they open");
+        }
     }
     Ok((addresses, Control { director, events: heard, files }))
 }
@@ -376,7 +380,7 @@ impl Proxy {
         live.map(|live| live.snapshot.revision)
     }
 
-    /// Returns once it is ready: its first configuration is live.
+    /// Returns once it is ready: its first configuration is live. Also if it has ended by itself, and never will be.
     pub async fn ready(&self) {
         let mut ready = self.ready.clone();
         let _ = ready.wait_for(|ready| *ready == Readiness::Ready).await;

@@ -3,10 +3,10 @@
 //! its last good version.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fmt, fs};
 
 use outrigger_certs::Identity;
 use outrigger_certs::edge::{self, Ca, Certified};
@@ -35,8 +35,15 @@ pub(crate) struct Secrets {
     identity: Content,
 }
 
-/// What was in some files; equal content is not parsed again.
-type Content = Vec<Vec<u8>>;
+/// What was in some files; equal content is not parsed again. There are private keys in it, so it is never shown.
+#[derive(Default, PartialEq, Eq)]
+struct Content(Vec<Vec<u8>>);
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Content(..)")
+    }
+}
 
 fn read(folder: &Path, path: &Path) -> Result<Vec<u8>, String> {
     let path = folder.join(path);
@@ -93,11 +100,11 @@ impl Secrets {
     }
 
     fn certificate(&mut self, folder: &Path, name: &Name, spec: &Certificate) -> Result<(), String> {
-        let content = vec![read(folder, &spec.chain)?, read(folder, &spec.key)?];
+        let content = Content(vec![read(folder, &spec.chain)?, read(folder, &spec.key)?]);
         if self.certificates.get(name).is_some_and(|(before, _)| *before == content) {
             return Ok(());
         }
-        let [chain, key] = content.as_slice() else { return Ok(()) };
+        let [chain, key] = content.0.as_slice() else { return Ok(()) };
         let certified = Certified::from_pem(chain, key)
             .map_err(|error| format!("{} with {}: {error}", spec.chain.display(), spec.key.display()))?;
         self.certificates.insert(name.clone(), (content, Arc::new(certified)));
@@ -145,10 +152,10 @@ impl Secrets {
 
     fn origin(&mut self, folder: &Path, name: &Name, tls: &BackendTls) -> Result<(), String> {
         let (ca, content) = match &tls.ca_certificates {
-            CaCertificates::System => (Ca::System, Vec::new()),
+            CaCertificates::System => (Ca::System, Content::default()),
             CaCertificates::File(path) => {
                 let pem = read(folder, path)?;
-                (Ca::Pem(pem.clone()), vec![pem])
+                (Ca::Pem(pem.clone()), Content(vec![pem]))
             }
         };
         let from = (tls.clone(), content);
@@ -171,12 +178,15 @@ impl Secrets {
         folder: &Path,
         files: &IdentityFiles,
     ) -> Result<Option<Arc<Identity>>, String> {
-        let content =
-            vec![read(folder, &files.chain)?, read(folder, &files.key)?, read(folder, &files.trust)?];
+        let content = Content(vec![
+            read(folder, &files.chain)?,
+            read(folder, &files.key)?,
+            read(folder, &files.trust)?,
+        ]);
         if self.identity == content {
             return Ok(None);
         }
-        let [chain, key, trust] = content.as_slice() else { return Ok(None) };
+        let [chain, key, trust] = content.0.as_slice() else { return Ok(None) };
         let identity = Identity::from_pem(chain, key, trust).map_err(|error| format!("identity: {error}"))?;
         self.identity = content;
         Ok(Some(Arc::new(identity)))

@@ -109,13 +109,14 @@ fn a_run_that_cannot_be_says_why_and_what_to_do() {
     let taken = held.local_addr().unwrap().to_string();
     let (_folder, broken) = file("listeners: [\n");
     let (_folder, deaf) = file(&format!("listeners:\n  - {{ name: web, address: {taken} }}\n"));
-    let cases: [(&[&str], i32, &[&str]); 11] = [
+    let cases: [(&[&str], i32, &[&str]); 12] = [
         (&[], 2, &["<--config <FILE>|--control <URL>>"]),
         (&["-c", &good, "--control", "https://localhost:1", "--node", "n"], 2, &["cannot be used with"]),
         (&["--control", "https://localhost:1"], 2, &["--node <NAME>"]),
         (&["-c", &good, "--token-file", "t"], 2, &["--token-file <FILE>", "cannot be used with"]),
         (&["-c", &good, "--drain-grace", "soon"], 2, &["`soon` is not a duration", "250ms"]),
         (&["-c", &good, "--log-level", "loud"], 2, &["`loud` is not a log level", "debug"]),
+        (&["-c", &good, "--admin", "localhost:15000"], 2, &["write an IP address and a port"]),
         (&["-c", "/nowhere.yaml"], 1, &["outrigger: cannot read /nowhere.yaml: No such file"]),
         (&["-c", &broken], 1, &["proxy.yaml:1:12: unclosed bracket '['"]),
         (&["-c", &good, "--admin", "0.0.0.0:0"], 1, &["0.0.0.0:0", "loopback alone", "use 127.0.0.1"]),
@@ -141,6 +142,38 @@ fn a_run_that_cannot_be_says_why_and_what_to_do() {
 }
 
 #[test]
+fn a_sidecar_that_can_never_be_driven_ends_and_says_why() {
+    let (folder, good) = file(GOOD);
+    let state = folder.path().join("state").to_str().unwrap().to_owned();
+    let missing = folder.path().join("none.token").to_str().unwrap().to_owned();
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["--control", "http://localhost:1"], &["`http://localhost:1`", "write https://HOST:15012"]),
+        (&["--control", "localhost:1"], &["`localhost:1`", "write https://HOST:15012"]),
+        (&["--control", "https://localhost:1"], &["outrigger-control token --node shop-1"]),
+        (&["--control", "https://localhost:1", "--token-file", &missing], &["none.token", "No such file"]),
+        (&["--control", "https://localhost:1", "--token-file", &good], &["proxy.yaml", "is not a token"]),
+        (
+            &["--control", "https://localhost:1", "--state-dir", &good],
+            &["cannot be kept in", "proxy.yaml", "another folder"],
+        ),
+    ];
+    let quiet = ["--admin", "127.0.0.1:0", "--metrics", "off", "--ready", "off", "--node", "shop-1"];
+    let both = ["--outbound", "off", "--inbound", "off"];
+    for (arguments, said) in cases {
+        let kept: &[&str] = if arguments.contains(&"--state-dir") { &[] } else { &["--state-dir", &state] };
+        let ended = outrigger(&[&["run"], arguments, kept, &quiet, &both].concat());
+        assert_eq!(ended.0, Some(1), "{arguments:?}: {ended:?}");
+        for part in said {
+            assert!(ended.2.contains(part), "{arguments:?}: no `{part}` in {}", ended.2);
+        }
+    }
+    let control = ["run", "--control", "https://localhost:1", "--state-dir", &state];
+    let (code, _, err) = outrigger(&[&control[..], &quiet, &both[..2]].concat());
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("--outbound and --inbound belong together"), "{err}");
+}
+
+#[test]
 fn capture_prints_its_rules_and_needs_root_to_put_them() {
     let (code, rules, err) =
         outrigger(&["capture", "print", "--skip-outbound-ports", "5432,6379", "--uid", "1338"]);
@@ -151,6 +184,10 @@ fn capture_prints_its_rules_and_needs_root_to_put_them() {
     let (code, _, err) = outrigger(&["capture", "print", "--skip-outbound-cidrs", "10.0.0.0/40"]);
     assert_eq!(code, Some(2));
     assert!(err.contains("10.0.0.0/40"), "{err}");
+    for flag in ["--outbound", "--inbound", "--skip-inbound-ports"] {
+        let (code, _, err) = outrigger(&["capture", "print", flag, "0"]);
+        assert_eq!(code, Some(2), "nothing listens on port 0: {err}");
+    }
     if rustix::process::geteuid().is_root() {
         // Root without its powers would be another user: `operation` in namespaces shows what root does.
         println!("skipped: needs a user other than root");

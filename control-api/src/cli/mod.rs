@@ -71,16 +71,20 @@ enum Command {
     Token(TokenArgs),
 }
 
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:15010 or [::]:15012")
+}
+
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// The directory of the store and the keys; made if it is not there.
     #[arg(long)]
     data: PathBuf,
     /// Where REST listens.
-    #[arg(long, default_value = "127.0.0.1:15010", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:15010", value_name = "ADDRESS", value_parser = |text: &str| address(text))]
     listen: SocketAddr,
     /// Where the nodes' stream and signing listen.
-    #[arg(long, default_value = "0.0.0.0:15012", value_name = "ADDRESS")]
+    #[arg(long, default_value = "0.0.0.0:15012", value_name = "ADDRESS", value_parser = |text: &str| address(text))]
     stream: SocketAddr,
     /// The trust domain of the identities.
     #[arg(long, default_value = "outrigger.local", value_name = "DOMAIN")]

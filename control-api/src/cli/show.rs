@@ -89,7 +89,7 @@ pub(super) async fn nodes(client: &Client, json: bool) -> anyhow::Result<ExitCod
             format!("{state} {}", age(now.saturating_sub(node.since))),
             node.identity.to_string(),
             node.address.to_string(),
-            node.version.clone(),
+            plain(&node.version),
             node.revision.to_string(),
             node.behind.to_string(),
             node.refused.len().to_string(),
@@ -108,9 +108,14 @@ pub(super) fn refusals(nodes: &[NodeStatus]) -> Vec<String> {
     refusals
         .map(|(node, refused)| {
             let (kind, name) = (&refused.kind, &refused.name);
-            format!("{} refused {kind}/{name}: {}: {}", node.name, refused.field, refused.reason)
+            plain(&format!("{} refused {kind}/{name}: {}: {}", node.name, refused.field, refused.reason))
         })
         .collect()
+}
+
+/// What a node says, without what would move a terminal's cursor.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 pub(super) async fn token(arguments: TokenArgs) -> anyhow::Result<ExitCode> {

@@ -222,8 +222,18 @@ impl Writer {
         }
     }
 
+    /// Opens the file again if an error has closed it.
+    fn recover(&mut self) {
+        let Some(found) = self.disk.recover() else { return };
+        let before = self.announce.borrow().clone();
+        if found.revision != before.revision || found.bindings() != before.bindings() {
+            self.announce.send_replace(Arc::new(found));
+        }
+    }
+
     /// One transaction for everything in `batch`. Answers who asked to close, if anyone did.
     fn commit(&mut self, batch: impl Iterator<Item = Job>) -> Option<oneshot::Sender<()>> {
+        self.recover();
         let before = self.announce.borrow().clone();
         let mut draft = Draft::of(&before);
         let (mut writes, mut bindings, mut closing) = (Vec::new(), Vec::new(), None);

@@ -28,6 +28,8 @@ mod sign;
 
 /// How long a TLS handshake, or the head of a request, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may last whose caller has shown no certificate: all it can do is to ask for one.
+const STRANGER: Duration = Duration::from_secs(30);
 /// How long to wait before accepting again where the system has no descriptors or memory left.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -49,7 +51,8 @@ impl Refused {
     /// The answer to whoever may not have what they asked for, with one line in the log.
     fn forbidden(peer: &Peer, what: &str, reason: impl Into<String>) -> Self {
         let reason = reason.into();
-        tracing::warn!(peer = %peer.address, %reason, "{what} refused");
+        // In quotes and escaped: a stranger's words may be among it, and must not pass for lines of their own.
+        tracing::warn!(peer = %peer.address, ?reason, "{what} refused");
         Self(StatusCode::FORBIDDEN, reason)
     }
 }
@@ -91,8 +94,14 @@ async fn connection(
         Err(_) => return tracing::warn!(peer = %address, "TLS handshake took too long"),
     };
     let identity = peer_identity(tls.get_ref().1.peer_certificates());
-    let peer = Peer { address, identity };
-    if let Err(error) = requests(tls, peer, shared, running).await {
+    let is_stranger = identity.is_none();
+    let served = requests(tls, Peer { address, identity }, shared, running);
+    let ended = if is_stranger {
+        tokio::time::timeout(STRANGER, served).await.unwrap_or(Ok(()))
+    } else {
+        served.await
+    };
+    if let Err(error) = ended {
         tracing::debug!(peer = %address, %error, "connection ended");
     }
 }
@@ -164,4 +173,26 @@ fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_says_stays_within_its_line_of_the_log() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let writer = Mutex::new(File::create(log.path()).unwrap());
+        let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let peer = Peer { address: ([192, 0, 2, 1], 80).into(), identity: None };
+            let _ = Refused::forbidden(&peer, "signing", "unknown `x\nINFO certificate signed \u{1b}[2J`");
+        });
+        let said = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("signing refused") && !said.contains('\u{1b}'), "{said}");
+    }
 }

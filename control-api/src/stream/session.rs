@@ -114,9 +114,11 @@ async fn run(session: Session, mut running: Running) {
         () = running.stopped() => End::Stopped,
     };
     shared.nodes.leave(&node, stream);
+    // As text it is escaped: it can quote what the node sent.
+    let reason = end.to_string();
     match end {
-        End::Gone | End::Stopped => tracing::info!(%node, "node disconnected: {end}"),
-        End::Silent | End::Replaced | End::Nonsense(_) => tracing::warn!(%node, "node disconnected: {end}"),
+        End::Gone | End::Stopped => tracing::info!(%node, reason, "node disconnected"),
+        End::Silent | End::Replaced | End::Nonsense(_) => tracing::warn!(%node, reason, "node disconnected"),
     }
 }
 

@@ -3,10 +3,10 @@
 use crate::support::{HOUR, enroll, fingerprint, hello, mesh, name, open, options, sign};
 use http::StatusCode;
 use outrigger_certs::{Identity, control, signing_request};
-use outrigger_control_api::start;
 use outrigger_control_api::token::Tokens;
+use outrigger_control_api::{Options, start};
 use serde_json::Value;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 async fn refused(
     mesh: &crate::support::Mesh,
@@ -132,4 +132,26 @@ async fn keys_are_for_their_owner_alone_and_the_directory_for_one_process() {
     assert!(error.contains("in use by another process"), "{error}");
     made.shutdown().await;
     start(options(&folder)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_root_that_has_signed_is_never_made_anew() {
+    for (lost, left) in [("root.crt", "root.key"), ("root.key", "root.crt")] {
+        let mesh = mesh().await;
+        mesh.control.shutdown().await;
+        let folder = mesh.data.path();
+        let kept = std::fs::read(folder.join(left)).unwrap();
+        std::fs::remove_file(folder.join(lost)).unwrap();
+        let error = start(options(folder)).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("{lost} is missing")), "{error}");
+        assert_eq!(std::fs::read(folder.join(left)).unwrap(), kept);
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_are_over_at_once_are_refused_at_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    let options = Options { leaf_lifetime: Duration::ZERO, ..options(data.path()) };
+    let error = start(options).await.unwrap_err().to_string();
+    assert!(error.contains("at least a second"), "{error}");
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -193,6 +194,22 @@ async fn idle_connections_and_slow_heads_are_closed_so_that_others_are_served() 
         held.push(stream);
     }
     assert_eq!(admin.get("/healthz/ready").await.0, 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_do_not_read_are_closed_so_that_others_are_served() {
+    let admin = Served::start(Surface::Ready).await;
+    // More than fits between the two.
+    admin.ready.send(Readiness::NotReady("x".repeat(1 << 20).into())).unwrap();
+    let asked = "GET /healthz/ready HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20);
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(admin.address).await.unwrap();
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    let asked = tokio::time::timeout(Duration::from_mins(5), admin.get("/healthz/ready"));
+    assert_eq!(asked.await.unwrap().0, 503);
 }
 
 #[tokio::test]

@@ -113,3 +113,15 @@ async fn a_port_in_use_is_named_and_the_other_listeners_are_open() {
         desk.try_start(&with(&[("one", taken.local_addr().unwrap())], app.address())).await.unwrap_err();
     assert!(refused.to_string().contains("none of the listeners could be opened"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_file_without_a_listener_that_can_be_used_is_said_to_listen_nowhere() {
+    let app = App::builder().start().await;
+    let desk = Desk::new();
+    let proxy = desk.start("listeners: [{ name: web, address: localhost }]\n").await;
+    desk.said(&["no listener is open"]).await;
+    let address = free();
+    desk.write("proxy.yaml", &with(&[("web", address)], app.address()));
+    eventually("it is opened", || answers(address)).await;
+    proxy.stop().await;
+}

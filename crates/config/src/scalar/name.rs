@@ -110,6 +110,9 @@ pub(super) fn dns_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() || name.len() > 253 {
         return Err("it must have 1 to 253 characters");
     }
+    if name.contains("://") {
+        return Err("it must not be a URL: leave out the scheme and the path");
+    }
     if name.contains(':') {
         return Err("it must not have a port");
     }

@@ -33,7 +33,8 @@ pub(super) struct Follower<S> {
     pub(super) save: watch::Sender<Option<Arc<Saved>>>,
     /// What the sink refused when it last applied; `None` before it first has.
     pub(super) outcome: Option<Vec<Refusal>>,
-    pub(super) up: bool,
+    /// Since when the stream is up.
+    pub(super) up: Option<Instant>,
 }
 
 impl<S: Sink> Follower<S> {
@@ -48,9 +49,13 @@ impl<S: Sink> Follower<S> {
                 Some(identity) => identity.clone(),
                 None => self.next_identity().await,
             };
-            let Err(error) = self.follow(&identity, &mut backoff).await;
-            if std::mem::take(&mut self.up) {
+            let Err(error) = self.follow(&identity).await;
+            if let Some(since) = self.up.take() {
                 self.sink.connected(false);
+                // Two nodes of one name throw each other out: they do so ever more slowly, and say it once.
+                if since.elapsed() >= CAP {
+                    backoff.reset();
+                }
             }
             let delay = backoff.after("no stream from the control API", error);
             tokio::select! {
@@ -78,7 +83,7 @@ impl<S: Sink> Follower<S> {
     }
 
     /// One stream, until it fails.
-    async fn follow(&mut self, identity: &Identity, backoff: &mut Backoff) -> Result<Infallible, WireError> {
+    async fn follow(&mut self, identity: &Identity) -> Result<Infallible, WireError> {
         let hello = FromNode::Hello {
             node: self.node.clone(),
             version: self.version.clone(),
@@ -109,8 +114,7 @@ impl<S: Sink> Follower<S> {
                 FromControl::Welcome { store, revision } => {
                     info!("following the control API {}, which is at revision {revision}", store);
                     incoming.welcome(store);
-                    backoff.reset();
-                    self.up = true;
+                    self.up = Some(Instant::now());
                     self.sink.connected(true);
                 }
                 change @ (FromControl::Put { .. } | FromControl::Delete { .. }) => incoming.change(change),

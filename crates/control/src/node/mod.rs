@@ -114,7 +114,9 @@ struct Pulse {
 
 /// Keeps a node in step with its control API for as long as it is polled.
 pub async fn run<S: Sink>(options: Options, sink: S) -> Result<Infallible, Error> {
-    run_with(options, sink, Pulse { heartbeat: HEARTBEAT, dead_after: DEAD_AFTER }).await
+    let pulse = Pulse { heartbeat: HEARTBEAT, dead_after: DEAD_AFTER };
+    // Boxed, for it is large, and there is one.
+    Box::pin(run_with(options, sink, pulse)).await
 }
 
 async fn run_with<S: Sink>(options: Options, mut sink: S, pulse: Pulse) -> Result<Infallible, Error> {
@@ -141,7 +143,7 @@ async fn run_with<S: Sink>(options: Options, mut sink: S, pulse: Pulse) -> Resul
         identity: identity.clone(),
         save,
         outcome: None,
-        up: false,
+        up: None,
     };
     let never = tokio::select! {
         never = certifier.run(identity, publish) => never,

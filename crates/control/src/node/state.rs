@@ -10,12 +10,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use outrigger_certs::Identity;
+use outrigger_certs::{Error as CertificateError, Identity};
 use outrigger_config::{Kind, Name, Resource};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::warn;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -27,6 +29,8 @@ const MAGIC: &[u8] = b"outrigger state 1\n";
 const FILE: &str = "state.sealed";
 const KEY_FILE: &str = "seal.key";
 const KEY_BYTES: usize = 32;
+/// How long until a write that failed, as on a full disk, is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What is kept.
 #[derive(Debug, Clone, Default)]
@@ -94,17 +98,21 @@ impl Keeper {
         self.number += 1;
         let (state, number, handed) = (self.state.clone(), self.number, saved.clone());
         let written = tokio::task::spawn_blocking(move || state.save(number, &handed)).await;
-        self.state.warn(written.map_err(io::Error::other).flatten());
-        self.last = Some(saved);
+        let written = written.map_err(io::Error::other).flatten();
+        self.last = written.is_ok().then_some(saved);
+        self.state.warn(written);
+    }
+
+    /// What has come and is not known to be written.
+    fn owed(&self) -> Option<Arc<Saved>> {
+        let newest = self.saves.borrow().clone();
+        newest.filter(|saved| !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, saved)))
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        let newest = self.saves.borrow().clone();
-        if let Some(saved) =
-            newest.filter(|saved| !self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, saved)))
-        {
+        if let Some(saved) = self.owed() {
             self.state.warn(self.state.save(self.number + 1, &saved));
         }
     }
@@ -139,7 +147,12 @@ impl State {
     /// Writes the newest of what comes, one after the other, and when it is dropped what is left.
     pub(super) async fn keep(self, saves: watch::Receiver<Option<Arc<Saved>>>) -> Infallible {
         let mut keeper = Keeper { state: Arc::new(self), saves, number: 0, last: None };
-        while keeper.saves.changed().await.is_ok() {
+        loop {
+            let again = keeper.owed().is_some();
+            tokio::select! {
+                changed = keeper.saves.changed() => if changed.is_err() { break },
+                () = sleep(AGAIN), if again => {}
+            }
             keeper.write_newest().await;
         }
         // What sends them is gone, and this future goes with it.
@@ -199,8 +212,16 @@ impl State {
             return Err(format!("belongs to the node {}", plain.node));
         }
         let identity = plain.identity.and_then(|kept| {
-            let (chain, bundle) = (kept.chain.as_bytes(), kept.bundle.as_bytes());
-            Identity::from_pem(chain, kept.key.as_bytes(), bundle)
+            let at = |now| {
+                let (chain, bundle) = (kept.chain.as_bytes(), kept.bundle.as_bytes());
+                Identity::from_pem_at(chain, kept.key.as_bytes(), bundle, now)
+            };
+            // It was valid when it was kept: a clock that is behind is set soon after the start, and a token may be over.
+            at(SystemTime::now())
+                .or_else(|error| match error {
+                    CertificateError::NotYetValid { until, .. } => at(until),
+                    error => Err(error),
+                })
                 .map_err(|error| warn!("the identity that was kept cannot be used: {error}"))
                 .ok()
         });
@@ -250,4 +271,65 @@ fn replace(dir: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&beside, dir.join(name))?;
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_certs::{Authority, signing_request};
+
+    use super::*;
+
+    fn identity(now: SystemTime) -> Identity {
+        let authority = Authority::create("outrigger.test").unwrap();
+        let (key, csr) = signing_request().unwrap();
+        let id = "spiffe://outrigger.test/node/a".parse().unwrap();
+        let hour = Duration::from_hours(1);
+        let issued = authority.sign(csr.as_bytes(), &id, &[], hour, now).unwrap();
+        let (chain, bundle) = (issued.chain_pem.as_bytes(), authority.cert_pem());
+        Identity::from_pem_at(chain, key.expose().as_bytes(), bundle.as_bytes(), now).unwrap()
+    }
+
+    fn open(dir: &Path) -> (State, Saved) {
+        State::open(dir, &"a".parse().unwrap()).unwrap()
+    }
+
+    /// The hours that `identity` was made ahead, as a clock would be behind.
+    fn kept(ahead: i64) -> Option<Arc<Identity>> {
+        let dir = tempfile::tempdir().unwrap();
+        let hours = Duration::from_hours(ahead.unsigned_abs());
+        let now = SystemTime::now();
+        let identity = Some(Arc::new(identity(if ahead < 0 { now - hours } else { now + hours })));
+        open(dir.path()).0.save(1, &Saved { identity, ..Saved::default() }).unwrap();
+        open(dir.path()).1.identity
+    }
+
+    #[test]
+    fn an_identity_outlives_a_clock_that_is_behind_and_not_its_own_end() {
+        assert!(kept(0).is_some());
+        assert!(kept(5).is_some());
+        assert!(kept(-5).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = open(dir.path());
+        let in_the_way = dir.path().join("state.sealed.tmp");
+        fs::create_dir(&in_the_way).unwrap();
+        let (save, saves) = watch::channel(None);
+        save.send_replace(Some(Arc::new(Saved { revision: 7, ..Saved::default() })));
+        tokio::select! {
+            never = state.keep(saves) => match never {},
+            () = sleep(AGAIN * 2) => panic!("it was not tried again"),
+            () = async {
+                sleep(AGAIN / 2).await;
+                assert!(!dir.path().join(FILE).exists());
+                fs::remove_dir(&in_the_way).unwrap();
+                while !dir.path().join(FILE).exists() {
+                    sleep(Duration::from_secs(1)).await;
+                }
+            } => {}
+        }
+        assert_eq!(open(dir.path()).1.revision, 7);
+    }
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use outrigger_certs::rustls::ClientConfig;
+use outrigger_certs::rustls::{self, ClientConfig};
 use outrigger_certs::{Secret, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -40,6 +40,8 @@ pub(super) enum WireError {
     Connect(String, io::Error),
     #[error("cannot reach {0}: no connection within {secs} s", secs = CONNECT_TIMEOUT.as_secs())]
     ConnectTimeout(String),
+    #[error("{0} does not speak TLS: is it the control API's stream address (port 15012)?")]
+    NotTls(String),
     #[error("{0} does not speak HTTP/2: is it the control API's stream address (port 15012)?")]
     NotHttp2(String),
     #[error("the connection failed: {}", root_cause(.0))]
@@ -50,7 +52,7 @@ pub(super) enum WireError {
     Refused { status: StatusCode, reason: String },
     #[error("on the stream: {0}")]
     Line(#[from] LineError),
-    #[error("the control API has closed the stream")]
+    #[error("the control API has closed the stream; its log says why")]
     Closed,
     #[error("nothing was heard for {} s", .0.as_secs())]
     Silent(Duration),
@@ -105,9 +107,21 @@ impl Origin {
             .uri(format!("https://{}{path}", self.authority))
             .header(CONTENT_TYPE, "application/json");
         if let Some(token) = bearer {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| WireError::Token("has characters that no token has".into()))?;
+            // Not shown in logs, and not kept in the tables of the header compression (RFC 7541, section 7.1.3).
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
         }
         request.body(body).map_err(|error| WireError::Answer(error.to_string()))
+    }
+
+    fn unreached(&self, error: io::Error) -> WireError {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        if matches!(cause, Some(rustls::Error::InvalidMessage(_))) {
+            return WireError::NotTls(self.authority.clone());
+        }
+        WireError::Connect(self.authority.clone(), error)
     }
 
     /// A connection, and what drives it.
@@ -124,7 +138,7 @@ impl Origin {
         let stream = timeout(CONNECT_TIMEOUT, reach)
             .await
             .map_err(|_| WireError::ConnectTimeout(self.authority.clone()))?
-            .map_err(|error| WireError::Connect(self.authority.clone(), error))?;
+            .map_err(|error| self.unreached(error))?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(WireError::NotHttp2(self.authority.clone()));
         }

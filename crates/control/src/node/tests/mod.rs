@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outrigger_certs::Identity;
+use outrigger_certs::{Identity, control};
 use outrigger_config::Resource;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::api::{Api, Realm, Session, id, within};
+use super::wire::Origin;
 use super::{Options, Pulse, Sink, run_with};
 use crate::Refusal;
 use crate::message::{FromControl, FromNode};
@@ -348,4 +350,21 @@ async fn what_can_never_get_better_ends_it() {
     assert!(error.contains("outrigger-control token --node a"), "{error}");
     let error = Node::start(url, &dir(), Some("nonsense"), STEADY).error().await;
     assert!(error.contains("three parts"), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_that_speaks_no_tls_is_said_to_be_the_wrong_one() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let rest = tokio::spawn(async move {
+        let (mut caller, _) = listener.accept().await.unwrap();
+        caller.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        // Closed by the other end: closing first could drop what was said.
+        drop(caller.read_to_end(&mut Vec::new()).await);
+    });
+    let hello = FromNode::Heartbeat {};
+    let tried = Origin::parse(&url).unwrap().stream(control::pinned([0; 32]), &hello).await;
+    let error = tried.err().unwrap().to_string();
+    assert!(error.contains("does not speak TLS: is it the control API's stream address"), "{error}");
+    rest.await.unwrap();
 }
