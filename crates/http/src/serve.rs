@@ -16,12 +16,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
+use tokio::time::Sleep;
 
 use crate::Local;
 
 /// How long a caller of HTTP/1 may at least take for a request's head, and between two requests. One that has sent no
 /// whole head in up to twice this time is let go.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a caller that has not asked for anything yet still may once its connection is to end: a request's head may
+/// be on its way. The others end by themselves: they are idle, or something is under way on them.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// How many bytes of header a message may have.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How many requests a caller may have under way on one HTTP/2 connection.
@@ -121,7 +125,7 @@ where
                 .serve_connection(io, service)
                 .with_upgrades();
             drain.remember(&quiet);
-            drained(connection, &drain, Some(&quiet)).await.unwrap_or(Ok(()))
+            drained(connection, &drain, &quiet).await.unwrap_or(Ok(()))
         }
         Version::Http2 => {
             let connection = hyper::server::conn::http2::Builder::new(Local)
@@ -135,7 +139,7 @@ where
                 .keep_alive_interval(Some(Duration::from_secs(30)))
                 .keep_alive_timeout(Duration::from_secs(20))
                 .serve_connection(io, service);
-            drained(connection, &drain, None).await.unwrap_or(Ok(()))
+            drained(connection, &drain, &quiet).await.unwrap_or(Ok(()))
         }
     }
 }
@@ -145,6 +149,8 @@ where
 struct Quiet {
     /// Requests that are not yet answered.
     busy: Cell<u32>,
+    /// Whether anything was ever asked.
+    asked: Cell<bool>,
     /// Whether something was asked or answered since the last look.
     heard: Cell<bool>,
     /// Whether the connection is to end.
@@ -159,6 +165,7 @@ struct Busy(Rc<Quiet>);
 
 impl Quiet {
     fn asked(self: &Rc<Self>) -> Busy {
+        self.asked.set(true);
         self.busy.set(self.busy.get() + 1);
         Busy(self.clone())
     }
@@ -240,27 +247,40 @@ where
 
 /// Polls a connection to its end, and winds it down once `drain` begins; `None` if its caller was quiet for too long.
 /// The waits for both are registered once, not at each poll: this runs several times per request.
-async fn drained<C: Serving>(connection: C, drain: &Drain, quiet: Option<&Quiet>) -> Option<C::Output> {
+async fn drained<C: Serving>(connection: C, drain: &Drain, quiet: &Quiet) -> Option<C::Output> {
     let mut connection = pin!(connection);
     let mut begun = pin!(drain.begun());
     let (mut registered, mut winding) = (false, false);
+    // Boxed, for every connection would have the room for it.
+    let mut last_word: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx: &mut Context<'_>| -> Poll<Option<C::Output>> {
-        if quiet.is_some_and(|quiet| quiet.over.get()) {
+        if quiet.over.get() {
             return Poll::Ready(None);
         }
         let first = !std::mem::replace(&mut registered, true);
-        if first && let Some(quiet) = quiet {
+        if first {
             quiet.waker.replace(Some(cx.waker().clone()));
         }
         // Before it is wound down: a request that is there already is under way.
         let polled = connection.as_mut().poll(cx);
-        if polled.is_ready() || winding || !(first || drain.is_on()) {
+        if polled.is_ready() || !(first || drain.is_on()) {
             return polled.map(Some);
+        }
+        if winding {
+            let silent =
+                !quiet.asked.get() && last_word.as_mut().is_some_and(|w| w.as_mut().poll(cx).is_ready());
+            return if silent { Poll::Ready(None) } else { Poll::Pending };
         }
         winding = begun.as_mut().poll(cx).is_ready() || drain.is_on();
         if winding {
             connection.as_mut().wind_down();
-            return connection.as_mut().poll(cx).map(Some);
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() && !quiet.asked.get() {
+                let wait = last_word.insert(Box::pin(tokio::time::sleep(LAST_WORD)));
+                // Only registers it: it has just begun.
+                let _ = wait.as_mut().poll(cx);
+            }
+            return polled.map(Some);
         }
         polled.map(Some)
     })

@@ -39,6 +39,28 @@ struct Stage {
     binary: Binary,
 }
 
+#[tokio::test]
+async fn callers_that_never_finish_their_first_words_do_not_hold_up_the_end() {
+    let mut stage = stage(&["--drain-grace", "60s"]).await;
+    let mut callers = Vec::new();
+    for words in
+        [&b"GET / HTTP/1.1\r\nHo"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x00\xa5\x01"]
+    {
+        for listener in ["listener web", "listener any", "listener secure"] {
+            let mut caller = TcpStream::connect(stage.binary.address(listener).await).await.unwrap();
+            caller.write_all(words).await.unwrap();
+            callers.push(caller);
+        }
+    }
+    // All were accepted, and what they said was read: this one came later.
+    get(stage.binary.address("listener web").await, "app.test", "/").await;
+    stage.binary.terminate();
+    let (status, _) = stage.binary.ended().await;
+    assert!(status.success(), "{:?}", stage.binary);
+    let cut = stage.binary.stderr_lines().into_iter().find(|line| line.contains("grace period"));
+    assert_eq!(cut, None);
+}
+
 /// The real command with an application behind it.
 async fn stage(arguments: &[&str]) -> Stage {
     let (app, tcp) = (App::builder().start().await, TcpApp::greeting(b"hello\n").await.unwrap());
