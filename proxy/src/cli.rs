@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use outrigger_config::{Name, file};
 use outrigger_telemetry::{AccessLog, LevelFilter, LogControl, diagnostics, level};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::{self, Capture};
@@ -175,6 +176,7 @@ fn run(args: RunArgs) -> ExitCode {
     if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
         return fail(&error);
     }
+    raise_open_files();
     let access_log = match args.access_log {
         AccessLogTo::Stdout => AccessLog::stdout(),
         AccessLogTo::Off => AccessLog::off(),
@@ -190,6 +192,15 @@ fn run(args: RunArgs) -> ExitCode {
     let code = runtime.block_on(until_told(options));
     access_log.flush_and_close();
     code
+}
+
+/// Takes all the file descriptors that the process may have: the soft limit of 1024, made for programs that use
+/// `select`, would be full with some 500 callers.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn options(args: RunArgs, access_log: AccessLog, log: LogControl) -> Result<Options, String> {

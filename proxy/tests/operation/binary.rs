@@ -19,14 +19,19 @@ pub(crate) struct Binary {
 
 impl Binary {
     pub(crate) fn run(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
-            .arg("run")
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_outrigger")).arg("run").args(arguments))
+    }
+
+    /// The same, started by a shell whose soft limit of open files is `soft`.
+    pub(crate) fn run_with_files(soft: u64, arguments: &[&str]) -> Self {
+        let script = format!("ulimit -S -n {soft}; exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        Self::spawn(shell.args(["-c", &script, env!("CARGO_BIN_EXE_outrigger"), "run"]).args(arguments))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, stderr) = (lines(child.stdout.take()), lines(child.stderr.take()));
         Self { child, stdout, stderr }
     }
@@ -53,6 +58,14 @@ impl Binary {
 
     pub(crate) fn stderr_lines(&self) -> Vec<String> {
         self.stderr.borrow().clone()
+    }
+
+    /// How many files it may have open: its soft limit, and its hard one.
+    pub(crate) fn files(&self) -> (String, String) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let mut words = line.split_whitespace().map(str::to_owned);
+        (words.next().unwrap(), words.next().unwrap())
     }
 
     /// Lets it open so many more files at most.

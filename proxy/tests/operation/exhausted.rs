@@ -65,3 +65,14 @@ async fn a_proxy_out_of_file_descriptors_says_so_and_goes_on_when_it_has_some_ag
     let answer = answer(&mut waiting).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_proxy_takes_all_the_file_descriptors_that_it_may_have() {
+    let desk = Desk::new();
+    desk.write("proxy.yaml", "listeners: [{ name: web, address: '127.0.0.1:0', protocol: HTTP }]\n");
+    let path = desk.path("proxy.yaml");
+    let binary = Binary::run_with_files(64, &["-c", path.to_str().unwrap(), "--admin", "127.0.0.1:0"]);
+    binary.address("listener web").await;
+    let (soft, hard) = binary.files();
+    assert_eq!(soft, hard);
+}
