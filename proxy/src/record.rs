@@ -50,7 +50,7 @@ struct Line {
 impl Record {
     /// Begins the record of a request, before anything of it is changed.
     pub(crate) fn begin<B>(connection: Rc<Connection>, local: Rc<Local>, request: &Request<B>) -> Self {
-        let line = connection.worker.log.is_on().then(|| {
+        let line = connection.worker.logs().then(|| {
             Box::new(Line {
                 time: SystemTime::now(),
                 method: request.method().clone(),
@@ -127,13 +127,13 @@ impl Record {
 
     fn write(&self, end: End, response_bytes: u64, duration: std::time::Duration) {
         let Some(line) = &self.line else { return };
-        let entry = self.rule.and_then(|rule| self.local.live.snapshot.http_rules.get(rule));
+        let rule = self.rule.and_then(|rule| self.local.live.snapshot.http_rules.get(rule));
         let backend = self.to.as_ref().map(|to| &to.backend);
         let endpoint = backend.zip(self.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
         let authority = line.uri.authority().map(|authority| authority.as_str().as_bytes());
         let gone =
             if end == End::CallerGone { "the caller left before the response was complete" } else { "" };
-        self.connection.worker.log.write(&Entry {
+        let entry = Entry {
             time: line.time,
             direction: self.connection.direction.as_str(),
             listener: self.connection.listener.as_str(),
@@ -148,8 +148,8 @@ impl Record {
             request_bytes: self.upload.as_ref().map_or(0, Upload::bytes),
             response_bytes,
             duration,
-            route: entry.map(|entry| entry.route.as_str()),
-            rule: entry.map(|entry| &*entry.rule),
+            route: rule.map(|rule| rule.route.as_str()),
+            rule: rule.map(|rule| &*rule.rule),
             backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
             endpoint: endpoint.map(|endpoint| endpoint.address),
             caller: self.connection.caller.as_ref().map(SpiffeId::as_str),
@@ -157,7 +157,8 @@ impl Record {
             callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),
             attempts: self.attempts,
             user_agent: line.user_agent.as_ref().map(HeaderValue::as_bytes),
-        });
+        };
+        self.connection.worker.log(|log| log.write(&entry));
     }
 }
 

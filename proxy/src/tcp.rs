@@ -185,7 +185,7 @@ impl Relay {
         let Self { connection, plan, route, time, .. } = self;
         let backend = plan.to.as_ref().ok().map(|to| &to.backend);
         let endpoint = backend.zip(outcome.endpoint).and_then(|(backend, at)| backend.endpoints.get(at));
-        connection.worker.log.write_tcp(&TcpEntry {
+        let entry = TcpEntry {
             time: *time,
             direction: connection.direction.as_str(),
             listener: connection.listener.as_str(),
@@ -202,7 +202,8 @@ impl Relay {
             caller: connection.caller.as_ref().map(SpiffeId::as_str),
             caller_address: connection.peer,
             callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),
-        });
+        };
+        connection.worker.log(|log| log.write_tcp(&entry));
     }
 }
 

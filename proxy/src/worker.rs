@@ -54,7 +54,11 @@ pub(crate) struct Worker {
     live: RefCell<Option<Rc<Local>>>,
     running: RefCell<HashMap<Name, Running>>,
     pub(crate) metrics: outrigger_telemetry::Worker,
-    pub(crate) log: LogBuffer,
+    log: LogBuffer,
+    /// Told when there is a line to hand over, so that an idle worker sleeps.
+    logged: Notify,
+    /// Whether that was told.
+    pending: Cell<bool>,
     pub(crate) random: RefCell<fastrand::Rng>,
     /// Ends the connections that the application makes to itself.
     pub(crate) own: Rc<Drain>,
@@ -158,6 +162,8 @@ pub(crate) async fn run(
         running: RefCell::default(),
         metrics,
         log,
+        logged: Notify::new(),
+        pending: Cell::new(false),
         random: RefCell::new(fastrand::Rng::new()),
         own: Rc::default(),
         announcing: Cell::new(false),
@@ -203,11 +209,10 @@ async fn sweep(worker: Rc<Worker>) {
 }
 
 async fn hand_over_log(worker: Rc<Worker>) {
-    if !worker.log.is_on() {
-        return;
-    }
     loop {
+        worker.logged.notified().await;
         tokio::time::sleep(LOG_INTERVAL).await;
+        worker.pending.set(false);
         worker.log.flush();
     }
 }
@@ -221,6 +226,21 @@ impl Worker {
     /// Whether HTTP/1.1 callers are to be told that their connection ends.
     pub(crate) const fn announces_end(&self) -> bool {
         self.announcing.get()
+    }
+
+    /// Whether requests are logged.
+    pub(crate) fn logs(&self) -> bool {
+        self.log.is_on()
+    }
+
+    /// Logs what `write` writes, within [`LOG_INTERVAL`].
+    pub(crate) fn log(&self, write: impl FnOnce(&LogBuffer)) {
+        if self.log.is_on() {
+            write(&self.log);
+            if !self.pending.replace(true) {
+                self.logged.notify_one();
+            }
+        }
     }
 
     /// Counts one more connection, until the value is dropped.
