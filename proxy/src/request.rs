@@ -63,12 +63,12 @@ async fn carry_out(
     mut request: Request<Incoming>,
     mut record: Record,
 ) -> Answer {
-    let upgrade = (plan.speak == Speak::Http1Upgrade).then(|| hyper::upgrade::on(&mut request));
-    let (request, upload) = prepare(&plan, request);
-    record.to = Some(plan.to.clone());
-    record.upload.clone_from(&upload);
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
+    let upgrade = (plan.speak == Speak::Http1Upgrade).then(|| hyper::upgrade::on(&mut request));
+    let (request, upload) = prepare(&plan, policy, request);
+    record.to = Some(plan.to.clone());
+    record.upload.clone_from(&upload);
     let deadline = policy.request_timeout.map(|limit| record.started() + limit);
     let way = Way {
         backend: &plan.to.backend,
@@ -94,14 +94,16 @@ async fn carry_out(
 }
 
 /// Brings a request into the form in which it is forwarded, with the route's changes made.
-fn prepare(plan: &Plan<'_>, request: Request<Incoming>) -> (Request<RequestBody>, Option<Upload>) {
+fn prepare(
+    plan: &Plan<'_>,
+    policy: &Policy,
+    request: Request<Incoming>,
+) -> (Request<RequestBody>, Option<Upload>) {
     let (mut parts, incoming) = request.into_parts();
     filter::to_http1(&mut parts.uri, &mut parts.version, &mut parts.headers);
     filter::strip_hop_by_hop(&mut parts.headers, plan.speak == Speak::Http1Upgrade);
     parts.extensions.clear();
-    let mut kept = Policy::default().kept_body();
-    if let Some((rule, share)) = plan.rule {
-        kept = rule.policy.kept_body();
+    if let Some((_, share)) = plan.rule {
         for modifier in &share.request {
             filter::modify(modifier, &mut parts.headers);
         }
@@ -109,7 +111,7 @@ fn prepare(plan: &Plan<'_>, request: Request<Incoming>) -> (Request<RequestBody>
     if incoming.is_end_stream() {
         return (Request::from_parts(parts, RequestBody::Empty), None);
     }
-    let upload = Upload::new(incoming, kept);
+    let upload = Upload::new(incoming, policy.kept_body());
     let body = upload.attempt().unwrap_or(RequestBody::Empty);
     (Request::from_parts(parts, body), Some(upload))
 }

@@ -27,7 +27,7 @@ pub fn modify(modifier: &HeaderModifier, headers: &mut HeaderMap) {
 /// `keep_upgrade`, `Upgrade` stays, and `Connection` says so.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     // One look at each name is cheaper than a look-up for each of these.
-    if !headers.keys().any(concerns_connection) {
+    if !keep_upgrade && !headers.keys().any(concerns_connection) {
         return;
     }
     if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
