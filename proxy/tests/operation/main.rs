@@ -10,6 +10,7 @@ mod admin;
 mod drain;
 mod exhausted;
 mod file;
+mod goaway;
 mod listeners;
 mod names;
 mod tcp;
