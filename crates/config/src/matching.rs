@@ -16,6 +16,8 @@ use std::collections::HashMap;
 
 use http::{HeaderMap, Method};
 
+use crate::listener::HttpPath;
+use crate::path::normalize;
 use crate::route::{HeaderMatch, HttpMatch, PathMatch, QueryMatch};
 use crate::scalar::{Hostname, Pattern};
 use crate::snapshot::HttpRuleEntry;
@@ -25,7 +27,7 @@ use crate::snapshot::HttpRuleEntry;
 pub struct Head<'a> {
     /// The host of its authority as received: in upper or lower case, with or without a port and a trailing dot.
     pub host: &'a str,
-    /// Its path as received, without the query.
+    /// Its path without the query, in the form of the listener's [`crate::path::normalize`].
     pub path: &'a str,
     /// Its query, without the `?`.
     pub query: Option<&'a str>,
@@ -35,9 +37,22 @@ pub struct Head<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// The rule that takes a request, and by which of its matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The rule's index in [`crate::Snapshot::http_rules`].
+    pub rule: usize,
+    /// The match's index in the rule's `matches`; 0 where it has none.
+    pub matched: usize,
+    /// How many bytes of the request's path its prefix took, without a trailing slash: of `/` none. Where the path was
+    /// matched in another way than by prefix, none either.
+    pub prefix: usize,
+}
+
 /// The HTTP rules of one listener.
 #[derive(Debug, Clone, Default)]
 pub struct HttpTable {
+    form: HttpPath,
     exact: TextMap<HostRules>,
     /// By suffix, which begins with a dot.
     wildcard: TextMap<HostRules>,
@@ -46,8 +61,9 @@ pub struct HttpTable {
 
 impl HttpTable {
     /// Lays out the rules of one listener, which are in the order of routes; `first` is the index of the first of them.
-    pub(crate) fn new(rules: &[HttpRuleEntry], first: usize) -> Self {
-        let mut table = Self::default();
+    /// Paths have the form that `form` gives those of requests.
+    pub(crate) fn new(rules: &[HttpRuleEntry], first: usize, form: HttpPath) -> Self {
+        let mut table = Self { form, ..Self::default() };
         for (entry, index) in rules.iter().zip(first..) {
             let Some(rule) = entry.spec.rules.get(entry.index) else { continue };
             table.add(&entry.spec.hostnames, &rule.matches, index);
@@ -58,8 +74,8 @@ impl HttpTable {
         table
     }
 
-    /// The index in [`crate::Snapshot::http_rules`] of the rule that takes a request.
-    pub fn find(&self, head: &Head<'_>) -> Option<usize> {
+    /// The rule that takes a request.
+    pub fn find(&self, head: &Head<'_>) -> Option<Found> {
         self.host(&host_name(head.host))?.find(head)
     }
 
@@ -85,14 +101,14 @@ impl HttpTable {
         let anything = [HttpMatch::default()];
         let matches = if matches.is_empty() { &anything } else { matches };
         if hostnames.is_empty() {
-            self.any.get_or_insert_default().add(matches, rule);
+            self.any.get_or_insert_default().add(matches, rule, self.form);
         }
         for hostname in hostnames {
             let host = match hostname {
                 Hostname::Exact(name) => self.exact.entry(name),
                 Hostname::Wildcard(suffix) => self.wildcard.entry(suffix),
             };
-            host.add(matches, rule);
+            host.add(matches, rule, self.form);
         }
     }
 }
@@ -121,15 +137,18 @@ struct HostRules {
 }
 
 impl HostRules {
-    fn add(&mut self, matches: &[HttpMatch], rule: usize) {
-        for one in matches {
-            let candidate = Candidate::new(one, rule);
+    fn add(&mut self, matches: &[HttpMatch], rule: usize, form: HttpPath) {
+        for (matched, one) in matches.iter().enumerate() {
+            let candidate = Candidate::new(one, rule, matched);
             match &one.path {
-                Some(PathMatch::Exact(path)) => self.exact.entry(path).push(candidate),
+                Some(PathMatch::Exact(path)) => self.exact.entry(&in_form(path, form)).push(candidate),
                 Some(PathMatch::RegularExpression(pattern)) => {
                     self.expressions.push((pattern.clone(), candidate));
                 }
-                Some(PathMatch::PathPrefix(prefix)) => self.prefixes.entry(prefix).push(candidate),
+                Some(PathMatch::PathPrefix(prefix)) => {
+                    let prefix = in_form(prefix, form);
+                    self.prefixes.entry(prefix.strip_suffix('/').unwrap_or(&prefix)).push(candidate);
+                }
                 None => self.prefixes.entry("").push(candidate),
             }
         }
@@ -144,25 +163,26 @@ impl HostRules {
             .sort_by_key(|(pattern, candidate)| (Reverse(pattern.as_str().len()), candidate.rank()));
     }
 
-    fn find(&self, head: &Head<'_>) -> Option<usize> {
+    fn find(&self, head: &Head<'_>) -> Option<Found> {
         let exact = self.exact.get(head.path).and_then(|candidates| first(candidates, head));
+        let exact = exact.map(|candidate| candidate.found(0));
         exact.or_else(|| self.expression(head)).or_else(|| self.prefix(head))
     }
 
-    fn expression(&self, head: &Head<'_>) -> Option<usize> {
+    fn expression(&self, head: &Head<'_>) -> Option<Found> {
         let found = self
             .expressions
             .iter()
             .find(|(pattern, candidate)| candidate.matches(head) && pattern.is_match(head.path));
-        found.map(|(_, candidate)| candidate.rule)
+        found.map(|(_, candidate)| candidate.found(0))
     }
 
     /// Walks up the path's segments. What has no slash at all, as the `*` of OPTIONS, is under the root alone.
-    fn prefix(&self, head: &Head<'_>) -> Option<usize> {
+    fn prefix(&self, head: &Head<'_>) -> Option<Found> {
         let mut path = head.path;
         loop {
-            if let Some(rule) = self.prefixes.get(path).and_then(|candidates| first(candidates, head)) {
-                return Some(rule);
+            if let Some(candidate) = self.prefixes.get(path).and_then(|candidates| first(candidates, head)) {
+                return Some(candidate.found(path.len()));
             }
             if path.is_empty() {
                 return None;
@@ -172,27 +192,38 @@ impl HostRules {
     }
 }
 
-fn first(candidates: &[Candidate], head: &Head<'_>) -> Option<usize> {
-    candidates.iter().find(|candidate| candidate.matches(head)).map(|candidate| candidate.rule)
+fn first<'a>(candidates: &'a [Candidate], head: &Head<'_>) -> Option<&'a Candidate> {
+    candidates.iter().find(|candidate| candidate.matches(head))
+}
+
+/// The path of a route in the form of those of requests. A route's has no encoded slash, so none is refused.
+fn in_form(path: &str, form: HttpPath) -> Cow<'_, str> {
+    normalize(path, form).unwrap_or(Cow::Borrowed(path))
 }
 
 /// A rule that takes a request with the right path, if the rest of it is right too.
 #[derive(Debug, Clone)]
 struct Candidate {
     rule: usize,
+    matched: usize,
     method: Option<Method>,
     headers: Box<[HeaderMatch]>,
     query: Box<[QueryMatch]>,
 }
 
 impl Candidate {
-    fn new(one: &HttpMatch, rule: usize) -> Self {
+    fn new(one: &HttpMatch, rule: usize, matched: usize) -> Self {
         Self {
             rule,
+            matched,
             method: one.method.as_ref().map(|method| method.0.clone()),
             headers: one.headers.clone().into(),
             query: one.query_params.clone().into(),
         }
+    }
+
+    fn found(&self, prefix: usize) -> Found {
+        Found { rule: self.rule, matched: self.matched, prefix }
     }
 
     /// Its place among the candidates of one path: the lowest first.

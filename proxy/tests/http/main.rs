@@ -6,6 +6,7 @@
 
 mod http2;
 mod messages;
+mod paths;
 mod refused;
 mod retries;
 mod routing;
