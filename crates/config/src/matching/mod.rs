@@ -5,22 +5,31 @@
 //! request is only ever matched against the rules of that one host, as Envoy and Istio do; if none of them matches,
 //! the less specific hosts are not asked, and nothing takes the request.
 //!
-//! Within the host, by path: exact, then regular expressions, the longest expression first (the Gateway API leaves
-//! their place to the implementation), then prefixes, the longest first. Among matches of the same path: one with a
+//! Within the host, by path: exact, then regular expressions, the longest expression first and of two as long the one
+//! whose route comes first (the Gateway API leaves their place to the implementation), then prefixes, the longest
+//! first. Among matches of the same path: one with a
 //! method, then the one with most headers, then most query parameters, then the one of the oldest route, then by
 //! route name, then in the order of rules, then of matches.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
-use std::collections::HashMap;
 
 use http::{HeaderMap, Method};
 
 use crate::listener::HttpPath;
 use crate::path::normalize;
-use crate::route::{HeaderMatch, HttpMatch, PathMatch, QueryMatch};
-use crate::scalar::{Hostname, Pattern};
+use crate::route::{HttpMatch, PathMatch};
+use crate::scalar::Hostname;
 use crate::snapshot::HttpRuleEntry;
+
+mod candidate;
+mod candidates;
+mod expressions;
+mod text_map;
+
+use candidate::Candidate;
+use candidates::Candidates;
+use expressions::Expressions;
+use text_map::TextMap;
 
 /// What of a request decides which rule takes it.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +78,7 @@ impl HttpTable {
             table.add(&entry.spec.hostnames, &rule.matches, index);
         }
         for host in table.exact.values_mut().chain(table.wildcard.values_mut()).chain(&mut table.any) {
-            host.sort();
+            host.seal();
         }
         table
     }
@@ -130,10 +139,10 @@ fn host_name(host: &str) -> Cow<'_, str> {
 /// The rules of one host.
 #[derive(Debug, Clone, Default)]
 struct HostRules {
-    exact: TextMap<Vec<Candidate>>,
-    expressions: Vec<(Pattern, Candidate)>,
+    exact: TextMap<Candidates>,
+    expressions: Expressions,
     /// By prefix without its trailing slash.
-    prefixes: TextMap<Vec<Candidate>>,
+    prefixes: TextMap<Candidates>,
 }
 
 impl HostRules {
@@ -141,48 +150,35 @@ impl HostRules {
         for (matched, one) in matches.iter().enumerate() {
             let candidate = Candidate::new(one, rule, matched);
             match &one.path {
-                Some(PathMatch::Exact(path)) => self.exact.entry(&in_form(path, form)).push(candidate),
-                Some(PathMatch::RegularExpression(pattern)) => {
-                    self.expressions.push((pattern.clone(), candidate));
-                }
+                Some(PathMatch::Exact(path)) => self.exact.entry(&in_form(path, form)).add(candidate),
+                Some(PathMatch::RegularExpression(pattern)) => self.expressions.add(pattern, candidate),
                 Some(PathMatch::PathPrefix(prefix)) => {
                     let prefix = in_form(prefix, form);
-                    self.prefixes.entry(prefix.strip_suffix('/').unwrap_or(&prefix)).push(candidate);
+                    self.prefixes.entry(prefix.strip_suffix('/').unwrap_or(&prefix)).add(candidate);
                 }
-                None => self.prefixes.entry("").push(candidate),
+                None => self.prefixes.entry("").add(candidate),
             }
         }
     }
 
-    /// Puts the candidates of each path in order. They were added by route, rule and match: the sort is stable.
-    fn sort(&mut self) {
-        for candidates in self.exact.values_mut().chain(self.prefixes.values_mut()) {
-            candidates.sort_by_key(Candidate::rank);
-        }
-        self.expressions
-            .sort_by_key(|(pattern, candidate)| (Reverse(pattern.as_str().len()), candidate.rank()));
+    /// Puts everything in order, once all of it is there.
+    fn seal(&mut self) {
+        self.exact.values_mut().chain(self.prefixes.values_mut()).for_each(Candidates::seal);
+        self.expressions.seal();
     }
 
     fn find(&self, head: &Head<'_>) -> Option<Found> {
-        let exact = self.exact.get(head.path).and_then(|candidates| first(candidates, head));
-        let exact = exact.map(|candidate| candidate.found(0));
-        exact.or_else(|| self.expression(head)).or_else(|| self.prefix(head))
-    }
-
-    fn expression(&self, head: &Head<'_>) -> Option<Found> {
-        let found = self
-            .expressions
-            .iter()
-            .find(|(pattern, candidate)| candidate.matches(head) && pattern.is_match(head.path));
-        found.map(|(_, candidate)| candidate.found(0))
+        let exact = self.exact.get(head.path).and_then(|candidates| candidates.find(head, 0));
+        exact.or_else(|| self.expressions.find(head)).or_else(|| self.prefix(head))
     }
 
     /// Walks up the path's segments. What has no slash at all, as the `*` of OPTIONS, is under the root alone.
     fn prefix(&self, head: &Head<'_>) -> Option<Found> {
         let mut path = head.path;
         loop {
-            if let Some(candidate) = self.prefixes.get(path).and_then(|candidates| first(candidates, head)) {
-                return Some(candidate.found(path.len()));
+            let candidates = self.prefixes.get(path);
+            if let Some(found) = candidates.and_then(|candidates| candidates.find(head, path.len())) {
+                return Some(found);
             }
             if path.is_empty() {
                 return None;
@@ -192,109 +188,7 @@ impl HostRules {
     }
 }
 
-fn first<'a>(candidates: &'a [Candidate], head: &Head<'_>) -> Option<&'a Candidate> {
-    candidates.iter().find(|candidate| candidate.matches(head))
-}
-
 /// The path of a route in the form of those of requests. A route's has no encoded slash, so none is refused.
 fn in_form(path: &str, form: HttpPath) -> Cow<'_, str> {
     normalize(path, form).unwrap_or(Cow::Borrowed(path))
-}
-
-/// A rule that takes a request with the right path, if the rest of it is right too.
-#[derive(Debug, Clone)]
-struct Candidate {
-    rule: usize,
-    matched: usize,
-    method: Option<Method>,
-    headers: Box<[HeaderMatch]>,
-    query: Box<[QueryMatch]>,
-}
-
-impl Candidate {
-    fn new(one: &HttpMatch, rule: usize, matched: usize) -> Self {
-        Self {
-            rule,
-            matched,
-            method: one.method.as_ref().map(|method| method.0.clone()),
-            headers: one.headers.clone().into(),
-            query: one.query_params.clone().into(),
-        }
-    }
-
-    fn found(&self, prefix: usize) -> Found {
-        Found { rule: self.rule, matched: self.matched, prefix }
-    }
-
-    /// Its place among the candidates of one path: the lowest first.
-    fn rank(&self) -> (bool, Reverse<usize>, Reverse<usize>) {
-        (self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()))
-    }
-
-    fn matches(&self, head: &Head<'_>) -> bool {
-        self.method.as_ref().is_none_or(|method| method == head.method)
-            && self.headers.iter().all(|header| header_matches(header, head.headers))
-            && self.query.iter().all(|query| query_matches(query, head.query.unwrap_or_default()))
-    }
-}
-
-/// A value that is not UTF-8 matches nothing.
-fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
-    let mut values =
-        headers.get_all(&wanted.name.0).iter().map(|value| std::str::from_utf8(value.as_bytes()));
-    let Some(Ok(first)) = values.next() else { return false };
-    let Some(second) = values.next() else { return wanted.value.is_match(first) };
-    let mut joined = first.to_owned();
-    for value in std::iter::once(second).chain(values) {
-        let Ok(value) = value else { return false };
-        joined.push(',');
-        joined.push_str(value);
-    }
-    wanted.value.is_match(&joined)
-}
-
-/// Percent signs and pluses are decoded, without allocating where there are none.
-fn query_matches(wanted: &QueryMatch, query: &str) -> bool {
-    let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| *name == wanted.name);
-    found.is_some_and(|(_, value)| wanted.value.is_match(&value))
-}
-
-/// A map by text that says no without hashing to most text that it does not have, however long that text is.
-#[derive(Debug, Clone)]
-struct TextMap<V> {
-    map: HashMap<Box<str>, V>,
-    /// One bit for each length of key that there is, the last one for all from 63.
-    lengths: u64,
-    longest: usize,
-}
-
-impl<V> Default for TextMap<V> {
-    fn default() -> Self {
-        Self { map: HashMap::new(), lengths: 0, longest: 0 }
-    }
-}
-
-impl<V: Default> TextMap<V> {
-    fn get(&self, key: &str) -> Option<&V> {
-        let possible = key.len() <= self.longest && self.lengths & Self::length_bit(key) != 0;
-        if possible { self.map.get(key) } else { None }
-    }
-
-    fn entry(&mut self, key: &str) -> &mut V {
-        self.lengths |= Self::length_bit(key);
-        self.longest = self.longest.max(key.len());
-        self.map.entry(key.into()).or_default()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
-    fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.map.values_mut()
-    }
-
-    fn length_bit(key: &str) -> u64 {
-        1 << key.len().min(63)
-    }
 }
