@@ -7,9 +7,12 @@ use std::ops::RangeInclusive;
 
 use self::filter::check_filters;
 use crate::backend::Backend;
-use crate::listener::{Certificate, Direction, Listener, Protocol};
+use crate::listener::{Certificate, Direction, HttpLimits, Listener, Protocol};
 use crate::resource::Invalid;
-use crate::route::{BackendRef, HttpMatch, HttpRoute, HttpRule, Retry, TcpRoute, Timeouts};
+use crate::route::{
+    BackendRef, CookieConfig, CookieLifetime, HttpMatch, HttpRoute, HttpRule, Retry, SessionKind,
+    SessionPersistence, TcpRoute, Timeouts,
+};
 
 mod filter;
 
@@ -47,8 +50,19 @@ impl Check for Listener {
         if self.mtls.is_some() && self.tls.is_some() {
             return wrong("mtls", "not allowed beside tls: a listener ends one kind of TLS");
         }
+        check_limits("http.limits", &self.http.limits)?;
+        unique("http.forwarded.trust", &self.http.forwarded.trust)?;
         unique("nodes", &self.nodes)
     }
+}
+
+fn check_limits(at: &str, limits: &HttpLimits) -> Result<(), Invalid> {
+    within(format!("{at}.headerBytes"), limits.header_bytes, 1024..=1_048_576)?;
+    within(format!("{at}.headerFields"), limits.header_fields, 16..=8192)?;
+    within(format!("{at}.streamsPerConnection"), limits.streams_per_connection, 1..=65_536)?;
+    within(format!("{at}.connections"), limits.connections.unwrap_or(1), 1..=u32::MAX)?;
+    let rate = limits.min_body_rate.map_or(1, |rate| rate.bytes_per_second);
+    within(format!("{at}.minBodyRate.bytesPerSecond"), rate, 1..=u32::MAX)
 }
 
 impl Check for HttpRoute {
@@ -76,7 +90,10 @@ fn check_rule(at: &str, rule: &HttpRule) -> Result<(), Invalid> {
         check_backend_ref(&format!("{at}.backendRefs[{index}]"), backend)?;
     }
     check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)?;
-    rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))
+    rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))?;
+    rule.session_persistence
+        .as_ref()
+        .map_or(Ok(()), |session| check_session(&format!("{at}.sessionPersistence"), session))
 }
 
 fn check_match(at: &str, one: &HttpMatch) -> Result<(), Invalid> {
@@ -109,6 +126,27 @@ fn check_retry(at: &str, retry: &Retry) -> Result<(), Invalid> {
     }
     unique(&format!("{at}.codes"), &retry.codes)?;
     within(format!("{at}.maxBodyBytes"), retry.max_body_bytes.unwrap_or(0), 0..=16_777_216)
+}
+
+fn check_session(at: &str, session: &SessionPersistence) -> Result<(), Invalid> {
+    let name = session.session_name.as_ref().map_or(1, |name| name.as_str().len());
+    if name > 128 {
+        return wrong(
+            format!("{at}.sessionName"),
+            format!("has {name} characters: it must have at most 128"),
+        );
+    }
+    if session.cookie_config.is_some() && session.kind == SessionKind::Header {
+        return wrong(format!("{at}.cookieConfig"), "not allowed with `type: Header`: there is no cookie");
+    }
+    let permanent = Some(CookieConfig { lifetime_type: CookieLifetime::Permanent });
+    if session.cookie_config == permanent && session.absolute_timeout.is_none() {
+        return wrong(
+            format!("{at}.absoluteTimeout"),
+            "missing: a cookie with `lifetimeType: Permanent` lives as long",
+        );
+    }
+    Ok(())
 }
 
 impl Check for TcpRoute {
