@@ -207,8 +207,8 @@ impl Candidate {
     }
 }
 
-/// A value that is not UTF-8 matches nothing.
-fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
+/// Whether the one header of that name, or all of them joined, have the value. What is not UTF-8 matches nothing.
+pub fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
     let mut values =
         headers.get_all(&wanted.name.0).iter().map(|value| std::str::from_utf8(value.as_bytes()));
     let Some(Ok(first)) = values.next() else { return false };
