@@ -164,6 +164,16 @@ pub struct Opened {
     watch: Rc<dyn Watch>,
 }
 
+impl Opened {
+    /// The connection of TCP, if there is nothing between.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match &self.connection {
+            Connection::Plain(stream) => Some(stream),
+            Connection::Own(_) | Connection::Tls(_) => None,
+        }
+    }
+}
+
 impl Drop for Opened {
     fn drop(&mut self) {
         self.watch.closed();

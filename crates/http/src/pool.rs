@@ -386,8 +386,12 @@ impl Pool {
             Unsent::Broke(error) if written => {
                 Error::sent(Reason::ConnectionTerminated, format!("{address}: {error}"))
             }
-            Unsent::Broke(error) => Error::unsent(Reason::ConnectionTerminated, format!("{address}: {error}")),
-            Unsent::Body => Error::sent(Reason::HttpRequestError, "the request's body is not as long as it says"),
+            Unsent::Broke(error) => {
+                Error::unsent(Reason::ConnectionTerminated, format!("{address}: {error}"))
+            }
+            Unsent::Body => {
+                Error::sent(Reason::HttpRequestError, "the request's body is not as long as it says")
+            }
         }
     }
 

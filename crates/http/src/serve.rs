@@ -7,6 +7,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -48,10 +49,10 @@ pub struct Settings {
     pub limits: Limits,
     /// How many requests a caller may have under way on one connection of HTTP/2.
     pub streams: u32,
-    /// How long a caller may take for a request's header.
-    pub header_timeout: Duration,
-    /// How long a connection is kept on which nothing is asked.
-    pub idle_timeout: Duration,
+    /// How long a caller may take for a request's header; `None`: as long as it likes.
+    pub header_timeout: Option<Duration>,
+    /// How long a connection is kept on which nothing is asked; `None`: as long as its caller likes.
+    pub idle_timeout: Option<Duration>,
     /// How fast a request's body has to come while it is waited for.
     pub body_rate: Option<BodyRate>,
 }
@@ -70,8 +71,8 @@ impl Default for Settings {
         Self {
             limits: Limits::default(),
             streams: MAX_STREAMS,
-            header_timeout: Duration::from_mins(1),
-            idle_timeout: Duration::from_mins(1),
+            header_timeout: Some(Duration::from_mins(1)),
+            idle_timeout: Some(Duration::from_mins(5)),
             body_rate: None,
         }
     }
@@ -79,11 +80,11 @@ impl Default for Settings {
 
 impl Settings {
     pub(crate) fn header_ticks(&self) -> u32 {
-        ticks(self.header_timeout)
+        self.header_timeout.map_or(u32::MAX, ticks)
     }
 
     pub(crate) fn idle_ticks(&self) -> u32 {
-        ticks(self.idle_timeout)
+        self.idle_timeout.map_or(u32::MAX, ticks)
     }
 
     /// Whether a body of which so many bytes came while it was waited for is too slow.
@@ -196,7 +197,7 @@ pub async fn connection<IO, H, B>(
     io: IO,
     version: Version,
     handler: H,
-    settings: Rc<Settings>,
+    settings: Arc<Settings>,
     drain: Rc<Drain>,
 ) -> io::Result<()>
 where
@@ -223,12 +224,8 @@ where
     let service = service_fn(move |request: Request<HyperIncoming>| {
         asks.set(true);
         let request = request.map(Incoming::from);
-        let reply = handler.answer(Asked {
-            request,
-            spelling: None,
-            interim: Interim::default(),
-            upgrade: None,
-        });
+        let reply =
+            handler.answer(Asked { request, spelling: None, interim: Interim::default(), upgrade: None });
         async move { Ok::<_, Infallible>(reply.await.response) }
     });
     let connection = hyper::server::conn::http2::Builder::new(Local)
@@ -277,8 +274,7 @@ async fn drained<C: Serving>(connection: C, drain: &Drain, asked: &Cell<bool>) -
             return polled.map(Some);
         }
         if winding {
-            let silent =
-                !asked.get() && last_word.as_mut().is_some_and(|w| w.as_mut().poll(cx).is_ready());
+            let silent = !asked.get() && last_word.as_mut().is_some_and(|w| w.as_mut().poll(cx).is_ready());
             return if silent { Poll::Ready(None) } else { Poll::Pending };
         }
         winding = begun.as_mut().poll(cx).is_ready() || drain.is_on();

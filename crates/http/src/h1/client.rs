@@ -130,7 +130,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             Err(unsent) => {
                 called.conn.close();
                 let written = called.conn.has_begun_message();
-                if !written && !sending.begun
+                if !written
+                    && !sending.begun
                     && let Some(body) = sending.into_body()
                 {
                     *slot = Some(Outgoing { request: Request::from_parts(parts, body), spelling, interim });
@@ -218,13 +219,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Called<IO> {
     }
 
     fn poll_head(&self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<ResponseHead, Unsent>> {
-        let next = std::task::ready!(self.conn.poll_head(cx, |raw, limits| head::response(raw, limits, method)));
+        let next =
+            std::task::ready!(self.conn.poll_head(cx, |raw, limits| head::response(raw, limits, method)));
         Poll::Ready(match next {
             Ok(Next::Head(head)) => Ok(head),
             Ok(Next::Wrong(wrong)) => Err(Unsent::Wrong(wrong)),
-            Ok(Next::End(_)) => {
-                Err(Unsent::Broke(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before the response")))
-            }
+            Ok(Next::End) => Err(Unsent::Broke(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the connection ended before the response",
+            ))),
             Err(error) => Err(Unsent::Broke(error)),
         })
     }

@@ -53,8 +53,8 @@ struct State<IO> {
 pub(super) enum Next<T> {
     /// A whole head.
     Head(T),
-    /// The end of the connection; of a head there was a part already, if `true`.
-    End(bool),
+    /// The end of the connection.
+    End,
     /// What cannot be understood.
     Wrong(Wrong),
 }
@@ -215,7 +215,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
                 }
             }
             if state.read_closed || ready!(state.poll_fill(cx))? == 0 {
-                return Poll::Ready(Ok(Next::End(!state.inbox.is_empty())));
+                return Poll::Ready(Ok(Next::End));
             }
         }
     }
@@ -290,7 +290,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
                     state.decoder = Decoder::new(Framing::Length(0));
                     return Poll::Ready(None);
                 }
-                Ok(0) => return Poll::Ready(Some(Err(BodyError::Broken("the connection ended within the body".into())))),
+                Ok(0) => {
+                    return Poll::Ready(Some(Err(BodyError::Broken(
+                        "the connection ended within the body".into(),
+                    ))));
+                }
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(BodyError::Broken(error.into())))),
             }

@@ -54,14 +54,6 @@ impl Decoder {
         matches!(self, Self::Length(0))
     }
 
-    /// How many bytes there still are, if that is known.
-    pub(super) const fn left(&self) -> Option<u64> {
-        match self {
-            Self::Length(left) => Some(*left),
-            _ => None,
-        }
-    }
-
     /// Whether the end of the connection is the end of the body.
     pub(super) const fn ends_with_connection(&self) -> bool {
         matches!(self, Self::Close)

@@ -88,10 +88,13 @@ impl Wrong {
     pub(super) fn of_request(self, limits: &Limits) -> Error {
         let (reason, details) = match self {
             Self::Malformed(why) => (Reason::HttpRequestError, why.to_owned()),
-            Self::Version => (Reason::HttpVersionNotSupported, "HTTP/1.0 and HTTP/1.1 are spoken here".into()),
-            Self::Coding => {
-                (Reason::HttpTransferCodingNotSupported, "the one transfer coding known here is chunked".into())
+            Self::Version => {
+                (Reason::HttpVersionNotSupported, "HTTP/1.0 and HTTP/1.1 are spoken here".into())
             }
+            Self::Coding => (
+                Reason::HttpTransferCodingNotSupported,
+                "the one transfer coding known here is chunked".into(),
+            ),
             Self::FirstLine => {
                 (Reason::HttpRequestUriTooLong, format!("the limit is {} bytes of header", limits.bytes))
             }
@@ -266,7 +269,11 @@ const fn version(minor: Option<u8>) -> Result<Version, Wrong> {
 }
 
 /// The fields, whose values share the head's bytes.
-fn fields(raw: &Bytes, parsed: &[Header<'_>], mut spelling: Option<&mut Spelling>) -> Result<HeaderMap, Wrong> {
+fn fields(
+    raw: &Bytes,
+    parsed: &[Header<'_>],
+    mut spelling: Option<&mut Spelling>,
+) -> Result<HeaderMap, Wrong> {
     let mut headers = HeaderMap::try_with_capacity(parsed.len()).map_err(|_| Wrong::Fields)?;
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes())
@@ -358,7 +365,8 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Option<Framing>, Wro
 /// The one length that all of the `Content-Length` fields agree on (RFC 9110, section 8.6).
 fn length(headers: &HeaderMap) -> Result<Option<u64>, Wrong> {
     let mut agreed = None;
-    for text in headers.get_all(header::CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','))
+    for text in
+        headers.get_all(header::CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','))
     {
         let text = text.trim_ascii();
         let digits = !text.is_empty() && text.len() <= 19 && text.iter().all(u8::is_ascii_digit);
@@ -383,7 +391,7 @@ fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
 /// Whether `Connection` has an option.
 pub(super) fn has_option(headers: &HeaderMap, option: &str) -> bool {
     let lines = headers.get_all(header::CONNECTION).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|one| {
-        one.trim_ascii().eq_ignore_ascii_case(option.as_bytes())
-    })
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|one| one.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
 }

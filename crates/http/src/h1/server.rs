@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ struct Served<IO> {
 
 /// What a caller is waited for with, and since when.
 struct Pace {
-    settings: Rc<Settings>,
+    settings: Arc<Settings>,
     drain: Rc<Drain>,
     phase: Cell<Phase>,
     /// In ticks of the drain's clock.
@@ -155,7 +156,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Source for Served<IO> {
 pub(crate) async fn serve<IO, H, B>(
     io: IO,
     handler: H,
-    settings: Rc<Settings>,
+    settings: Arc<Settings>,
     drain: Rc<Drain>,
 ) -> io::Result<()>
 where
@@ -193,7 +194,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     {
         loop {
             match poll_fn(|cx| self.poll_request(cx)).await? {
-                Next::End(_) => return poll_fn(|cx| self.conn.poll_shutdown(cx)).await,
+                Next::End => return poll_fn(|cx| self.conn.poll_shutdown(cx)).await,
                 Next::Wrong(wrong) => return self.refuse(handler, wrong).await,
                 Next::Head(head) => {
                     if !self.exchange(handler, head).await? {
@@ -225,18 +226,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         }
         if self.pace.expired.get() {
             let late = self.pace.phase.get() == Phase::Head;
-            return Poll::Ready(Ok(if late { Next::Wrong(Wrong::Late) } else { Next::End(false) }));
+            return Poll::Ready(Ok(if late { Next::Wrong(Wrong::Late) } else { Next::End }));
         }
-        if self.pace.drain.is_on() && self.pace.phase.get() == Phase::Idle {
+        if self.pace.drain.is_on() {
             ready!(self.poll_last_word(cx));
-            return Poll::Ready(Ok(Next::End(false)));
+            return Poll::Ready(Ok(Next::End));
         }
         Poll::Pending
     }
 
-    /// A caller that has asked before can ask elsewhere; one that has not may be about to.
+    /// A caller that has asked before can ask elsewhere; one that has not, or has begun to, may be about to.
     fn poll_last_word(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.pace.asked.get() {
+        if self.pace.asked.get() && self.pace.phase.get() == Phase::Idle {
             return Poll::Ready(());
         }
         let mut wait = self.pace.last_word.borrow_mut();
@@ -314,7 +315,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
             self.conn.hold();
             Incoming::http1(Body::new(self.clone(), head.framing))
         };
-        let upgrades = head.method == Method::CONNECT || filter::upgrade(head.version, &head.headers).is_some();
+        let upgrades =
+            head.method == Method::CONNECT || filter::upgrade(head.version, &head.headers).is_some();
         let (sender, upgrade) = upgrades.then(OnUpgrade::pair).unzip();
         let mut request = Request::new(body);
         *request.method_mut() = head.method;

@@ -88,10 +88,7 @@ fn write_few(headers: &HeaderMap, spelling: &Spelling, out: &mut BytesMut) {
         }
         first += fields.iter().skip(first).take_while(|field| field.is_none()).count();
     }
-    fields
-        .into_iter()
-        .flatten()
-        .for_each(|(name, value)| write_field(name.as_str().as_bytes(), value, out));
+    fields.into_iter().flatten().for_each(|(name, value)| write_field(name.as_str().as_bytes(), value, out));
 }
 
 /// The same in time that grows no faster than the number of fields.
