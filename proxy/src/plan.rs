@@ -6,7 +6,8 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, Version};
 use outrigger_config::backend::BackendProtocol;
 use outrigger_config::listener::Direction;
-use outrigger_config::matching::Head;
+use outrigger_config::matching::{Found, Head};
+use outrigger_config::path;
 use outrigger_http::forward::Speak;
 use outrigger_http::{Error, Reason, filter, serve};
 use outrigger_telemetry::{Series, TcpSeries};
@@ -60,15 +61,21 @@ impl<'a> Decision<'a> {
             return unrouted(Error::unsent(Reason::HttpRequestError, "the request has no valid Host"));
         };
         let uri = request.uri();
+        let path = match path::normalize(uri.path(), entry.spec.http.path) {
+            Ok(path) => path,
+            Err(refused) => {
+                return unrouted(Error::unsent(Reason::HttpRequestError, refused.to_string()));
+            }
+        };
         let head = Head {
             host,
-            path: uri.path(),
+            path: &path,
             query: uri.query(),
             method: request.method(),
             headers: request.headers(),
         };
         match entry.http.find(&head) {
-            Some(at) => Self::by_rule(local, connection, request, at),
+            Some(Found { rule, .. }) => Self::by_rule(local, connection, request, rule),
             None => Self::by_address(local, connection, request, listener),
         }
     }

@@ -9,6 +9,7 @@ mod http2;
 mod instead;
 mod messages;
 mod mirror;
+mod paths;
 mod redirect;
 mod refused;
 mod retries;
