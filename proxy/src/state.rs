@@ -13,7 +13,7 @@ use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
 use outrigger_config::listener::{Direction, ListenerHttp, MtlsMode, Protocol};
 use outrigger_config::route::{HeaderModifier, HttpFilter};
 use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};
-use outrigger_config::{HostPort, Name};
+use outrigger_config::{HostPort, Listener, Name};
 use outrigger_http::endpoint::{Empty, Origin};
 use outrigger_http::forward::Policy;
 use outrigger_http::h1::Limits;
@@ -141,14 +141,15 @@ impl Live {
     /// Makes a table of a snapshot.
     pub(crate) fn build(snapshot: Snapshot, from: &Ingredients<'_>) -> Self {
         let listeners = snapshot.listeners.iter().map(|entry| Arc::new(listener(entry, from))).collect();
-        let direction = |name: &Name| {
+        let spec = |name: &Name| {
             let entry = snapshot.listeners.iter().find(|listener| listener.name == *name);
-            entry.map_or(Direction::Edge, |listener| listener.spec.direction).as_str()
+            entry.map(|entry| &*entry.spec)
         };
+        let direction = |name| spec(name).map_or(Direction::Edge, |listener| listener.direction).as_str();
         let http_rules = snapshot
             .http_rules
             .iter()
-            .map(|entry| http_rule(entry, direction(&entry.listener), &snapshot, from.metrics))
+            .map(|entry| http_rule(entry, spec(&entry.listener), &snapshot, from.metrics))
             .collect();
         let tcp_rules = snapshot
             .tcp_rules
@@ -222,7 +223,14 @@ fn settings(http: &ListenerHttp) -> Settings {
     }
 }
 
-fn http_rule(entry: &HttpRuleEntry, direction: &str, snapshot: &Snapshot, metrics: &Metrics) -> LiveRule {
+fn http_rule(
+    entry: &HttpRuleEntry,
+    listener: Option<&Listener>,
+    snapshot: &Snapshot,
+    metrics: &Metrics,
+) -> LiveRule {
+    let direction = listener.map_or(Direction::Edge, |listener| listener.direction).as_str();
+    let form = listener.map(|listener| listener.http.path).unwrap_or_default();
     let series = |backend: &str| {
         metrics.request_series(&RequestLabels {
             direction,
@@ -251,14 +259,14 @@ fn http_rule(entry: &HttpRuleEntry, direction: &str, snapshot: &Snapshot, metric
                     _ => None,
                 })
                 .collect(),
-            filters: rule.and_then(|rule| Filters::bind(rule, &reference.filters, snapshot)),
+            filters: rule.and_then(|rule| Filters::bind(rule, &reference.filters, form, snapshot)),
         }
     });
     LiveRule {
         policy: rule.map(|rule| Policy::new(&rule.timeouts, rule.retry.as_ref())).unwrap_or_default(),
         shares: shares.collect(),
         unrouted: series(""),
-        filters: rule.and_then(|rule| Filters::bind(rule, &[], snapshot)),
+        filters: rule.and_then(|rule| Filters::bind(rule, &[], form, snapshot)),
         session: rule.and_then(|rule| {
             let spec = rule.session_persistence.as_ref()?;
             Session::new(spec, entry.route.as_str(), &entry.rule, rule)
