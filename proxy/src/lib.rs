@@ -13,6 +13,7 @@ pub mod cli;
 mod connection;
 mod director;
 mod edge;
+mod files;
 mod inbound;
 mod listeners;
 mod outbound;
@@ -27,6 +28,7 @@ mod source;
 mod state;
 mod tcp;
 mod threads;
+mod waiting;
 mod watch;
 mod worker;
 

@@ -272,13 +272,15 @@ async fn begin(
     let addresses = watch_over(&interface, surfaces, &options.announce)?;
     let (follower, files) = Follower::start();
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
+    let (doubt, doubted) = mpsc::channel(64);
     let means = Means {
         metrics,
         orders,
         published,
         ready,
-        addresses: Resolver::system().start(names),
+        addresses: Resolver::system().start(names, doubted),
         wanted,
+        doubt,
         follower,
         announce: options.announce,
         complain: options.complain,

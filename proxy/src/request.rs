@@ -18,6 +18,8 @@ use outrigger_http::{Error, Reason};
 use crate::connection::Connection;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
+use crate::waiting::{Waiting, is_not_up, page};
+use crate::worker::LocalBackend;
 
 /// A response on its way to the caller.
 pub(crate) type Answer = Response<ResponseBody<Record>>;
@@ -66,6 +68,7 @@ async fn carry_out(
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
     let upgrade = (plan.speak == Speak::Http1Upgrade).then(|| hyper::upgrade::on(&mut request));
+    let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
     let (request, upload) = prepare(&plan, policy, request);
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
@@ -88,7 +91,16 @@ async fn carry_out(
         record.retry_refused();
     }
     match result {
-        Err(error) => fail(error, record),
+        Err(error) => {
+            if error.reason == Reason::DnsError {
+                // Without an address, no failed connection has the name looked up.
+                plan.to.doubt();
+            }
+            match waiting.filter(|_| is_not_up(&error)) {
+                Some(waiting) => wait(waiting, &plan.to, error, record),
+                None => fail(error, record),
+            }
+        }
         Ok((response, lease)) => pass_on(&plan, response, lease, upgrade, deadline, record),
     }
 }
@@ -168,6 +180,22 @@ fn fail(error: Error, mut record: Record) -> Answer {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     let mut response = Response::new(ResponseBody::full(format!("{error}\n"), record));
     *response.status_mut() = error.reason.status();
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The answer to a browser while the application is not up.
+fn wait(waiting: Waiting, to: &LocalBackend, error: Error, mut record: Record) -> Answer {
+    let Waiting::Page(host) = waiting else {
+        record.unlogged();
+        return fail(error, record);
+    };
+    let (status, mut headers, text) = page(&host, to, &error);
+    record.failed(&error);
+    record.answered(status.as_u16());
+    headers.insert(PROXY_STATUS, error.proxy_status());
+    let mut response = Response::new(ResponseBody::full(text, record));
+    *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }

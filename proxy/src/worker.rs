@@ -21,7 +21,7 @@ use tracing::{debug, error, warn};
 
 use crate::connection;
 use crate::own::Own;
-use crate::state::Live;
+use crate::state::{Live, Names};
 
 /// How long a worker waits after an accept that failed, as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -92,12 +92,12 @@ struct Means {
 }
 
 impl Means {
-    fn dialer(&self, series: BackendSeries, timeout: Duration) -> Dialer {
+    fn dialer(&self, series: BackendSeries, names: Option<Names>, timeout: Duration) -> Dialer {
         Dialer {
             identity: self.identity.clone(),
             own: Some(self.own.clone()),
             timeout,
-            watch: Rc::new(Count { metrics: self.metrics.clone(), series }),
+            watch: Rc::new(Count { metrics: self.metrics.clone(), series, names }),
         }
     }
 }
@@ -109,6 +109,16 @@ pub(crate) struct LocalBackend {
     /// In the order of its endpoints.
     pub(crate) pools: Box<[Rc<Pool>]>,
     pub(crate) dialer: Dialer,
+    /// Whether a browser gets a page to wait on while it is not up.
+    pub(crate) waiting_page: bool,
+    names: Option<Names>,
+}
+
+impl LocalBackend {
+    /// Has its names looked up now, because they led nowhere.
+    pub(crate) fn doubt(&self) {
+        self.names.iter().for_each(Names::doubt);
+    }
 }
 
 /// A listener that this worker accepts on.
@@ -393,7 +403,13 @@ impl Local {
                 };
                 Rc::new(LocalBackend {
                     pools: backend.endpoints.iter().map(pool).collect(),
-                    dialer: means.dialer(live_backend.connections, backend.connect_timeout),
+                    dialer: means.dialer(
+                        live_backend.connections,
+                        live_backend.names.clone(),
+                        backend.connect_timeout,
+                    ),
+                    waiting_page: live_backend.waiting_page(),
+                    names: live_backend.names.clone(),
                     backend,
                 })
             })
@@ -438,7 +454,7 @@ impl Local {
         let pool = Pool::new(endpoint.clone());
         self.remember(
             address,
-            alone("".into(), endpoint, pool, self.means.dialer(self.live.direct, CONNECT_TIMEOUT)),
+            alone("".into(), endpoint, pool, self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT)),
         )
     }
 
@@ -476,11 +492,12 @@ impl Local {
 /// How long a connection to an address outside the configuration may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Counts the connections to a backend.
+/// Counts the connections to a backend, and has its names looked up when one cannot be made.
 #[derive(Debug)]
 struct Count {
     metrics: outrigger_telemetry::Worker,
     series: BackendSeries,
+    names: Option<Names>,
 }
 
 impl Watch for Count {
@@ -494,6 +511,11 @@ impl Watch for Count {
             Some(_) => ConnectResult::Failed,
         };
         self.metrics.backend_connected(self.series, result);
+        if failed.is_some()
+            && let Some(names) = &self.names
+        {
+            names.doubt();
+        }
     }
 
     fn closed(&self) {
@@ -504,5 +526,11 @@ impl Watch for Count {
 /// A backend of one endpoint: no balancing between it and others.
 fn alone(name: Arc<str>, endpoint: Arc<Endpoint>, pool: Rc<Pool>, dialer: Dialer) -> LocalBackend {
     let backend = Backend::of_one(name, endpoint, dialer.timeout);
-    LocalBackend { backend: Arc::new(backend), pools: Box::new([pool]), dialer }
+    LocalBackend {
+        backend: Arc::new(backend),
+        pools: Box::new([pool]),
+        dialer,
+        waiting_page: false,
+        names: None,
+    }
 }
