@@ -101,7 +101,7 @@ impl Director {
         file: Option<ConfigFile>,
         captured: Option<Captured>,
     ) -> Self {
-        let folder = file.as_ref().and_then(|file| file.path().parent()).unwrap_or(Path::new("")).to_owned();
+        let folder = file.as_ref().and_then(|file| file.path()?.parent()).unwrap_or(Path::new("")).to_owned();
         Self {
             means,
             folder,
@@ -251,7 +251,7 @@ impl Director {
     fn files(&self, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
         let mut files = Secrets::files(&self.folder, snapshot);
         if let Some(file) = &self.file {
-            files.insert(file.path().to_owned());
+            files.extend(file.path().map(Path::to_owned));
             let identity = file.identity.iter().flat_map(|i| [&i.chain, &i.key, &i.trust]);
             files.extend(identity.map(|path| self.folder.join(path)));
         }

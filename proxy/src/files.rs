@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
-use http::header::LOCATION;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -62,9 +62,13 @@ async fn answer(mut serve: ServeDir, request: Request<Incoming>) -> Result<Answe
             match response.status() {
                 StatusCode::NOT_FOUND => not_found(),
                 status => {
-                    if let Some(location) = status.is_redirection().then(|| below(&uri)).flatten() {
-                        response.headers_mut().insert(LOCATION, location);
+                    let headers = response.headers_mut();
+                    if headers.contains_key(LOCATION)
+                        && let Some(location) = status.is_redirection().then(|| below(&uri)).flatten()
+                    {
+                        headers.insert(LOCATION, location);
                     }
+                    describe(headers);
                     response
                 }
             }
@@ -91,6 +95,16 @@ fn split_encoded(segment: &str) -> impl Iterator<Item = &str> {
     segment.split("%2f").flat_map(|part| part.split("%2F"))
 }
 
+/// Says that text is UTF-8, and that what was seen before is to be asked for again: files here are being worked on.
+fn describe(headers: &mut HeaderMap) {
+    let textual = |kind: &str| kind.starts_with("text/") && !kind.contains("charset");
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).filter(|kind| textual(kind));
+    if let Some(kind) = kind.and_then(|kind| HeaderValue::try_from(format!("{kind}; charset=utf-8")).ok()) {
+        headers.insert(CONTENT_TYPE, kind);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+}
+
 /// Where a folder's address without a slash leads to: relative to itself, for the way here may have been rewritten.
 fn below(uri: &Uri) -> Option<HeaderValue> {
     let name = uri.path().rsplit('/').next().filter(|name| !name.is_empty())?;
@@ -107,7 +121,7 @@ fn text(status: StatusCode, words: &'static str) -> Answer {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    response.headers_mut().insert(CONTENT_TYPE, plain);
     response
 }
 

@@ -11,6 +11,7 @@ mod admin;
 mod capture;
 pub mod cli;
 mod connection;
+mod dev;
 mod director;
 mod edge;
 mod files;
