@@ -19,9 +19,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use crate::request::Serving;
 use crate::state::LiveListener;
 use crate::worker::{Local, Open, Worker};
-use crate::{edge, inbound, outbound, request, tcp};
+use crate::{edge, inbound, outbound, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
 /// first: as long as such an application's first word is held back.
@@ -91,6 +92,13 @@ impl Connection {
         Some(at)
     }
 
+    /// The port that the caller connected to: where it meant to, if its traffic was captured.
+    pub(crate) fn port(&self, local: &Local) -> Option<u16> {
+        let listener =
+            || local.live.listeners.get(self.at(local)?)?.sockets.as_ref().map(|it| it.local.port());
+        self.original.map(|original| original.port()).or_else(listener)
+    }
+
     /// Waits for what a caller says before anything is under way; a listener that ends does not wait for it.
     pub(crate) async fn opening<T>(&self, said: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let ending = async {
@@ -112,8 +120,8 @@ impl Connection {
         let drain = self.drain.clone();
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());
-        let handler = move |request| request::answer(connection.clone(), request);
-        if let Err(error) = outrigger_http::serve::connection(io, version, handler, drain).await {
+        let serving = Serving(connection);
+        if let Err(error) = outrigger_http::serve::connection(io, version, serving, drain).await {
             debug!(%peer, %listener, %error, "connection from the caller ended");
         }
     }

@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use outrigger_http::{Error, Reason};
 
+use crate::request::PROXY_STATUS;
 use crate::worker::LocalBackend;
 
 /// Put on a request by the page's own script, which looks whether the application is up.
@@ -55,9 +56,10 @@ pub(crate) const fn is_not_up(error: &Error) -> bool {
     reason && !error.reached
 }
 
-/// The page, with its status and headers.
-pub(crate) fn page(host: &str, to: &LocalBackend, error: &Error) -> (StatusCode, HeaderMap, Bytes) {
+/// The page, with its headers.
+pub(crate) fn page(host: &str, to: &LocalBackend, error: &Error) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(PROXY_STATUS, error.proxy_status());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
@@ -67,7 +69,7 @@ pub(crate) fn page(host: &str, to: &LocalBackend, error: &Error) -> (StatusCode,
         ("error", escape(&error.to_string())),
         ("backend", escape(&to.backend.name)),
     ]);
-    (StatusCode::SERVICE_UNAVAILABLE, headers, text.into())
+    (headers, text.into())
 }
 
 fn why(to: &LocalBackend, error: &Error) -> String {

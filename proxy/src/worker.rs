@@ -21,7 +21,8 @@ use tracing::{debug, error, warn};
 
 use crate::connection;
 use crate::own::Own;
-use crate::state::{Live, Names};
+use crate::session::Names;
+use crate::state::{Hosts, Live};
 
 /// How long a worker waits after an accept that failed, as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -64,6 +65,8 @@ pub(crate) struct Worker {
     pub(crate) own: Rc<Drain>,
     announcing: Cell<bool>,
     draining: Cell<bool>,
+    /// Copies of requests under way.
+    pub(crate) mirrors: Cell<u32>,
     /// Connections open, upgraded and opaque ones included.
     open: Cell<usize>,
     /// Told when the last connection closes.
@@ -92,12 +95,12 @@ struct Means {
 }
 
 impl Means {
-    fn dialer(&self, series: BackendSeries, names: Option<Names>, timeout: Duration) -> Dialer {
+    fn dialer(&self, series: BackendSeries, hosts: Option<Hosts>, timeout: Duration) -> Dialer {
         Dialer {
             identity: self.identity.clone(),
             own: Some(self.own.clone()),
             timeout,
-            watch: Rc::new(Count { metrics: self.metrics.clone(), series, names }),
+            watch: Rc::new(Count { metrics: self.metrics.clone(), series, hosts }),
         }
     }
 }
@@ -109,15 +112,17 @@ pub(crate) struct LocalBackend {
     /// In the order of its endpoints.
     pub(crate) pools: Box<[Rc<Pool>]>,
     pub(crate) dialer: Dialer,
+    /// What its endpoints are called in sessions.
+    pub(crate) names: Names,
     /// Whether a browser gets a page to wait on while it is not up.
     pub(crate) waiting_page: bool,
-    names: Option<Names>,
+    hosts: Option<Hosts>,
 }
 
 impl LocalBackend {
     /// Has its names looked up now, because they led nowhere.
     pub(crate) fn doubt(&self) {
-        self.names.iter().for_each(Names::doubt);
+        self.hosts.iter().for_each(Hosts::doubt);
     }
 }
 
@@ -178,6 +183,7 @@ pub(crate) async fn run(
         own: Rc::default(),
         announcing: Cell::new(false),
         draining: Cell::new(false),
+        mirrors: Cell::new(0),
         open: Cell::new(0),
         quiet: Notify::new(),
     });
@@ -405,10 +411,11 @@ impl Local {
                     pools: backend.endpoints.iter().map(pool).collect(),
                     dialer: means.dialer(
                         live_backend.connections,
-                        live_backend.names.clone(),
+                        live_backend.hosts.clone(),
                         backend.connect_timeout,
                     ),
                     waiting_page: live_backend.waiting_page(),
+                    hosts: live_backend.hosts.clone(),
                     names: live_backend.names.clone(),
                     backend,
                 })
@@ -497,7 +504,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 struct Count {
     metrics: outrigger_telemetry::Worker,
     series: BackendSeries,
-    names: Option<Names>,
+    hosts: Option<Hosts>,
 }
 
 impl Watch for Count {
@@ -512,9 +519,9 @@ impl Watch for Count {
         };
         self.metrics.backend_connected(self.series, result);
         if failed.is_some()
-            && let Some(names) = &self.names
+            && let Some(hosts) = &self.hosts
         {
-            names.doubt();
+            hosts.doubt();
         }
     }
 
@@ -531,6 +538,7 @@ fn alone(name: Arc<str>, endpoint: Arc<Endpoint>, pool: Rc<Pool>, dialer: Dialer
         pools: Box::new([pool]),
         dialer,
         waiting_page: false,
-        names: None,
+        names: Names::default(),
+        hosts: None,
     }
 }

@@ -31,6 +31,7 @@ fn write_all(
     }
     let names = backend_names(sites);
     writeln!(out, "httpRoutes:")?;
+    redirect(out, ports)?;
     let mut written: Vec<&str> = Vec::new();
     for host in sites.iter().map(|site| site.host.as_str()) {
         if written.contains(&host) {
@@ -38,7 +39,7 @@ fn write_all(
         }
         written.push(host);
         writeln!(out, "  - name: {host}")?;
-        writeln!(out, "    listeners: [{}]", listener_names(ports, &["https", "http"]))?;
+        writeln!(out, "    listeners: [{}]", listener_names(ports, "https"))?;
         writeln!(out, "    hostnames: [{host}]")?;
         writeln!(out, "    rules:")?;
         for (site, name) in sites.iter().zip(&names).filter(|(site, _)| site.host.as_str() == host) {
@@ -73,18 +74,42 @@ const fn suffix(at: usize) -> &'static str {
     if at == 0 { "" } else { "-ipv6" }
 }
 
-fn listener_names(ports: &Ports, kinds: &[&str]) -> String {
-    let of = |at: usize| kinds.iter().map(move |kind| format!("{kind}{}", suffix(at)));
-    (0..ports.addresses.len()).flat_map(of).collect::<Vec<_>>().join(", ")
+fn listener_names(ports: &Ports, kind: &str) -> String {
+    let of = |at: usize| format!("{kind}{}", suffix(at));
+    (0..ports.addresses.len()).map(of).collect::<Vec<_>>().join(", ")
+}
+
+/// All that comes over HTTP is sent to HTTPS. Not for good: browsers would remember it of `localhost`.
+fn redirect(out: &mut String, ports: &Ports) -> std::fmt::Result {
+    let to = format!("{{ scheme: https, port: {}, statusCode: 307 }}", ports.https);
+    writeln!(out, "  - name: to-https")?;
+    writeln!(out, "    listeners: [{}]", listener_names(ports, "http"))?;
+    writeln!(out, "    rules: [{{ filters: [{{ type: RequestRedirect, requestRedirect: {to} }}] }}]")
 }
 
 fn rule(out: &mut String, site: &Site, backend: &str) -> std::fmt::Result {
-    if site.path.is_empty() {
-        return writeln!(out, "      - backendRefs: [{{ name: {backend} }}]");
+    let mut fields = Vec::new();
+    if !site.path.is_empty() {
+        let path = quoted(Path::new(&site.path));
+        fields.push(format!("matches: [{{ path: {{ type: PathPrefix, value: {path} }} }}]"));
     }
-    let path = quoted(Path::new(&site.path));
-    writeln!(out, "      - matches: [{{ path: {{ type: PathPrefix, value: {path} }} }}]")?;
-    writeln!(out, "        backendRefs: [{{ name: {backend} }}]")
+    if let Some(rewrite) = rewrite(site) {
+        fields.push(format!("filters: [{{ type: URLRewrite, urlRewrite: {rewrite} }}]"));
+    }
+    fields.push(format!("backendRefs: [{{ name: {backend} }}]"));
+    writeln!(out, "      - {}", fields.join("\n        "))
+}
+
+/// What of a request's address changes on the way: below its path a folder begins at its own root, and a server elsewhere
+/// is asked for its own name.
+fn rewrite(site: &Site) -> Option<String> {
+    match &site.target {
+        Target::Folder(_) if !site.path.is_empty() => {
+            Some("{ path: { type: ReplacePrefixMatch, replacePrefixMatch: / } }".to_owned())
+        }
+        Target::Secure(HostPort::Name(host, _)) => Some(format!("{{ hostname: {host} }}")),
+        _ => None,
+    }
 }
 
 fn backend(out: &mut String, name: &str, target: &Target) -> std::fmt::Result {
@@ -155,6 +180,7 @@ mod tests {
             "shop/api=localhost:4000",
             "shop/Api=4001",
             "web=/usr",
+            "web/local=/usr/local",
             "localhost=db.test:80",
             "out=https://example.org",
             "ip=https://192.0.2.1:8443",
@@ -174,6 +200,6 @@ mod tests {
         assert!(file.rejected.is_empty() && file.warnings.is_empty(), "{:?}\n{text}", file.rejected);
         assert!(text.contains("name: shop-api,") || text.contains("name: shop-api\n"), "{text}");
         assert!(text.contains("shop-api-2"), "{text}");
-        assert_eq!(file.resources.len(), 4 + 2 + 5 + 7, "{text}");
+        assert_eq!(file.resources.len(), 4 + 2 + 6 + 8, "{text}");
     }
 }

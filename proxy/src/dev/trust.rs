@@ -69,24 +69,43 @@ pub(crate) enum State {
 #[derive(Debug, Clone)]
 enum Store {
     /// A folder of certificates, and the command that has the system take them up.
-    System { anchor: PathBuf, refresh: &'static [&'static str] },
+    System { anchor: PathBuf, added: Words, removed: Words },
     /// macOS's.
     Keychain,
     /// A database of NSS's, as browsers on Linux and Firefox everywhere have it.
     Nss { browser: &'static str, folder: PathBuf },
 }
 
-/// The systems' folders for certificates, each with its files' extension and its command.
-const SYSTEMS: [(&str, &str, &[&str]); 4] = [
-    // Debian, Ubuntu, Alpine.
-    ("usr/local/share/ca-certificates", "crt", &["update-ca-certificates"]),
+/// The systems' folders for certificates, each with its files' extension, and the commands that take up what was put in
+/// and what was taken out.
+const SYSTEMS: [(&str, &str, Words, Words); 4] = [
+    // Debian, Ubuntu, Alpine. Without `--fresh` links to what is gone are left behind.
+    (
+        "usr/local/share/ca-certificates",
+        "crt",
+        &["update-ca-certificates"],
+        &["update-ca-certificates", "--fresh"],
+    ),
     // Fedora and its kin.
-    ("etc/pki/ca-trust/source/anchors", "pem", &["update-ca-trust", "extract"]),
+    (
+        "etc/pki/ca-trust/source/anchors",
+        "pem",
+        &["update-ca-trust", "extract"],
+        &["update-ca-trust", "extract"],
+    ),
     // Arch.
-    ("etc/ca-certificates/trust-source/anchors", "pem", &["trust", "extract-compat"]),
+    (
+        "etc/ca-certificates/trust-source/anchors",
+        "pem",
+        &["trust", "extract-compat"],
+        &["trust", "extract-compat"],
+    ),
     // SUSE.
-    ("usr/share/pki/trust/anchors", "pem", &["update-ca-certificates"]),
+    ("usr/share/pki/trust/anchors", "pem", &["update-ca-certificates"], &["update-ca-certificates"]),
 ];
+
+/// A command.
+type Words = &'static [&'static str];
 
 /// Where Chromium and its kin keep their database.
 const CHROMIUM: [&str; 3] = [".pki/nssdb", ".local/share/pki/nssdb", "snap/chromium/current/.pki/nssdb"];
@@ -179,10 +198,11 @@ impl Machine {
         if self.mac {
             stores.push(Store::Keychain);
         } else {
-            let there = SYSTEMS.iter().find(|(folder, _, _)| self.root.join(folder).is_dir());
-            stores.extend(there.map(|(folder, extension, refresh)| Store::System {
+            let there = SYSTEMS.iter().find(|(folder, ..)| self.root.join(folder).is_dir());
+            stores.extend(there.map(|(folder, extension, added, removed)| Store::System {
                 anchor: self.root.join(folder).join(format!("outrigger-dev-{}.{extension}", root.id)),
-                refresh,
+                added,
+                removed,
             }));
         }
         let nss = |browser, folder| Store::Nss { browser, folder };
@@ -258,10 +278,10 @@ impl Machine {
 
     fn add(&self, store: &Store, root: &Root) -> io::Result<()> {
         match store {
-            Store::System { anchor, refresh } => {
+            Store::System { anchor, added, .. } => {
                 fs::write(anchor, &root.pem)?;
                 // One that the system has not taken up is not trusted.
-                self.run(refresh).map(drop).inspect_err(|_| drop(fs::remove_file(anchor)))
+                self.run(added).map(drop).inspect_err(|_| drop(fs::remove_file(anchor)))
             }
             Store::Keychain => self
                 .run(&[
@@ -288,9 +308,9 @@ impl Machine {
 
     fn remove(&self, store: &Store, root: &Root) -> io::Result<()> {
         match store {
-            Store::System { anchor, refresh } => {
+            Store::System { anchor, removed, .. } => {
                 fs::remove_file(anchor)?;
-                self.run(refresh).map(drop).inspect_err(|_| drop(fs::write(anchor, &root.pem)))
+                self.run(removed).map(drop).inspect_err(|_| drop(fs::write(anchor, &root.pem)))
             }
             Store::Keychain => {
                 self.run(&["security", "remove-trusted-cert", "-d", &text(&root.file)]).map(drop)
@@ -301,9 +321,9 @@ impl Machine {
 
     fn command_to_add(&self, store: &Store, root: &Root) -> String {
         match store {
-            Store::System { anchor, refresh } => {
+            Store::System { anchor, added, .. } => {
                 let (from, to) = (shell(&text(&root.file)), shell(&text(anchor)));
-                format!("sudo cp {from} {to} && sudo {}", refresh.join(" "))
+                format!("sudo cp {from} {to} && sudo {}", added.join(" "))
             }
             Store::Keychain => format!(
                 "sudo security add-trusted-cert -d -r trustRoot -k {KEYCHAIN} {}",
@@ -315,8 +335,8 @@ impl Machine {
 
     fn command_to_remove(&self, store: &Store, root: &Root) -> String {
         match store {
-            Store::System { anchor, refresh } => {
-                format!("sudo rm -f {} && sudo {}", shell(&text(anchor)), refresh.join(" "))
+            Store::System { anchor, removed, .. } => {
+                format!("sudo rm -f {} && sudo {}", shell(&text(anchor)), removed.join(" "))
             }
             Store::Keychain => {
                 format!("sudo security remove-trusted-cert -d {}", shell(&text(&root.file)))
