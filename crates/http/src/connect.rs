@@ -50,7 +50,7 @@ impl Wire {
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub enum Connection {
-    /// To this proxy's own inbound listener, without leaving the process.
+    /// To this proxy's own inbound listener, or to an application within it, without leaving the process.
     Own(DuplexStream),
     /// Without TLS.
     Plain(TcpStream),
@@ -239,9 +239,12 @@ async fn reach(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Conne
     to_target(target(endpoint, wire, dialer.identity.as_deref())?, dialer.timeout).await
 }
 
-/// The connection to an endpoint that is this node's own application, if one of its listeners stands before it. An
-/// endpoint with this node's identity need not be: others of the same service have it too.
+/// The connection to an endpoint that is within this process, or this node's own application, if one of its listeners
+/// stands before it. An endpoint with this node's identity need not be: others of the same service have it too.
 pub(crate) fn own(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Option<Connection> {
+    if let Security::Inside(application) = &endpoint.security {
+        return Some(Connection::Own(application.open()));
+    }
     let door = dialer.own.as_ref()?;
     let own = match &endpoint.security {
         Security::Own => true,
@@ -249,7 +252,7 @@ pub(crate) fn own(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Option<Co
             dialer.identity.as_ref().is_some_and(|identity| identity.id() == expected)
                 && door.is_beside(endpoint.address)
         }
-        Security::Plain | Security::Tls(_) => false,
+        Security::Plain | Security::Tls(_) | Security::Inside(_) => false,
     };
     if !own {
         return None;
@@ -262,7 +265,7 @@ pub(crate) fn own(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Option<Co
 pub(crate) fn target(endpoint: &Endpoint, wire: Wire, identity: Option<&Identity>) -> Result<Target, Error> {
     let address = endpoint.address;
     let tls = match &endpoint.security {
-        Security::Plain | Security::Own => None,
+        Security::Plain | Security::Own | Security::Inside(_) => None,
         Security::Tls(origin) => {
             let config = if matches!(wire, Wire::Http2) { &origin.http2 } else { &origin.http1 };
             Some((origin.name.clone(), config.clone()))
