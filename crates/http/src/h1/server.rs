@@ -197,7 +197,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
                 Next::End => return poll_fn(|cx| self.conn.poll_shutdown(cx)).await,
                 Next::Wrong(wrong) => return self.refuse(handler, wrong).await,
                 Next::Head(head) => {
-                    if !self.exchange(handler, head).await? {
+                    // Boxed, for every idle connection would have the room for it.
+                    if !Box::pin(self.exchange(handler, head)).await? {
                         return Ok(());
                     }
                 }
