@@ -5,26 +5,16 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
 
+use self::filter::{check_filters, check_rule_filters};
 use crate::backend::Backend;
 use crate::listener::{Certificate, Direction, HttpLimits, Listener, Protocol};
 use crate::resource::Invalid;
 use crate::route::{
-    BackendRef, CookieConfig, CookieLifetime, HeaderModifier, HttpFilter, HttpMatch, HttpRoute, HttpRule,
-    Retry, SessionKind, SessionPersistence, TcpRoute, Timeouts,
+    BackendRef, CookieConfig, CookieLifetime, HttpMatch, HttpRoute, HttpRule, Retry, SessionKind,
+    SessionPersistence, TcpRoute, Timeouts,
 };
 
-/// Headers that frame a message or belong to one connection (RFC 9110, sections 7.6.1 and 8.6; RFC 9112, section 6):
-/// changing one would change where a message ends.
-const FRAMING: [&str; 8] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+mod filter;
 
 /// A part of the model that can be wrong although each of its fields is right.
 pub(crate) trait Check {
@@ -94,7 +84,7 @@ fn check_rule(at: &str, rule: &HttpRule) -> Result<(), Invalid> {
     for (index, one) in rule.matches.iter().enumerate() {
         check_match(&format!("{at}.matches[{index}]"), one)?;
     }
-    check_filters(&format!("{at}.filters"), &rule.filters)?;
+    check_rule_filters(at, rule)?;
     length(format!("{at}.backendRefs"), &rule.backend_refs, 0..=16)?;
     for (index, backend) in rule.backend_refs.iter().enumerate() {
         check_backend_ref(&format!("{at}.backendRefs[{index}]"), backend)?;
@@ -116,49 +106,6 @@ fn check_match(at: &str, one: &HttpMatch) -> Result<(), Invalid> {
 fn check_backend_ref(at: &str, backend: &BackendRef) -> Result<(), Invalid> {
     within(format!("{at}.weight"), backend.weight, 0..=1_000_000)?;
     check_filters(&format!("{at}.filters"), &backend.filters)
-}
-
-fn check_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Invalid> {
-    length(at, filters, 0..=16)?;
-    let mut seen = HashSet::new();
-    for (index, filter) in filters.iter().enumerate() {
-        if !seen.insert(std::mem::discriminant(filter)) {
-            return wrong(format!("{at}[{index}].type"), "a second filter of this type: put both into one");
-        }
-        match filter {
-            HttpFilter::RequestHeaderModifier(modifier) => {
-                check_modifier(&format!("{at}[{index}].requestHeaderModifier"), modifier)?;
-            }
-            HttpFilter::ResponseHeaderModifier(modifier) => {
-                check_modifier(&format!("{at}[{index}].responseHeaderModifier"), modifier)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_modifier(at: &str, modifier: &HeaderModifier) -> Result<(), Invalid> {
-    let named =
-        |fields: &[crate::route::HeaderField]| fields.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
-    for (list, names, field) in [
-        ("set", named(&modifier.set), ".name"),
-        ("add", named(&modifier.add), ".name"),
-        ("remove", modifier.remove.clone(), ""),
-    ] {
-        let at = format!("{at}.{list}");
-        length(at.clone(), &names, 0..=16)?;
-        let mut seen = HashSet::new();
-        for (index, name) in names.iter().enumerate() {
-            let at = || format!("{at}[{index}]{field}");
-            if FRAMING.contains(&name.0.as_str()) {
-                return wrong(at(), format!("`{name}` frames the message: it cannot be changed"));
-            }
-            if !seen.insert(name) {
-                return wrong(at(), format!("`{name}` is in this list already: name each header once"));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Gateway API, `HTTPRouteTimeouts`: an attempt must not last longer than the request that it is part of.
@@ -220,6 +167,7 @@ impl Check for TcpRoute {
 
 impl Check for Backend {
     fn check(&self) -> Result<(), Invalid> {
+        check_folder(self)?;
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             within(format!("endpoints[{index}].weight"), endpoint.weight, 1..=1000)?;
             if self.tls.is_some() && endpoint.identity.is_some() {
@@ -244,6 +192,26 @@ impl Check for Backend {
             return wrong("connectTimeout", "must be longer than 0s; leave it out for 5s");
         }
         Ok(())
+    }
+}
+
+/// A folder is all that its backend is.
+fn check_folder(backend: &Backend) -> Result<(), Invalid> {
+    let Some(folder) = &backend.folder else { return Ok(()) };
+    if folder.as_os_str().is_empty() {
+        return wrong("folder", "is empty: name a folder; `.` is the configuration file's");
+    }
+    let beside = [
+        ("endpoints", !backend.endpoints.is_empty()),
+        ("tls", backend.tls.is_some()),
+        ("protocol", backend.protocol.is_some()),
+        ("waitingPage", backend.waiting_page),
+    ];
+    match beside.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => {
+            wrong(field, "not allowed beside folder: the files are served by the proxy itself")
+        }
+        None => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::connect::{Dialer, Wire};
 use crate::endpoint::{Backend, Empty, Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::filter::is_idempotent;
-use crate::h1::Spelling;
+use crate::h1::{Limits, Spelling};
 use crate::message::{Answered, Interim, Outgoing};
 use crate::pool::{Failed, Lease, Phase, Pool, Slot};
 
@@ -92,6 +92,10 @@ pub struct Way<'a> {
     pub started: Instant,
     /// Until when the response's head must have come.
     pub deadline: Option<Instant>,
+    /// How much header a response may have.
+    pub limits: Limits,
+    /// The endpoint that takes it if it can, by its place in the backend: an earlier request went there.
+    pub prefer: Option<usize>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
 }
@@ -206,7 +210,9 @@ impl Flight<'_> {
         let idempotent = is_idempotent(request.method());
         // Over HTTP/2 it can be known that a request of any method was not processed.
         let mesh = self.way.pools.first().is_some_and(|pool| pool.endpoint().identity().is_some());
-        let keep = idempotent || mesh || self.way.speak == Speak::Http2;
+        // What is a copy itself cannot be read twice.
+        let once = matches!(request.body(), RequestBody::Copy(_));
+        let keep = !once && (idempotent || mesh || self.way.speak == Speak::Http2);
         let spare = Spare {
             head: keep.then(|| copy_head(request)),
             spelling: outgoing.spelling.clone(),
@@ -237,8 +243,8 @@ impl Flight<'_> {
                 }
                 Err(failed) => failed,
             };
-            if upload.is_some_and(Upload::broken) {
-                return Err(Error::sent(Reason::HttpRequestError, "the request's body broke off"));
+            if let Some(failure) = upload.and_then(Upload::failure) {
+                return Err(failure);
             }
             self.note(at, &pool, &mut in_flight, &failed);
             if slot.is_none() {
@@ -290,7 +296,11 @@ impl Flight<'_> {
     /// The endpoint for the next attempt.
     fn pick(&mut self, now: Instant) -> Result<(usize, Rc<Pool>), Error> {
         let backend = self.way.backend;
-        let picked = {
+        let preferred = self.way.prefer.filter(|at| {
+            let usable = backend.loads.get(*at).is_some_and(|load| load.available(now));
+            usable && self.progress.attempts == 0
+        });
+        let picked = preferred.or_else(|| {
             let mut random = self.way.random.borrow_mut();
             let first = backend.balancer.pick(&backend.loads, now, &self.tried, &mut random);
             first.or_else(|| {
@@ -298,7 +308,7 @@ impl Flight<'_> {
                 self.tried.clear();
                 backend.balancer.pick(&backend.loads, now, &self.tried, &mut random)
             })
-        };
+        });
         let found = picked.and_then(|at| Some((at, self.way.pools.get(at)?.clone())));
         if let Some((at, _)) = found {
             self.progress.endpoint = Some(at);
@@ -324,7 +334,7 @@ impl Flight<'_> {
             (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
             (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
         };
-        let sent = pool.send(wire, slot, self.way.dialer, self.resent);
+        let sent = pool.send(wire, slot, self.way.dialer, self.way.limits, self.resent);
         let Some(limit) = self.way.policy.attempt_timeout else { return sent.await };
         tokio::time::timeout(limit, sent).await.unwrap_or_else(|_| {
             let details = format!(

@@ -39,9 +39,7 @@ impl Candidate {
     }
 
     pub(super) fn matches(&self, head: &Head<'_>) -> bool {
-        let header = |wanted: &HeaderMatch| {
-            header_value(head.headers, &wanted.name.0).is_some_and(|value| wanted.value.is_match(&value))
-        };
+        let header = |wanted: &HeaderMatch| header_matches(wanted, head.headers);
         let query = |wanted: &QueryMatch| {
             query_value(head.query, &wanted.name).is_some_and(|value| wanted.value.is_match(&value))
         };
@@ -49,6 +47,11 @@ impl Candidate {
             && self.headers.iter().all(header)
             && self.query.iter().all(query)
     }
+}
+
+/// Whether the one header of that name, or all of them joined, have the value.
+pub fn header_matches(wanted: &HeaderMatch, headers: &HeaderMap) -> bool {
+    header_value(headers, &wanted.name.0).is_some_and(|value| wanted.value.is_match(&value))
 }
 
 /// A header's value, its lines joined with a comma. One that is not UTF-8 matches nothing, as if it was not there.

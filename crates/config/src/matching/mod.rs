@@ -26,6 +26,8 @@ mod candidates;
 mod expressions;
 mod text_map;
 
+pub use candidate::header_matches;
+
 use candidate::Candidate;
 use candidates::Candidates;
 use expressions::Expressions;

@@ -12,7 +12,10 @@ mod filter;
 mod matches;
 mod session;
 
-pub use filter::{HeaderField, HeaderModifier, HttpFilter};
+pub use filter::{
+    Abort, Cors, Delay, Fault, FixedResponse, Fraction, HeaderField, HeaderModifier, HttpFilter, MirrorRef,
+    PathModifier, Portion, RequestMirror, RequestRedirect, UrlRewrite,
+};
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};
 pub use session::{CookieConfig, CookieLifetime, SessionKind, SessionPersistence};
 

@@ -52,6 +52,7 @@ mod http;
 mod identity;
 mod name;
 mod network;
+mod origin;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -63,4 +64,5 @@ pub use http::{HeaderName, HeaderValue, Method, Pattern, Token};
 pub use identity::SpiffeId;
 pub use name::{Hostname, Name};
 pub use network::Cidr;
+pub use origin::{CorsOrigin, Scheme};
 pub use timestamp::Timestamp;
