@@ -183,17 +183,31 @@ impl TcpPlan {
         let live = &local.live;
         let at = connection.at(local)?;
         let listener = live.listeners.get(at)?;
-        if let Some(rule) = live.snapshot.listeners.get(at)?.tcp {
+        let entry = live.snapshot.listeners.get(at)?;
+        let named = connection.hello.as_ref().and_then(|hello| entry.tls.find(hello.server_name.as_deref()));
+        if let Some(rule) = named.or(entry.tcp) {
             return Self::by_rule(local, connection, listener, rule);
         }
         let to = match connection.original {
             Some(address) => Ok(local.direct(address, connection.direction == Direction::Outbound)),
-            None => Err(Error::unsent(
-                Reason::DestinationNotFound,
-                format!("no route of listener {} takes connections that are not HTTP", connection.listener),
-            )),
+            None => Err(Error::unsent(Reason::DestinationNotFound, Self::nobody(connection))),
         };
         Some(Self { series: listener.unrouted_tcp, rule: None, to })
+    }
+
+    /// Whether there is somewhere for a connection to go.
+    pub(crate) fn takes(connection: &Connection) -> bool {
+        let plan = connection.worker.local().and_then(|local| Self::make(&local, connection));
+        plan.is_some_and(|plan| plan.rule.is_some() || plan.to.is_ok())
+    }
+
+    fn nobody(connection: &Connection) -> String {
+        let listener = &connection.listener;
+        match connection.hello.as_ref().map(|hello| hello.server_name.as_deref()) {
+            Some(Some(name)) => format!("no route of listener {listener} takes TLS for {name}"),
+            Some(None) => format!("no route of listener {listener} takes TLS that asks for no name"),
+            None => format!("no route of listener {listener} takes connections that are not HTTP"),
+        }
     }
 
     fn by_rule(local: &Local, connection: &Connection, listener: &LiveListener, rule: usize) -> Option<Self> {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use outrigger_balance::{Balancer, Budget, Load};
 use outrigger_certs::Identity;
 use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
-use outrigger_config::listener::{Direction, MtlsMode, Protocol};
+use outrigger_config::listener::{Direction, MtlsMode, Protocol, TlsMode};
 use outrigger_config::route::{HeaderModifier, HttpFilter};
 use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};
 use outrigger_config::{HostPort, Name};
@@ -67,6 +67,10 @@ pub(crate) struct LiveListener {
     pub(crate) sockets: Option<Arc<Sockets>>,
     /// Terminates TLS with the listener's certificates.
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Whether TLS goes on as it is.
+    pub(crate) passthrough: bool,
+    /// Whether there are TLSRoutes, so that it matters which name a caller asks for.
+    pub(crate) named: bool,
     /// Whether only mutual TLS is accepted.
     pub(crate) strict: bool,
     /// Whether it is for the captured traffic of the application beside this proxy, and so for nobody else.
@@ -174,6 +178,8 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         protocol: spec.protocol,
         sockets: from.sockets.get(&entry.name).cloned(),
         tls: from.tls.get(&entry.name).cloned(),
+        passthrough: spec.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Passthrough),
+        named: !entry.tls.is_empty(),
         opaque: entry.tcp.is_some(),
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
         private: from.node.captured && name == CAPTURED_OUTBOUND,

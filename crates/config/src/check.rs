@@ -5,11 +5,14 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
 
-use self::filter::check_filters;
+use self::filter::{check_filters, check_grpc_filters};
 use crate::backend::Backend;
-use crate::listener::{Certificate, Direction, Listener, Protocol};
+use crate::listener::{Certificate, Direction, Listener, ListenerTls, Protocol, TlsMode};
 use crate::resource::Invalid;
-use crate::route::{BackendRef, HttpMatch, HttpRoute, HttpRule, Retry, TcpRoute, Timeouts};
+use crate::route::{
+    BackendRef, GrpcRoute, GrpcRule, HttpMatch, HttpRoute, HttpRule, Retry, TcpRoute, TcpRule, Timeouts,
+    TlsRoute,
+};
 
 mod filter;
 
@@ -38,7 +41,7 @@ impl Check for Listener {
             _ => {}
         }
         if let Some(tls) = &self.tls {
-            length("tls.certificateRefs", &tls.certificate_refs, 1..=usize::MAX)?;
+            check_mode(self.protocol, tls)?;
             unique("tls.certificateRefs", tls.certificate_refs.iter().map(|r| &r.name))?;
         }
         if self.mtls.is_some() && self.direction != Direction::Inbound {
@@ -48,6 +51,19 @@ impl Check for Listener {
             return wrong("mtls", "not allowed beside tls: a listener ends one kind of TLS");
         }
         unique("nodes", &self.nodes)
+    }
+}
+
+fn check_mode(protocol: Option<Protocol>, tls: &ListenerTls) -> Result<(), Invalid> {
+    match tls.mode {
+        TlsMode::Terminate => length("tls.certificateRefs", &tls.certificate_refs, 1..=usize::MAX),
+        TlsMode::Passthrough if protocol != Some(Protocol::Tls) => {
+            wrong("tls.mode", "Passthrough is for `protocol: TLS` alone: what is passed on cannot be read")
+        }
+        TlsMode::Passthrough if !tls.certificate_refs.is_empty() => {
+            wrong("tls.certificateRefs", "not allowed with mode Passthrough: the application has its own")
+        }
+        TlsMode::Passthrough => Ok(()),
     }
 }
 
@@ -111,20 +127,66 @@ fn check_retry(at: &str, retry: &Retry) -> Result<(), Invalid> {
     within(format!("{at}.maxBodyBytes"), retry.max_body_bytes.unwrap_or(0), 0..=16_777_216)
 }
 
+impl Check for GrpcRoute {
+    fn check(&self) -> Result<(), Invalid> {
+        length("listeners", &self.listeners, 1..=usize::MAX)?;
+        unique("listeners", &self.listeners)?;
+        unique("hostnames", &self.hostnames)?;
+        length("rules", &self.rules, 1..=64)?;
+        unique_some("rules", "name", self.rules.iter().map(|rule| rule.name.as_ref()))?;
+        for (index, rule) in self.rules.iter().enumerate() {
+            check_grpc_rule(&format!("rules[{index}]"), rule)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_grpc_rule(at: &str, rule: &GrpcRule) -> Result<(), Invalid> {
+    length(format!("{at}.matches"), &rule.matches, 0..=64)?;
+    for (index, one) in rule.matches.iter().enumerate() {
+        let at = format!("{at}.matches[{index}].headers");
+        length(at.clone(), &one.headers, 0..=16)?;
+        unique_some(&at, "name", one.headers.iter().map(|header| Some(&header.name)))?;
+    }
+    let filters = format!("{at}.filters");
+    check_grpc_filters(&filters, &rule.filters)?;
+    check_filters(&filters, &rule.filters)?;
+    length(format!("{at}.backendRefs"), &rule.backend_refs, 0..=16)?;
+    for (index, backend) in rule.backend_refs.iter().enumerate() {
+        let at = format!("{at}.backendRefs[{index}]");
+        check_grpc_filters(&format!("{at}.filters"), &backend.filters)?;
+        check_backend_ref(&at, backend)?;
+    }
+    check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)
+}
+
 impl Check for TcpRoute {
     fn check(&self) -> Result<(), Invalid> {
         length("listeners", &self.listeners, 1..=usize::MAX)?;
         unique("listeners", &self.listeners)?;
-        length("rules", &self.rules, 1..=1)?;
-        for (index, rule) in self.rules.iter().enumerate() {
-            let at = format!("rules[{index}].backendRefs");
-            length(at.clone(), &rule.backend_refs, 1..=16)?;
-            for (index, backend) in rule.backend_refs.iter().enumerate() {
-                within(format!("{at}[{index}].weight"), backend.weight, 0..=1_000_000)?;
-            }
-        }
-        Ok(())
+        check_tcp_rules(&self.rules)
     }
+}
+
+impl Check for TlsRoute {
+    fn check(&self) -> Result<(), Invalid> {
+        length("listeners", &self.listeners, 1..=usize::MAX)?;
+        unique("listeners", &self.listeners)?;
+        unique("hostnames", &self.hostnames)?;
+        check_tcp_rules(&self.rules)
+    }
+}
+
+fn check_tcp_rules(rules: &[TcpRule]) -> Result<(), Invalid> {
+    length("rules", rules, 1..=1)?;
+    for (index, rule) in rules.iter().enumerate() {
+        let at = format!("rules[{index}].backendRefs");
+        length(at.clone(), &rule.backend_refs, 1..=16)?;
+        for (index, backend) in rule.backend_refs.iter().enumerate() {
+            within(format!("{at}[{index}].weight"), backend.weight, 0..=1_000_000)?;
+        }
+    }
+    Ok(())
 }
 
 impl Check for Backend {

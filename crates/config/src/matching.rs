@@ -9,6 +9,10 @@
 //! their place to the implementation), then prefixes, the longest first. Among matches of the same path: one with a
 //! method, then the one with most headers, then most query parameters, then by route name, then in the order of rules,
 //! then of matches.
+//!
+//! The rules of GRPCRoutes stand in the same table: a service and its method are an exact path, a service alone is a
+//! prefix, a method alone stands under the root. For the same path they come before those of HTTPRoutes, because they
+//! take calls of gRPC alone.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -16,7 +20,7 @@ use std::collections::HashMap;
 
 use http::{HeaderMap, Method};
 
-use crate::route::{HeaderMatch, HttpMatch, PathMatch, QueryMatch};
+use crate::route::{GrpcCall, HeaderMatch, HttpMatch, PathMatch, QueryMatch};
 use crate::scalar::{Hostname, Pattern};
 use crate::snapshot::HttpRuleEntry;
 
@@ -183,6 +187,8 @@ struct Candidate {
     method: Option<Method>,
     headers: Box<[HeaderMatch]>,
     query: Box<[QueryMatch]>,
+    /// That the request is a call of gRPC.
+    grpc: Option<GrpcCall>,
 }
 
 impl Candidate {
@@ -192,16 +198,19 @@ impl Candidate {
             method: one.method.as_ref().map(|method| method.0.clone()),
             headers: one.headers.clone().into(),
             query: one.query_params.clone().into(),
+            grpc: one.grpc.clone(),
         }
     }
 
     /// Its place among the candidates of one path: the lowest first.
-    fn rank(&self) -> (bool, Reverse<usize>, Reverse<usize>) {
-        (self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()))
+    fn rank(&self) -> impl Ord + use<> {
+        let method = self.grpc.as_ref().map(|call| call.method.as_ref().map_or(0, |method| method.len()));
+        (Reverse(method), self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()))
     }
 
     fn matches(&self, head: &Head<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == head.method)
+            && self.grpc.as_ref().is_none_or(|call| call.matches(head.path, head.headers))
             && self.headers.iter().all(|header| header_matches(header, head.headers))
             && self.query.iter().all(|query| query_matches(query, head.query.unwrap_or_default()))
     }

@@ -38,6 +38,17 @@ pub(super) fn check_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Inva
     Ok(())
 }
 
+/// A GRPCRoute has the filters that make sense of a call: those of the Gateway API's `GRPCRouteFilter`, and of ours.
+pub(super) fn check_grpc_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Invalid> {
+    let allowed = |filter: &HttpFilter| {
+        matches!(filter, HttpFilter::RequestHeaderModifier(_) | HttpFilter::ResponseHeaderModifier(_))
+    };
+    match filters.iter().position(|filter| !allowed(filter)) {
+        Some(index) => wrong(format!("{at}[{index}].type"), "not for a GRPCRoute: use an HTTPRoute"),
+        None => Ok(()),
+    }
+}
+
 fn check_modifier(at: &str, modifier: &HeaderModifier) -> Result<(), Invalid> {
     let named = |fields: &[HeaderField]| fields.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
     for (list, names, field) in [

@@ -9,10 +9,14 @@ use crate::listener::is_default;
 use crate::scalar::{Duration, Hostname, Name};
 
 mod filter;
+mod grpc;
 mod matches;
+mod tls;
 
 pub use filter::{HeaderField, HeaderModifier, HttpFilter};
+pub use grpc::{GrpcCall, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRule};
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};
+pub use tls::TlsRoute;
 
 /// Maps requests to backends (Gateway API, `HTTPRoute`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
