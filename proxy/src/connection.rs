@@ -20,9 +20,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use crate::request::Serving;
 use crate::state::LiveListener;
 use crate::worker::{Local, Open, Worker};
-use crate::{edge, inbound, outbound, request, tcp};
+use crate::{edge, inbound, outbound, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
 /// first: as long as such an application's first word is held back.
@@ -126,8 +127,8 @@ impl Connection {
         let drain = self.drain.clone();
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());
-        let handler = move |request| request::answer(connection.clone(), request);
-        if let Err(error) = outrigger_http::serve::connection(io, version, handler, drain).await {
+        let serving = Serving(connection);
+        if let Err(error) = outrigger_http::serve::connection(io, version, serving, drain).await {
             debug!(%peer, %listener, %error, "connection from the caller ended");
         }
     }

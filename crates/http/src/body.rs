@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
@@ -26,15 +25,58 @@ const MAX_KEPT_PARTS: usize = 1024;
 /// What a body's stream can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The one who sends it broke off.
-    #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    /// The one who sends it broke off, or what came was not HTTP.
+    #[error("{0}")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
     /// The body was taken over by a later attempt.
     #[error("sent again elsewhere")]
     Superseded,
+}
+
+/// A body as it comes from a caller or a backend.
+#[derive(Debug)]
+pub struct Incoming(Source);
+
+#[derive(Debug)]
+enum Source {
+    Hyper(hyper::body::Incoming),
+}
+
+impl From<hyper::body::Incoming> for Incoming {
+    fn from(incoming: hyper::body::Incoming) -> Self {
+        Self(Source::Hyper(incoming))
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Source::Hyper(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Hyper(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Hyper(incoming) => incoming.size_hint(),
+        }
+    }
 }
 
 /// A request's body as a backend gets it.
@@ -118,7 +160,7 @@ impl UploadState {
             }
             Some(Err(error)) => {
                 self.broken = true;
-                Some(Err(error.into()))
+                Some(Err(error))
             }
             None => {
                 self.ended = true;
@@ -260,14 +302,14 @@ pub trait Observe {
 /// back to its pool.
 #[derive(Debug)]
 pub struct ResponseBody<O: Observe> {
-    source: Source,
+    source: Origin,
     bytes: u64,
     deadline: Option<Pin<Box<Sleep>>>,
     observer: Option<O>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum Origin {
     /// Made here; at most one frame.
     Full(Bytes),
     Backend {
@@ -279,12 +321,12 @@ enum Source {
 impl<O: Observe> ResponseBody<O> {
     /// A body made here. Not a byte of it is sent if it is empty.
     pub fn full(bytes: impl Into<Bytes>, observer: O) -> Self {
-        Self { source: Source::Full(bytes.into()), bytes: 0, deadline: None, observer: Some(observer) }
+        Self { source: Origin::Full(bytes.into()), bytes: 0, deadline: None, observer: Some(observer) }
     }
 
     /// No body, and nobody to tell.
     pub const fn empty() -> Self {
-        Self { source: Source::Full(Bytes::new()), bytes: 0, deadline: None, observer: None }
+        Self { source: Origin::Full(Bytes::new()), bytes: 0, deadline: None, observer: None }
     }
 
     /// A backend's body, streamed as it comes until `deadline`.
@@ -293,7 +335,7 @@ impl<O: Observe> ResponseBody<O> {
             .filter(|_| !incoming.is_end_stream())
             .map(|at| Box::pin(tokio::time::sleep_until(at.into())));
         Self {
-            source: Source::Backend { incoming, lease: Some(lease) },
+            source: Origin::Backend { incoming, lease: Some(lease) },
             bytes: 0,
             deadline,
             observer: Some(observer),
@@ -302,7 +344,7 @@ impl<O: Observe> ResponseBody<O> {
 
     fn end(&mut self, end: End) {
         let now = Instant::now();
-        if let Source::Backend { lease, .. } = &mut self.source
+        if let Origin::Backend { lease, .. } = &mut self.source
             && let Some(lease) = lease.take()
             && end == End::Complete
         {
@@ -331,9 +373,9 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = match &mut this.source {
-            Source::Full(bytes) if bytes.is_empty() => None,
-            Source::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Source::Backend { incoming, .. } => match Pin::new(incoming).poll_frame(cx) {
+            Origin::Full(bytes) if bytes.is_empty() => None,
+            Origin::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Origin::Backend { incoming, .. } => match Pin::new(incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     std::task::ready!(this.poll_deadline(cx));
@@ -349,7 +391,7 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
             }
             Some(Err(error)) => {
                 this.end(End::BackendBroke);
-                Some(Err(error.into()))
+                Some(Err(error))
             }
             None => {
                 this.end(End::Complete);
@@ -360,15 +402,15 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Full(bytes) => bytes.is_empty(),
-            Source::Backend { incoming, .. } => incoming.is_end_stream(),
+            Origin::Full(bytes) => bytes.is_empty(),
+            Origin::Backend { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Backend { incoming, .. } => incoming.size_hint(),
+            Origin::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Origin::Backend { incoming, .. } => incoming.size_hint(),
         }
     }
 }
@@ -378,8 +420,8 @@ impl<O: Observe> Drop for ResponseBody<O> {
     fn drop(&mut self) {
         if self.observer.is_some() {
             let whole = match &self.source {
-                Source::Full(bytes) => bytes.is_empty(),
-                Source::Backend { incoming, .. } => incoming.is_end_stream(),
+                Origin::Full(bytes) => bytes.is_empty(),
+                Origin::Backend { incoming, .. } => incoming.is_end_stream(),
             };
             self.end(if whole { End::Complete } else { End::CallerGone });
         }

@@ -13,6 +13,8 @@ pub mod endpoint;
 pub mod error;
 pub mod filter;
 pub mod forward;
+pub mod h1;
+pub mod message;
 pub mod pool;
 pub mod serve;
 pub mod upgrade;

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use http::header::EXPECT;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_balance::InFlight;
@@ -24,6 +23,8 @@ use crate::connect::{Connection, Dialer, Open, Target, Wire, own, target, to_tar
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason, chain};
 use crate::filter::{to_http1, to_http2};
+use crate::message::{Answered, Outgoing};
+use crate::upgrade::OnUpgrade;
 
 /// How long a connection is kept that nobody uses. Shorter than the 60 s and 75 s after which servers commonly close.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -128,7 +129,7 @@ pub struct Failed {
 }
 
 /// A request on its way: taken by the attempt that sends it, and put back if not a byte of it was sent.
-pub type Slot = Option<Request<RequestBody>>;
+pub type Slot = Option<Outgoing>;
 
 impl Failed {
     /// A defect of ours: there was no request to send.
@@ -177,7 +178,7 @@ impl Pool {
         slot: &mut Slot,
         dialer: &Dialer,
         fresh: bool,
-    ) -> Result<(Response<Incoming>, Lease), Failed> {
+    ) -> Result<(Answered, Lease), Failed> {
         match wire {
             Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, fresh).await,
             Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer).await,
@@ -190,7 +191,7 @@ impl Pool {
         slot: &mut Slot,
         dialer: &Dialer,
         fresh: bool,
-    ) -> Result<(Response<Incoming>, Lease), Failed> {
+    ) -> Result<(Answered, Lease), Failed> {
         let mut phase = Phase::Reused;
         loop {
             let mut sender = if !fresh && let Some(sender) = self.take_idle() {
@@ -200,12 +201,14 @@ impl Pool {
                 let made = self.connect_http1(dialer).await;
                 made.map_err(|error| Failed { error, phase: Phase::Connect })?
             };
-            let Some(mut request) = slot.take() else { return Err(Failed::nothing()) };
+            let Some(Outgoing { mut request, spelling, interim }) = slot.take() else {
+                return Err(Failed::nothing());
+            };
             await_continue(&mut request);
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, self.lease(Held::Http1(sender)))),
+                Ok(response) => return Ok((received(response), self.lease(Held::Http1(sender)))),
                 Err(mut failed) => {
-                    *slot = failed.take_message();
+                    *slot = failed.take_message().map(|request| Outgoing { request, spelling, interim });
                     // If the connection ended before the request was put on it, take another, or make one.
                     if slot.is_none() || phase == Phase::New {
                         let error = self.describe(&failed.into_error(), slot.is_none());
@@ -222,16 +225,19 @@ impl Pool {
         shared: &Shared,
         slot: &mut Slot,
         dialer: &Dialer,
-    ) -> Result<(Response<Incoming>, Lease), Failed> {
+    ) -> Result<(Answered, Lease), Failed> {
         let found = self.multiplexed(wire, shared, dialer).await;
         let (mut connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
-        let Some(request) = slot.take() else { return Err(Failed::nothing()) };
+        let Some(Outgoing { request, spelling, interim }) = slot.take() else {
+            return Err(Failed::nothing());
+        };
         connection.streams.set(connection.streams.get() + 1);
         let lease = self.lease(Held::Http2(connection.streams.clone()));
         match connection.sender.try_send_request(into_http2(request)).await {
-            Ok(response) => Ok((response, lease)),
+            Ok(response) => Ok((received(response), lease)),
             Err(mut failed) => {
-                *slot = failed.take_message().map(into_http1);
+                let again = failed.take_message().map(into_http1);
+                *slot = again.map(|request| Outgoing { request, spelling, interim });
                 let error = self.describe(&failed.into_error(), slot.is_none());
                 Err(Failed { error, phase })
             }
@@ -452,6 +458,12 @@ fn await_continue(request: &mut Request<RequestBody>) {
             }
         });
     }
+}
+
+fn received(mut response: Response<hyper::body::Incoming>) -> Answered {
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let upgrade = switching.then(|| OnUpgrade::hyper(hyper::upgrade::on(&mut response)));
+    Answered { response: response.map(Into::into), spelling: None, upgrade }
 }
 
 fn into_http2(request: Request<RequestBody>) -> Request<RequestBody> {

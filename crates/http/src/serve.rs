@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::body::Incoming as HyperIncoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,6 +19,9 @@ use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::Local;
+use crate::body::Incoming;
+use crate::message::{Asked, Handler, Interim};
+use crate::upgrade::OnUpgrade;
 
 /// How long a caller of HTTP/1 may at least take for a request's head, and between two requests. One that has sent no
 /// whole head in up to twice this time is let go.
@@ -96,26 +99,25 @@ trait Serving: Future {
 ///
 /// # Errors
 /// What ended the connection, if it was not either side's orderly end.
-pub async fn connection<IO, F, R, B>(
+pub async fn connection<IO, H, B>(
     io: IO,
     version: Version,
-    handler: F,
+    handler: H,
     drain: Rc<Drain>,
 ) -> Result<(), hyper::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>) -> R + 'static,
-    R: Future<Output = Response<B>> + 'static,
+    H: Handler<Body = B> + 'static,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let io = TokioIo::new(io);
     let quiet = Rc::new(Quiet { heard: Cell::new(true), ..Quiet::default() });
     let asked = quiet.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<HyperIncoming>| {
         let busy = asked.asked();
-        let response = handler(request);
-        async move { Ok::<_, Infallible>(response.await.map(|body| Answer { body, _busy: busy })) }
+        let reply = handler.answer(receive(request));
+        async move { Ok::<_, Infallible>(reply.await.response.map(|body| Answer { body, _busy: busy })) }
     });
     match version {
         Version::Http1 => {
@@ -142,6 +144,12 @@ where
             drained(connection, &drain, &quiet).await.unwrap_or(Ok(()))
         }
     }
+}
+
+fn receive(mut request: Request<HyperIncoming>) -> Asked {
+    let upgrades = request.headers().contains_key(http::header::UPGRADE);
+    let upgrade = upgrades.then(|| OnUpgrade::hyper(hyper::upgrade::on(&mut request)));
+    Asked { request: request.map(Incoming::from), spelling: None, interim: Interim::default(), upgrade }
 }
 
 /// Whether a caller asks for anything. Looked at once in a while: a timer for each head cost more than reading it.
@@ -219,7 +227,7 @@ impl<B: Body + Unpin> Body for Answer<B> {
 impl<IO, S, B> Serving for hyper::server::conn::http1::UpgradeableConnection<IO, S>
 where
     Self: Future,
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S: hyper::service::HttpService<HyperIncoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     B: Body + 'static,
@@ -233,7 +241,7 @@ where
 impl<IO, S, B> Serving for hyper::server::conn::http2::Connection<IO, S, Local>
 where
     Self: Future,
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S: hyper::service::HttpService<HyperIncoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     B: Body + 'static,

@@ -6,23 +6,37 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use outrigger_http::Error;
+use outrigger_http::message::{Asked, Handler, Reply};
 use outrigger_http::serve::{Drain, Version, connection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
+/// Answers only once it is told to.
+struct Slow(Rc<Notify>);
+
+impl Handler for Slow {
+    type Body = Full<Bytes>;
+
+    fn answer(&self, _: Asked) -> impl Future<Output = Reply<Full<Bytes>>> + use<> {
+        let go = self.0.clone();
+        async move {
+            go.notified().await;
+            Reply::new(Response::new(Full::new(Bytes::from_static(b"done"))))
+        }
+    }
+
+    fn refuse(&self, error: Error) -> Reply<Full<Bytes>> {
+        Reply::new(Response::new(Full::new(error.to_string().into())))
+    }
+}
+
 /// A connection whose every answer waits for `go`.
 fn serve(drain: &Rc<Drain>, go: &Rc<Notify>) -> (DuplexStream, JoinHandle<bool>) {
     let (caller, served) = tokio::io::duplex(1024);
-    let (drain, go) = (drain.clone(), go.clone());
-    let handler = move |_request| {
-        let go = go.clone();
-        async move {
-            go.notified().await;
-            Response::new(Full::new(Bytes::from_static(b"done")))
-        }
-    };
-    let task = async move { connection(served, Version::Http1, handler, drain).await.is_ok() };
+    let (drain, slow) = (drain.clone(), Slow(go.clone()));
+    let task = async move { connection(served, Version::Http1, slow, drain).await.is_ok() };
     (caller, spawn_local(task))
 }
 

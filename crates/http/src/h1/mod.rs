@@ -1,0 +1,5 @@
+//! HTTP/1 of our own (RFC 9112).
+
+mod spelling;
+
+pub use spelling::Spelling;
