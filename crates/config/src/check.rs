@@ -5,16 +5,18 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
 
-use self::filter::{check_filters, check_grpc_filters};
+use self::filter::check_filters;
+use self::kinds::{check_mode, check_tcp_rules};
 use crate::backend::Backend;
-use crate::listener::{Certificate, Direction, Listener, ListenerTls, Protocol, TlsMode};
+use crate::listener::{Certificate, Direction, HttpLimits, Listener, Protocol};
 use crate::resource::Invalid;
 use crate::route::{
-    BackendRef, GrpcRoute, GrpcRule, HttpMatch, HttpRoute, HttpRule, Retry, TcpRoute, TcpRule, Timeouts,
-    TlsRoute,
+    BackendRef, CookieConfig, CookieLifetime, HttpMatch, HttpRoute, HttpRule, Retry, SessionKind,
+    SessionPersistence, TcpRoute, Timeouts,
 };
 
 mod filter;
+mod kinds;
 
 /// A part of the model that can be wrong although each of its fields is right.
 pub(crate) trait Check {
@@ -50,21 +52,19 @@ impl Check for Listener {
         if self.mtls.is_some() && self.tls.is_some() {
             return wrong("mtls", "not allowed beside tls: a listener ends one kind of TLS");
         }
+        check_limits("http.limits", &self.http.limits)?;
+        unique("http.forwarded.trust", &self.http.forwarded.trust)?;
         unique("nodes", &self.nodes)
     }
 }
 
-fn check_mode(protocol: Option<Protocol>, tls: &ListenerTls) -> Result<(), Invalid> {
-    match tls.mode {
-        TlsMode::Terminate => length("tls.certificateRefs", &tls.certificate_refs, 1..=usize::MAX),
-        TlsMode::Passthrough if protocol != Some(Protocol::Tls) => {
-            wrong("tls.mode", "Passthrough is for `protocol: TLS` alone: what is passed on cannot be read")
-        }
-        TlsMode::Passthrough if !tls.certificate_refs.is_empty() => {
-            wrong("tls.certificateRefs", "not allowed with mode Passthrough: the application has its own")
-        }
-        TlsMode::Passthrough => Ok(()),
-    }
+fn check_limits(at: &str, limits: &HttpLimits) -> Result<(), Invalid> {
+    within(format!("{at}.headerBytes"), limits.header_bytes, 1024..=1_048_576)?;
+    within(format!("{at}.headerFields"), limits.header_fields, 16..=8192)?;
+    within(format!("{at}.streamsPerConnection"), limits.streams_per_connection, 1..=65_536)?;
+    within(format!("{at}.connections"), limits.connections.unwrap_or(1), 1..=u32::MAX)?;
+    let rate = limits.min_body_rate.map_or(1, |rate| rate.bytes_per_second);
+    within(format!("{at}.minBodyRate.bytesPerSecond"), rate, 1..=u32::MAX)
 }
 
 impl Check for HttpRoute {
@@ -92,7 +92,10 @@ fn check_rule(at: &str, rule: &HttpRule) -> Result<(), Invalid> {
         check_backend_ref(&format!("{at}.backendRefs[{index}]"), backend)?;
     }
     check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)?;
-    rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))
+    rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))?;
+    rule.session_persistence
+        .as_ref()
+        .map_or(Ok(()), |session| check_session(&format!("{at}.sessionPersistence"), session))
 }
 
 fn check_match(at: &str, one: &HttpMatch) -> Result<(), Invalid> {
@@ -127,37 +130,25 @@ fn check_retry(at: &str, retry: &Retry) -> Result<(), Invalid> {
     within(format!("{at}.maxBodyBytes"), retry.max_body_bytes.unwrap_or(0), 0..=16_777_216)
 }
 
-impl Check for GrpcRoute {
-    fn check(&self) -> Result<(), Invalid> {
-        length("listeners", &self.listeners, 1..=usize::MAX)?;
-        unique("listeners", &self.listeners)?;
-        unique("hostnames", &self.hostnames)?;
-        length("rules", &self.rules, 1..=64)?;
-        unique_some("rules", "name", self.rules.iter().map(|rule| rule.name.as_ref()))?;
-        for (index, rule) in self.rules.iter().enumerate() {
-            check_grpc_rule(&format!("rules[{index}]"), rule)?;
-        }
-        Ok(())
+fn check_session(at: &str, session: &SessionPersistence) -> Result<(), Invalid> {
+    let name = session.session_name.as_ref().map_or(1, |name| name.as_str().len());
+    if name > 128 {
+        return wrong(
+            format!("{at}.sessionName"),
+            format!("has {name} characters: it must have at most 128"),
+        );
     }
-}
-
-fn check_grpc_rule(at: &str, rule: &GrpcRule) -> Result<(), Invalid> {
-    length(format!("{at}.matches"), &rule.matches, 0..=64)?;
-    for (index, one) in rule.matches.iter().enumerate() {
-        let at = format!("{at}.matches[{index}].headers");
-        length(at.clone(), &one.headers, 0..=16)?;
-        unique_some(&at, "name", one.headers.iter().map(|header| Some(&header.name)))?;
+    if session.cookie_config.is_some() && session.kind == SessionKind::Header {
+        return wrong(format!("{at}.cookieConfig"), "not allowed with `type: Header`: there is no cookie");
     }
-    let filters = format!("{at}.filters");
-    check_grpc_filters(&filters, &rule.filters)?;
-    check_filters(&filters, &rule.filters)?;
-    length(format!("{at}.backendRefs"), &rule.backend_refs, 0..=16)?;
-    for (index, backend) in rule.backend_refs.iter().enumerate() {
-        let at = format!("{at}.backendRefs[{index}]");
-        check_grpc_filters(&format!("{at}.filters"), &backend.filters)?;
-        check_backend_ref(&at, backend)?;
+    let permanent = Some(CookieConfig { lifetime_type: CookieLifetime::Permanent });
+    if session.cookie_config == permanent && session.absolute_timeout.is_none() {
+        return wrong(
+            format!("{at}.absoluteTimeout"),
+            "missing: a cookie with `lifetimeType: Permanent` lives as long",
+        );
     }
-    check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)
+    Ok(())
 }
 
 impl Check for TcpRoute {
@@ -166,27 +157,6 @@ impl Check for TcpRoute {
         unique("listeners", &self.listeners)?;
         check_tcp_rules(&self.rules)
     }
-}
-
-impl Check for TlsRoute {
-    fn check(&self) -> Result<(), Invalid> {
-        length("listeners", &self.listeners, 1..=usize::MAX)?;
-        unique("listeners", &self.listeners)?;
-        unique("hostnames", &self.hostnames)?;
-        check_tcp_rules(&self.rules)
-    }
-}
-
-fn check_tcp_rules(rules: &[TcpRule]) -> Result<(), Invalid> {
-    length("rules", rules, 1..=1)?;
-    for (index, rule) in rules.iter().enumerate() {
-        let at = format!("rules[{index}].backendRefs");
-        length(at.clone(), &rule.backend_refs, 1..=16)?;
-        for (index, backend) in rule.backend_refs.iter().enumerate() {
-            within(format!("{at}[{index}].weight"), backend.weight, 0..=1_000_000)?;
-        }
-    }
-    Ok(())
 }
 
 impl Check for Backend {

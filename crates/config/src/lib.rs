@@ -31,7 +31,7 @@ pub use listener::Listener;
 pub use matching::{Head, HttpTable};
 pub use resource::{Invalid, Key, Kind, Resource, Spec};
 pub use route::{GrpcRoute, HttpRoute, TcpRoute, TlsRoute};
-pub use scalar::{Duration, HostPort, Hostname, Name, SpiffeId};
+pub use scalar::{Cidr, Duration, HostPort, Hostname, Name, SpiffeId, Timestamp, Token};
 pub use schema::schema;
 pub use shares::{Share, Shares};
 pub use snapshot::{BackendEntry, HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};

@@ -7,8 +7,8 @@
 //!
 //! Within the host, by path: exact, then regular expressions, the longest expression first (the Gateway API leaves
 //! their place to the implementation), then prefixes, the longest first. Among matches of the same path: one with a
-//! method, then the one with most headers, then most query parameters, then by route name, then in the order of rules,
-//! then of matches.
+//! method, then the one with most headers, then most query parameters, then the one of the oldest route, then by
+//! route name, then in the order of rules, then of matches.
 //!
 //! The rules of GRPCRoutes stand in the same table: a service and its method are an exact path, a service alone is a
 //! prefix, a method alone stands under the root. For the same path they come before those of HTTPRoutes, because they
@@ -49,7 +49,7 @@ pub struct HttpTable {
 }
 
 impl HttpTable {
-    /// Lays out the rules of one listener, which are sorted by route; `first` is the index of the first of them.
+    /// Lays out the rules of one listener, which are in the order of routes; `first` is the index of the first of them.
     pub(crate) fn new(rules: &[HttpRuleEntry], first: usize) -> Self {
         let mut table = Self::default();
         for (entry, index) in rules.iter().zip(first..) {
@@ -139,7 +139,7 @@ impl HostRules {
         }
     }
 
-    /// Puts the candidates of each path in order. They were added by route name, rule and match: the sort is stable.
+    /// Puts the candidates of each path in order. They were added by route, rule and match: the sort is stable.
     fn sort(&mut self) {
         for candidates in self.exact.values_mut().chain(self.prefixes.values_mut()) {
             candidates.sort_by_key(Candidate::rank);

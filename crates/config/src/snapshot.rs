@@ -10,7 +10,7 @@ use crate::listener::{Certificate, Listener};
 use crate::matching::HttpTable;
 use crate::resource::{Key, Resource, Spec};
 use crate::route::{HttpRoute, TcpRoute, TcpRule, TlsRoute};
-use crate::scalar::Name;
+use crate::scalar::{Name, Timestamp};
 use crate::server_name::NameTable;
 use crate::shares::Shares;
 
@@ -42,8 +42,8 @@ pub struct ListenerEntry {
     pub spec: Arc<Listener>,
     /// Which rule takes an HTTP request.
     pub http: HttpTable,
-    /// What takes a connection that is not HTTP: an index into [`Snapshot::tcp_rules`]. Of several TCPRoutes the first
-    /// by name.
+    /// What takes a connection that is not HTTP: an index into [`Snapshot::tcp_rules`]. Of several TCPRoutes the
+    /// oldest, then the first by name.
     pub tcp: Option<usize>,
     /// What takes a TLS connection, by the name asked for: indices into [`Snapshot::tcp_rules`]. Before `tcp`.
     pub tls: NameTable,
@@ -158,9 +158,12 @@ impl Builder {
         }
     }
 
-    fn build(self) -> Snapshot {
+    fn build(mut self) -> Snapshot {
         let backends: HashMap<Name, usize> =
             self.backends.iter().enumerate().map(|(index, backend)| (backend.name.clone(), index)).collect();
+        by_age(&mut self.http_routes, |(route, _)| route.creation_timestamp);
+        by_age(&mut self.tls_routes, |route| route.creation_timestamp);
+        by_age(&mut self.tcp_routes, |route| route.creation_timestamp);
         let http = attached(&self.http_routes, |(route, _)| &route.listeners);
         let tls = attached(&self.tls_routes, |route| &route.listeners);
         let tcp = attached(&self.tcp_routes, |route| &route.listeners);
@@ -191,7 +194,15 @@ impl Builder {
     }
 }
 
-/// The routes of each listener, sorted by name.
+/// Puts the oldest first, and those without a time last; of the same age they stay sorted by name.
+fn by_age<T>(routes: &mut [(Name, T)], made: impl Fn(&T) -> Option<Timestamp>) {
+    routes.sort_by_key(|(_, route)| {
+        let made = made(route);
+        (made.is_none(), made)
+    });
+}
+
+/// The routes of each listener, in their order.
 fn attached<T>(
     routes: &[(Name, T)],
     listeners: impl Fn(&T) -> &Vec<Name>,

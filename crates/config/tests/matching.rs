@@ -305,3 +305,17 @@ fn how_long_it_takes() {
         println!("{count} routes: {per_request:?} for each request");
     }
 }
+
+#[test]
+fn http_route_precedence_by_age_then_name() {
+    let snapshot = snapshot(
+        "
+- { name: a, rules: [{}] }
+- { name: b, creationTimestamp: '2026-01-02T00:00:00Z', rules: [{}, { matches: [{ method: GET }] }] }
+- { name: d, creationTimestamp: '2026-01-01T00:00:00Z', rules: [{}] }
+- { name: c, creationTimestamp: '2026-01-01T01:00:00+01:00', rules: [{ matches: [{ path: { value: /x } }] }, {}] }
+",
+    );
+    // The younger one with a method is more specific; of the two of the same age the first by name; with no time last.
+    assert_found(&snapshot, &[("GET a/", "b/1"), ("POST a/", "c/1"), ("POST a/x", "c/0")]);
+}

@@ -4,9 +4,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackendRef, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch, Timeouts};
+use super::{BackendRef, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch, SessionPersistence, Timeouts};
 use crate::listener::is_default;
-use crate::scalar::{Hostname, Name, Pattern, Refused, refuse};
+use crate::scalar::{Hostname, Name, Pattern, Refused, Timestamp, refuse};
 
 /// Maps calls of gRPC to backends (Gateway API, `GRPCRoute`). It takes requests of the media type `application/grpc`,
 /// gRPC-Web included, and no others.
@@ -19,6 +19,10 @@ pub struct GrpcRoute {
     /// The hosts it answers to; any host where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<Hostname>,
+    /// When it was made: of two routes that match equally well, the older takes it, and one with a time comes before
+    /// one without. The control API sets it on a route that does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Timestamp>,
     /// Its rules.
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<GrpcRule>,
@@ -46,6 +50,9 @@ pub struct GrpcRule {
     /// How long a call may take. Ours.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
+    /// Whether the calls of one session go to one endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// What a call must look like: all that is given must hold (Gateway API, `GRPCRouteMatch`).
@@ -199,6 +206,7 @@ impl GrpcRoute {
         HttpRoute {
             listeners: self.listeners.clone(),
             hostnames: self.hostnames.clone(),
+            creation_timestamp: self.creation_timestamp,
             rules: self.rules.iter().map(GrpcRule::to_http).collect(),
         }
     }
@@ -215,6 +223,7 @@ impl GrpcRule {
             backend_refs: self.backend_refs.clone(),
             timeouts: self.timeouts,
             retry: None,
+            session_persistence: self.session_persistence.clone(),
         }
     }
 }

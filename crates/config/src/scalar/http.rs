@@ -99,6 +99,52 @@ impl fmt::Display for Method {
     }
 }
 
+/// A token of HTTP (RFC 9110, section 5.6.2), such as a pseudonym in `via` or the name of a cookie.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Token(Arc<str>);
+
+text!(
+    Token,
+    "Token",
+    "a string",
+    "A token of HTTP (RFC 9110, section 5.6.2): letters, digits, and some signs, such as - and _.",
+    r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,255}$"
+);
+
+impl Token {
+    /// What a proxy calls itself in `via` where nobody says otherwise.
+    pub(crate) fn outrigger() -> Self {
+        Self("outrigger".into())
+    }
+
+    /// The token as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Token {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            refuse(format!(
+                "`{}` is not a token of HTTP: use letters, digits, `-`, `_` and `.`, at most 255",
+                text.escape_debug()
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A regular expression in the syntax of the `regex` crate (RE2's, linear in time), matched against the whole text.
 #[derive(Debug, Clone)]
 pub struct Pattern {
