@@ -2,13 +2,14 @@
 
 use std::rc::Rc;
 
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::HOST;
 use http::{Method, Request, Version};
 use outrigger_config::backend::BackendProtocol;
 use outrigger_config::listener::Direction;
 use outrigger_config::matching::Head;
 use outrigger_http::forward::Speak;
-use outrigger_http::{Error, Reason, filter, serve};
+use outrigger_http::transform::Transforms;
+use outrigger_http::{Error, Reason, filter, grpc, serve};
 use outrigger_telemetry::{Series, TcpSeries};
 
 use crate::connection::Connection;
@@ -22,6 +23,13 @@ pub(crate) struct Plan<'a> {
     pub(crate) speak: Speak,
     /// The rule that took it, with the share of its backend; `None` where it goes where it was addressed to.
     pub(crate) rule: Option<(&'a LiveRule, &'a LiveShare)>,
+}
+
+impl<'a> Plan<'a> {
+    /// What is changed in bodies, if anything is.
+    pub(crate) fn bodies(&self) -> Option<&'a Transforms> {
+        self.rule.and_then(|(_, share)| share.bodies.as_deref())
+    }
 }
 
 /// A plan, or why there is none; and what is known of the request either way.
@@ -83,10 +91,19 @@ impl<'a> Decision<'a> {
             let error = Error::unsent(Reason::ProxyConfigurationError, details);
             return Self { rule: Some(at), series: Some(rule.unrouted), plan: Err(error) };
         };
+        let call = rule.grpc || share.bodies.as_ref().is_some_and(|bodies| bodies.call(request).is_some());
+        if rule.grpc && !speaks_grpc(share, request) {
+            let details = format!(
+                "route {}: gRPC needs HTTP/2; over HTTP/1.1 there is gRPC-Web, with the filter GrpcWeb",
+                entry.route
+            );
+            let plan = Err(Error::unsent(Reason::HttpVersionUnsupported, details));
+            return Self { rule: Some(at), series: Some(share.series), plan };
+        }
         let backend = entry.shares.backend(place);
         let plan = match backend.and_then(|b| Some((local.backend(b)?, live.backends.get(b)?.protocol))) {
             Some((to, protocol)) => {
-                let speak = speak(protocol, connection, request);
+                let speak = speak(protocol, connection, request, call);
                 Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)) })
             }
             None => {
@@ -135,10 +152,16 @@ fn authority<B>(request: &Request<B>) -> Option<&str> {
 }
 
 /// What the application is to be spoken to in: as the backend says, otherwise as the caller's sidecar says, otherwise
-/// HTTP/1.1 but for gRPC.
-fn speak<B>(protocol: Option<BackendProtocol>, connection: &Connection, request: &Request<B>) -> Speak {
+/// HTTP/1.1 but for gRPC. `call` says that it is gRPC by its route.
+fn speak<B>(
+    protocol: Option<BackendProtocol>,
+    connection: &Connection,
+    request: &Request<B>,
+    call: bool,
+) -> Speak {
     match (protocol, connection.application) {
         (Some(BackendProtocol::H2c), _) | (None, Some(serve::Version::Http2)) => Speak::Http2,
+        (None, _) if call => Speak::Http2,
         (None, None) if is_grpc(request) => Speak::Http2,
         _ => http1(request),
     }
@@ -161,11 +184,13 @@ fn http1<B>(request: &Request<B>) -> Speak {
 }
 
 fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers())
+}
+
+/// Whether a request that a GRPCRoute took can be a call: over HTTP/2, or in gRPC-Web where that becomes one.
+fn speaks_grpc<B>(share: &LiveShare, request: &Request<B>) -> bool {
     request.version() == Version::HTTP_2
-        && request
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        || share.bodies.as_ref().is_some_and(|bodies| bodies.call(request).is_some())
 }
 
 /// Where a connection that is not HTTP goes.

@@ -3,16 +3,18 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use outrigger_http::body::{End, Incoming, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
 use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
-use outrigger_http::message::{Answered, Asked, Handler, Outgoing, Reply};
+use outrigger_http::message::{Answered, Asked, Handler, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
+use outrigger_http::transform::{Asking, Transforms};
 use outrigger_http::upgrade::{OnUpgrade, relay};
-use outrigger_http::{Error, Reason};
+use outrigger_http::{Error, Reason, grpc};
 
 use crate::connection::Connection;
 use crate::plan::{Decision, Plan};
@@ -70,7 +72,10 @@ async fn answer(connection: Rc<Connection>, asked: Asked) -> Answer {
     record.decided(decision.rule, decision.series);
     let mut reply = match decision.plan {
         Ok(plan) => carry_out(&connection, plan, asked, record).await,
-        Err(error) => fail(error, record),
+        Err(error) => {
+            record.call = called(&asked.request);
+            fail(error, record)
+        }
     };
     if connection.worker.announces_end() && version != Version::HTTP_2 {
         reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -91,12 +96,24 @@ fn refused<B>(connection: &Rc<Connection>, request: &Request<B>, error: Error) -
 async fn carry_out(connection: &Connection, plan: Plan<'_>, asked: Asked, mut record: Record) -> Answer {
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
-    let Asked { request, spelling, interim, upgrade } = asked;
+    let Asked { mut request, spelling, interim, upgrade } = asked;
+    let deadline = policy.request_timeout.map(|limit| record.started() + limit);
+    if plan.speak == Speak::Http2 {
+        record.call = called(&request);
+    }
+    let mut asking = None;
+    if let Some(bodies) = plan.bodies() {
+        record.call = bodies.call(&request).or(record.call);
+        // Boxed, for every request would have the room for it.
+        match Box::pin(transform(bodies, request, &interim, deadline)).await {
+            Ok((changed, asked)) => (request, asking) = (changed, Some(asked)),
+            Err(error) => return fail(error, record),
+        }
+    }
     let (request, upload) = prepare(&plan, policy, request);
     let outgoing = Outgoing { request, spelling, interim };
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
-    let deadline = policy.request_timeout.map(|limit| record.started() + limit);
     let way = Way {
         backend: &plan.to.backend,
         pools: &plan.to.pools,
@@ -116,8 +133,48 @@ async fn carry_out(connection: &Connection, plan: Plan<'_>, asked: Asked, mut re
     }
     match result {
         Err(error) => fail(error, record),
-        Ok((answered, lease)) => pass_on(&plan, answered, lease, upgrade, deadline, record),
+        Ok((mut answered, lease)) => {
+            if let Some(error) = record.call.and_then(|_| unreached(&answered)) {
+                return fail(error, record);
+            }
+            if let Some((bodies, asking)) = plan.bodies().zip(asking)
+                && answered.response.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                let (mut parts, body) = answered.response.into_parts();
+                match bodies.response(&asking, &mut parts, body) {
+                    Ok(body) => answered.response = Response::from_parts(parts, body),
+                    Err(error) => return fail(error, record),
+                }
+            }
+            pass_on(&plan, answered, lease, upgrade, deadline, record)
+        }
     }
+}
+
+/// The media type of the answers to a call of gRPC; `None` if it is none.
+fn called<B>(request: &Request<B>) -> Option<&'static str> {
+    let call = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
+    call.then_some(grpc::MEDIA_TYPE)
+}
+
+/// Changes a request's body as its route asks for.
+async fn transform(
+    bodies: &Transforms,
+    request: Request<Incoming>,
+    interim: &Interim,
+    deadline: Option<Instant>,
+) -> Result<(Request<Incoming>, Asking), Error> {
+    let (mut parts, body) = request.into_parts();
+    let (body, asking) = bodies.request(&mut parts, body, interim, deadline).await?;
+    Ok((Request::from_parts(parts, body), asking))
+}
+
+/// Why a sidecar says that a call did not reach its application. To a sidecar it says so in plain HTTP.
+fn unreached(answered: &Answered) -> Option<Error> {
+    let response = &answered.response;
+    let name = response.headers().get(UNREACHED).filter(|_| response.status().is_server_error())?;
+    let reason = name.to_str().ok().and_then(Reason::find).unwrap_or(Reason::DestinationUnavailable);
+    Some(Error::unsent(reason, "the callee's sidecar could not reach its application"))
 }
 
 /// Brings a request into the form in which it is forwarded, with the route's changes made.
@@ -166,6 +223,9 @@ fn pass_on(
     }
     parts.version = Version::HTTP_11;
     record.answered(parts.status.as_u16());
+    if record.call.is_some() {
+        record.grpc_status = grpc::status(&parts.headers);
+    }
     if !switching {
         let body = ResponseBody::stream(incoming, lease, deadline, record);
         return Reply { response: Response::from_parts(parts, body), spelling };
@@ -188,8 +248,15 @@ fn fail(error: Error, mut record: Record) -> Answer {
     record.failed(&error);
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
-    if !error.reached && record.is_of_a_sidecar() {
+    let unreached = !error.reached && record.is_of_a_sidecar();
+    if unreached {
         headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));
+    } else if let Some(media_type) = record.call {
+        record.grpc_status = Some(grpc::say(&error, media_type, &mut headers));
+        record.answered(StatusCode::OK.as_u16());
+        let mut response = Response::new(ResponseBody::full(Bytes::new(), record));
+        *response.headers_mut() = headers;
+        return Reply::new(response);
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     let mut response = Response::new(ResponseBody::full(format!("{error}\n"), record));

@@ -16,6 +16,7 @@ use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRule
 use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
 use outrigger_http::forward::Policy;
+use outrigger_http::transform::Transforms;
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::{
     BackendSeries, ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries,
@@ -88,6 +89,8 @@ pub(crate) struct LiveListener {
 #[derive(Debug)]
 pub(crate) struct LiveRule {
     pub(crate) policy: Policy,
+    /// Whether it is a GRPCRoute's.
+    pub(crate) grpc: bool,
     /// One for each of the rule's backends, in their order.
     pub(crate) shares: Box<[LiveShare]>,
     /// For requests that none of them takes.
@@ -100,6 +103,8 @@ pub(crate) struct LiveShare {
     pub(crate) series: Series,
     pub(crate) request: Box<[HeaderModifier]>,
     pub(crate) response: Box<[HeaderModifier]>,
+    /// What is changed in bodies, if anything is.
+    pub(crate) bodies: Option<Box<Transforms>>,
 }
 
 #[derive(Debug, Clone)]
@@ -220,18 +225,20 @@ fn http_rule(entry: &HttpRuleEntry, direction: &str, metrics: &Metrics) -> LiveR
             request: filters()
                 .filter_map(|filter| match filter {
                     HttpFilter::RequestHeaderModifier(modifier) => Some(modifier.clone()),
-                    HttpFilter::ResponseHeaderModifier(_) => None,
+                    _ => None,
                 })
                 .collect(),
             response: filters()
                 .filter_map(|filter| match filter {
                     HttpFilter::ResponseHeaderModifier(modifier) => Some(modifier.clone()),
-                    HttpFilter::RequestHeaderModifier(_) => None,
+                    _ => None,
                 })
                 .collect(),
+            bodies: Transforms::new(filters()),
         }
     });
     LiveRule {
+        grpc: entry.grpc,
         policy: rule.map(|rule| Policy::new(&rule.timeouts, rule.retry.as_ref())).unwrap_or_default(),
         shares: shares.collect(),
         unrouted: series(""),

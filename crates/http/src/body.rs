@@ -10,10 +10,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use crate::error::{Error, Reason};
 use crate::pool::Lease;
 
 /// How long a caller that expects `100 Continue` waits for a backend that does not say it (RFC 9110, section 10.1.1).
@@ -34,15 +36,45 @@ pub enum BodyError {
     /// The body was taken over by a later attempt.
     #[error("sent again elsewhere")]
     Superseded,
+    /// A filter of the route refuses it.
+    #[error(transparent)]
+    Refused(#[from] Error),
+}
+
+impl BodyError {
+    /// Why a request fails whose body ends so.
+    pub fn refusal(&self) -> Error {
+        match self {
+            Self::Refused(error) => error.clone(),
+            _ => Error::sent(Reason::HttpRequestError, "the request's body broke off"),
+        }
+    }
 }
 
 /// A body as it comes from a caller or a backend.
 #[derive(Debug)]
 pub struct Incoming(Source);
 
-#[derive(Debug)]
 enum Source {
     Hyper(hyper::body::Incoming),
+    /// What a filter makes of a body. Types are erased here and nowhere else, where a rule has such a filter.
+    Changed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Hyper(_) => "Hyper",
+            Self::Changed(_) => "Changed",
+        })
+    }
+}
+
+impl Incoming {
+    /// What a filter makes of a body.
+    pub fn changed(body: impl Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self(Source::Changed(Box::pin(body)))
+    }
 }
 
 impl From<hyper::body::Incoming> for Incoming {
@@ -63,18 +95,21 @@ impl Body for Incoming {
             Source::Hyper(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
             }
+            Source::Changed(body) => body.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Hyper(incoming) => incoming.is_end_stream(),
+            Source::Changed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Hyper(incoming) => incoming.size_hint(),
+            Source::Changed(body) => body.size_hint(),
         }
     }
 }
@@ -104,6 +139,8 @@ struct UploadState {
     bytes: u64,
     ended: bool,
     broken: bool,
+    /// Why, where a filter refused it.
+    refusal: Option<Box<Error>>,
 }
 
 impl Upload {
@@ -118,6 +155,7 @@ impl Upload {
             bytes: 0,
             ended: false,
             broken: false,
+            refusal: None,
         })))
     }
 
@@ -142,9 +180,16 @@ impl Upload {
         self.0.borrow().bytes
     }
 
-    /// Whether the caller broke off.
+    /// Whether the caller broke off, or a filter refused the rest.
     pub fn broken(&self) -> bool {
         self.0.borrow().broken
+    }
+
+    /// Why there is no more of it.
+    pub fn refusal(&self) -> Error {
+        let state = self.0.borrow();
+        let broke_off = || Error::sent(Reason::HttpRequestError, "the request's body broke off");
+        state.refusal.as_deref().map_or_else(broke_off, Error::clone)
     }
 }
 
@@ -160,6 +205,9 @@ impl UploadState {
             }
             Some(Err(error)) => {
                 self.broken = true;
+                if let BodyError::Refused(refusal) = &error {
+                    self.refusal = Some(Box::new(refusal.clone()));
+                }
                 Some(Err(error))
             }
             None => {
@@ -288,6 +336,8 @@ pub enum End {
     CallerGone,
     /// The backend broke off.
     BackendBroke,
+    /// A filter of the route refused the rest.
+    Refused(Reason),
     /// The route's request timeout passed.
     Timeout,
 }
@@ -296,6 +346,9 @@ pub enum End {
 pub trait Observe {
     /// The response ended at `now` after `bytes` bytes of its body.
     fn ended(self, end: End, bytes: u64, now: Instant);
+
+    /// These trailers are on their way to the caller.
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
 }
 
 /// A response's body as the caller gets it. Its observer is told when it ends, and the connection that it came on goes
@@ -387,10 +440,16 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let (Some(trailers), Some(observer)) = (frame.trailers_ref(), &mut this.observer) {
+                    observer.trailers(trailers);
+                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                this.end(End::BackendBroke);
+                this.end(match &error {
+                    BodyError::Refused(refusal) => End::Refused(refusal.reason),
+                    _ => End::BackendBroke,
+                });
                 Some(Err(error))
             }
             None => {

@@ -39,8 +39,14 @@ pub enum Reason {
     HttpResponseTimeout,
     /// The response broke off, or was not HTTP.
     HttpResponseIncomplete,
+    /// The response's body is larger than a filter of the route allows.
+    HttpResponseBodySize,
     /// The request was not valid.
     HttpRequestError,
+    /// The request's body is larger than a filter of the route allows.
+    HttpRequestBodySize,
+    /// The request's version of HTTP cannot carry what the route is for.
+    HttpVersionUnsupported,
     /// The caller may not.
     HttpRequestDenied,
     /// The connection could not be upgraded.
@@ -53,7 +59,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -64,7 +70,10 @@ impl Reason {
         Self::TlsCertificateError,
         Self::HttpResponseTimeout,
         Self::HttpResponseIncomplete,
+        Self::HttpResponseBodySize,
         Self::HttpRequestError,
+        Self::HttpRequestBodySize,
+        Self::HttpVersionUnsupported,
         Self::HttpRequestDenied,
         Self::HttpUpgradeFailed,
         Self::ProxyConfigurationError,
@@ -96,6 +105,15 @@ impl Reason {
                 ("http_response_incomplete", StatusCode::BAD_GATEWAY, Source::Callee)
             }
             Self::HttpRequestError => ("http_request_error", StatusCode::BAD_REQUEST, Source::Caller),
+            Self::HttpResponseBodySize => {
+                ("http_response_body_size", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
+            Self::HttpRequestBodySize => {
+                ("http_request_body_size", StatusCode::PAYLOAD_TOO_LARGE, Source::Caller)
+            }
+            Self::HttpVersionUnsupported => {
+                ("http_version_unsupported", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Source::Caller)
+            }
             Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::ProxyConfigurationError => {
@@ -115,6 +133,11 @@ impl Reason {
     /// The status that the caller gets.
     pub const fn status(self) -> StatusCode {
         self.describe().1
+    }
+
+    /// The reason of that name.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 
     /// Who caused it.

@@ -238,7 +238,7 @@ impl Flight<'_> {
                 Err(failed) => failed,
             };
             if upload.is_some_and(Upload::broken) {
-                return Err(Error::sent(Reason::HttpRequestError, "the request's body broke off"));
+                return Err(upload.map(Upload::refusal).unwrap_or(failed.error));
             }
             self.note(at, &pool, &mut in_flight, &failed);
             if slot.is_none() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::kinds::check_body_filter;
 use super::{length, wrong};
 use crate::resource::Invalid;
 use crate::route::{HeaderField, HeaderModifier, HttpFilter};
@@ -33,6 +34,11 @@ pub(super) fn check_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Inva
             HttpFilter::ResponseHeaderModifier(modifier) => {
                 check_modifier(&format!("{at}[{index}].responseHeaderModifier"), modifier)?;
             }
+            HttpFilter::Compression(_)
+            | HttpFilter::Decompression(_)
+            | HttpFilter::BodyLimit(_)
+            | HttpFilter::Buffer(_)
+            | HttpFilter::GrpcWeb(_) => check_body_filter(&format!("{at}[{index}]"), filter)?,
         }
     }
     Ok(())
@@ -41,7 +47,13 @@ pub(super) fn check_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Inva
 /// A GRPCRoute has the filters that make sense of a call: those of the Gateway API's `GRPCRouteFilter`, and of ours.
 pub(super) fn check_grpc_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Invalid> {
     let allowed = |filter: &HttpFilter| {
-        matches!(filter, HttpFilter::RequestHeaderModifier(_) | HttpFilter::ResponseHeaderModifier(_))
+        matches!(
+            filter,
+            HttpFilter::RequestHeaderModifier(_)
+                | HttpFilter::ResponseHeaderModifier(_)
+                | HttpFilter::BodyLimit(_)
+                | HttpFilter::GrpcWeb(_)
+        )
     };
     match filters.iter().position(|filter| !allowed(filter)) {
         Some(index) => wrong(format!("{at}[{index}].type"), "not for a GRPCRoute: use an HTTPRoute"),

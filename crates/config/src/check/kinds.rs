@@ -1,10 +1,12 @@
-//! GRPCRoutes, TLSRoutes, and what is done with TLS.
+//! GRPCRoutes, TLSRoutes, what is done with TLS, and filters of bodies.
 
 use super::filter::{check_filters, check_grpc_filters};
-use super::{Check, check_backend_ref, check_session, check_timeouts, length, unique, unique_some, within, wrong};
+use super::{
+    Check, check_backend_ref, check_session, check_timeouts, length, unique, unique_some, within, wrong,
+};
 use crate::listener::{ListenerTls, Protocol, TlsMode};
 use crate::resource::Invalid;
-use crate::route::{GrpcRoute, GrpcRule, TcpRule, TlsRoute};
+use crate::route::{Coding, Compression, Decompression, GrpcRoute, GrpcRule, HttpFilter, TcpRule, TlsRoute};
 
 pub(super) fn check_mode(protocol: Option<Protocol>, tls: &ListenerTls) -> Result<(), Invalid> {
     match tls.mode {
@@ -72,6 +74,46 @@ pub(super) fn check_tcp_rules(rules: &[TcpRule]) -> Result<(), Invalid> {
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             within(format!("{at}[{index}].weight"), backend.weight, 0..=1_000_000)?;
         }
+    }
+    Ok(())
+}
+
+/// Filters that change bodies.
+pub(super) fn check_body_filter(at: &str, filter: &HttpFilter) -> Result<(), Invalid> {
+    match filter {
+        HttpFilter::Compression(it) => check_compression(&format!("{at}.compression"), it),
+        HttpFilter::Decompression(it) => check_decompression(&format!("{at}.decompression"), it),
+        HttpFilter::BodyLimit(it) if it.request_bytes.is_none() && it.response_bytes.is_none() => {
+            wrong(format!("{at}.bodyLimit"), "limits nothing: add requestBytes, responseBytes, or both")
+        }
+        HttpFilter::Buffer(it) if !(1..=1_073_741_824).contains(&it.max_bytes) => {
+            let reason = format!("{} is out of range: it must be 1 to 1073741824", it.max_bytes);
+            wrong(format!("{at}.buffer.maxBytes"), reason)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_compression(at: &str, filter: &Compression) -> Result<(), Invalid> {
+    let algorithms = format!("{at}.algorithms");
+    if let Some(index) = filter.algorithms.iter().position(|coding| *coding == Coding::Deflate) {
+        return wrong(
+            format!("{algorithms}[{index}]"),
+            "Deflate is for requests alone: callers disagree on it",
+        );
+    }
+    length(algorithms.clone(), &filter.algorithms, 1..=3)?;
+    unique(&algorithms, &filter.algorithms)?;
+    length(format!("{at}.contentTypes"), &filter.content_types, 1..=64)
+}
+
+fn check_decompression(at: &str, filter: &Decompression) -> Result<(), Invalid> {
+    let algorithms = format!("{at}.algorithms");
+    length(algorithms.clone(), &filter.algorithms, 1..=4)?;
+    unique(&algorithms, &filter.algorithms)?;
+    within(format!("{at}.maxRatio"), filter.max_ratio, 1..=u32::MAX)?;
+    if filter.max_bytes == 0 {
+        return wrong(format!("{at}.maxBytes"), "must be 1 or more: leave it out for 10 MiB");
     }
     Ok(())
 }

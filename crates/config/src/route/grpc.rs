@@ -4,7 +4,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackendRef, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch, SessionPersistence, Timeouts};
+use super::{
+    BackendRef, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch, SessionPersistence,
+    Timeouts,
+};
 use crate::listener::is_default;
 use crate::scalar::{Hostname, Name, Pattern, Refused, Timestamp, refuse};
 

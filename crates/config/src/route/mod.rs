@@ -8,12 +8,14 @@ use crate::backend::{is_one, one};
 use crate::listener::is_default;
 use crate::scalar::{Duration, Hostname, Name, Timestamp};
 
+mod body;
 mod filter;
 mod grpc;
 mod matches;
 mod session;
 mod tls;
 
+pub use body::{BodyLimit, Buffer, Coding, Compression, Decompression, GrpcWeb};
 pub use filter::{HeaderField, HeaderModifier, HttpFilter};
 pub use grpc::{GrpcCall, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRule};
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};

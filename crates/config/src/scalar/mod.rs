@@ -50,6 +50,7 @@ mod address;
 mod duration;
 mod http;
 mod identity;
+mod media;
 mod name;
 mod network;
 #[cfg(test)]
@@ -61,6 +62,7 @@ pub(crate) use address::{socket_address, socket_address_schema};
 pub use duration::Duration;
 pub use http::{HeaderName, HeaderValue, Method, Pattern, Token};
 pub use identity::SpiffeId;
+pub use media::MediaRange;
 pub use name::{Hostname, Name};
 pub use network::Cidr;
 pub use timestamp::Timestamp;
