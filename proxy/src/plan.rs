@@ -6,13 +6,16 @@ use http::header::HOST;
 use http::{Method, Request, Version};
 use outrigger_config::backend::BackendProtocol;
 use outrigger_config::listener::Direction;
-use outrigger_config::matching::Head;
+use outrigger_config::matching::{Found, Head};
+use outrigger_config::path;
 use outrigger_http::forward::Speak;
 use outrigger_http::transform::Transforms;
 use outrigger_http::{Error, Reason, filter, grpc, serve};
 use outrigger_telemetry::{Series, TcpSeries};
 
 use crate::connection::Connection;
+use crate::filters::Filters;
+use crate::session::Visit;
 use crate::state::{LiveListener, LiveRule, LiveShare};
 use crate::worker::{Local, LocalBackend};
 
@@ -23,12 +26,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) speak: Speak,
     /// The rule that took it, with the share of its backend; `None` where it goes where it was addressed to.
     pub(crate) rule: Option<(&'a LiveRule, &'a LiveShare)>,
+    /// What it has of a session, where the rule keeps them.
+    pub(crate) visit: Option<Visit<'a>>,
 }
 
 impl<'a> Plan<'a> {
     /// What is changed in bodies, if anything is.
     pub(crate) fn bodies(&self) -> Option<&'a Transforms> {
-        self.rule.and_then(|(_, share)| share.bodies.as_deref())
+        self.rule.and_then(|(_, share)| share.bodies())
     }
 }
 
@@ -40,13 +45,14 @@ pub(crate) struct Decision<'a> {
     /// What counts it.
     pub(crate) series: Option<Series>,
     pub(crate) plan: Result<Plan<'a>, Error>,
+    /// What the rule changes, or answers itself.
+    pub(crate) filters: Option<&'a Filters>,
 }
 
 impl<'a> Decision<'a> {
     /// Decides what becomes of a request.
     pub(crate) fn make<B>(local: &'a Local, connection: &Connection, request: &Request<B>) -> Self {
-        let refuse =
-            |reason, why: String| Self { rule: None, series: None, plan: Err(Error::unsent(reason, why)) };
+        let refuse = |reason, why: String| Self::unrouted(None, Err(Error::unsent(reason, why)));
         let live = &local.live;
         let found = connection
             .at(local)
@@ -55,7 +61,7 @@ impl<'a> Decision<'a> {
             return refuse(Reason::DestinationNotFound, format!("listener {} is gone", connection.listener));
         };
         let host = authority(request);
-        let unrouted = |error| Self { rule: None, series: Some(listener.unrouted), plan: Err(error) };
+        let unrouted = |error| Self::unrouted(Some(listener.unrouted), Err(error));
         if *request.method() == Method::CONNECT {
             return unrouted(Error::unsent(Reason::HttpRequestError, "CONNECT is not offered here"));
         }
@@ -63,17 +69,28 @@ impl<'a> Decision<'a> {
             return unrouted(Error::unsent(Reason::HttpRequestError, "the request has no valid Host"));
         };
         let uri = request.uri();
+        let path = match path::normalize(uri.path(), entry.spec.http.path) {
+            Ok(path) => path,
+            Err(refused) => {
+                return unrouted(Error::unsent(Reason::HttpRequestError, refused.to_string()));
+            }
+        };
         let head = Head {
             host,
-            path: uri.path(),
+            path: &path,
             query: uri.query(),
             method: request.method(),
             headers: request.headers(),
         };
         match entry.http.find(&head) {
-            Some(at) => Self::by_rule(local, connection, request, at),
+            Some(Found { rule, .. }) => Self::by_rule(local, connection, request, rule),
             None => Self::by_address(local, connection, request, listener),
         }
+    }
+
+    /// Where no rule takes the request.
+    const fn unrouted(series: Option<Series>, plan: Result<Plan<'a>, Error>) -> Self {
+        Self { rule: None, series, plan, filters: None }
     }
 
     fn by_rule<B>(local: &'a Local, connection: &Connection, request: &Request<B>, at: usize) -> Self {
@@ -81,30 +98,37 @@ impl<'a> Decision<'a> {
         let found = live.http_rules.get(at).zip(live.snapshot.http_rules.get(at));
         let Some((rule, entry)) = found else {
             let error = Error::unsent(Reason::ProxyInternalError, "the rule is not in the table");
-            return Self { rule: None, series: None, plan: Err(error) };
+            return Self::unrouted(None, Err(error));
         };
-        let picked = entry.shares.pick(connection.worker.random.borrow_mut().u32(..));
+        let visit = rule.session.as_ref().map(|session| {
+            let path = request.uri().path();
+            session.visit(request.headers(), path, connection.secure, &entry.shares, live)
+        });
+        let kept = visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.share);
+        let picked = kept.or_else(|| entry.shares.pick(connection.worker.random.borrow_mut().u32(..)));
         let share = picked.and_then(|share| Some((share, rule.shares.get(share)?)));
         let Some((place, share)) = share else {
             let details =
                 format!("route {}, rule {}: no backend with a weight above 0", entry.route, entry.rule);
             let error = Error::unsent(Reason::ProxyConfigurationError, details);
-            return Self { rule: Some(at), series: Some(rule.unrouted), plan: Err(error) };
+            let filters = rule.filters.as_deref();
+            return Self { rule: Some(at), series: Some(rule.unrouted), plan: Err(error), filters };
         };
-        let call = rule.grpc || share.bodies.as_ref().is_some_and(|bodies| bodies.call(request).is_some());
+        let call = rule.grpc || share.bodies().is_some_and(|bodies| bodies.call(request).is_some());
         if rule.grpc && !speaks_grpc(share, request) {
             let details = format!(
                 "route {}: gRPC needs HTTP/2; over HTTP/1.1 there is gRPC-Web, with the filter GrpcWeb",
                 entry.route
             );
             let plan = Err(Error::unsent(Reason::HttpVersionUnsupported, details));
-            return Self { rule: Some(at), series: Some(share.series), plan };
+            let filters = share.filters.as_deref();
+            return Self { rule: Some(at), series: Some(share.series), plan, filters };
         }
         let backend = entry.shares.backend(place);
         let plan = match backend.and_then(|b| Some((local.backend(b)?, live.backends.get(b)?.protocol))) {
             Some((to, protocol)) => {
                 let speak = speak(protocol, connection, request, call);
-                Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)) })
+                Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)), visit })
             }
             None => {
                 let name =
@@ -113,7 +137,7 @@ impl<'a> Decision<'a> {
                 Err(Error::unsent(Reason::DestinationUnavailable, details))
             }
         };
-        Self { rule: Some(at), series: Some(share.series), plan }
+        Self { rule: Some(at), series: Some(share.series), plan, filters: share.filters.as_deref() }
     }
 
     /// Captured traffic that no route takes goes where it was addressed to.
@@ -126,20 +150,20 @@ impl<'a> Decision<'a> {
         let plan = match connection.original {
             Some(address) => {
                 let to = local.direct(address, connection.direction == Direction::Outbound);
-                Ok(Plan { to, speak: as_received(connection, request), rule: None })
+                Ok(Plan { to, speak: as_received(connection, request), rule: None, visit: None })
             }
             None => Err(Error::unsent(
                 Reason::DestinationNotFound,
                 format!("no route of listener {} takes {}", connection.listener, request.uri().path()),
             )),
         };
-        Self { rule: None, series: Some(listener.unrouted), plan }
+        Self::unrouted(Some(listener.unrouted), plan)
     }
 }
 
 /// The host that a request is for: of an absolute target its authority, otherwise the one `Host` (RFC 9112, section
 /// 3.2). `None` if there is not exactly one, or it is not text. HTTP/1.0 need not have any.
-fn authority<B>(request: &Request<B>) -> Option<&str> {
+pub(crate) fn authority<B>(request: &Request<B>) -> Option<&str> {
     if let Some(authority) = request.uri().authority() {
         return Some(authority.as_str());
     }
@@ -190,7 +214,7 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
 /// Whether a request that a GRPCRoute took can be a call: over HTTP/2, or in gRPC-Web where that becomes one.
 fn speaks_grpc<B>(share: &LiveShare, request: &Request<B>) -> bool {
     request.version() == Version::HTTP_2
-        || share.bodies.as_ref().is_some_and(|bodies| bodies.call(request).is_some())
+        || share.bodies().is_some_and(|bodies| bodies.call(request).is_some())
 }
 
 /// Where a connection that is not HTTP goes.

@@ -70,12 +70,14 @@ async fn answer(connection: Rc<Connection>, asked: Asked) -> Answer {
     let mut record = Record::begin(connection.clone(), local.clone(), &asked.request);
     let decision = Decision::make(&local, &connection, &asked.request);
     record.decided(decision.rule, decision.series);
-    let mut reply = match decision.plan {
-        Ok(plan) => carry_out(&connection, plan, asked, record).await,
-        Err(error) => {
-            record.call = called(&asked.request);
-            fail(error, record)
-        }
+    if decision.filters.is_some() || decision.plan.is_err() {
+        record.call = called(&asked.request);
+    }
+    let mut reply = match (decision.filters, decision.plan) {
+        // Boxed, for every request would have the room for it.
+        (Some(filters), plan) => Box::pin(filters.answer(&connection, plan, asked, record)).await,
+        (None, Ok(plan)) => carry_out(&connection, plan, asked, record).await,
+        (None, Err(error)) => fail(error, record),
     };
     if connection.worker.announces_end() && version != Version::HTTP_2 {
         reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -93,7 +95,13 @@ fn refused<B>(connection: &Rc<Connection>, request: &Request<B>, error: Error) -
     fail(error, record)
 }
 
-async fn carry_out(connection: &Connection, plan: Plan<'_>, asked: Asked, mut record: Record) -> Answer {
+/// Sends a request on as planned, and passes on what comes back.
+pub(crate) async fn carry_out(
+    connection: &Connection,
+    plan: Plan<'_>,
+    asked: Asked,
+    mut record: Record,
+) -> Answer {
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
     let Asked { mut request, spelling, interim, upgrade } = asked;
@@ -106,11 +114,14 @@ async fn carry_out(connection: &Connection, plan: Plan<'_>, asked: Asked, mut re
         record.call = bodies.call(&request).or(record.call);
         // Boxed, for every request would have the room for it.
         match Box::pin(transform(bodies, request, &interim, deadline)).await {
-            Ok((changed, asked)) => (request, asking) = (changed, Some(asked)),
+            Ok((changed, asked)) => (request, asking) = (changed, Some(Box::new(asked))),
             Err(error) => return fail(error, record),
         }
     }
     let (request, upload) = prepare(&plan, policy, request);
+    if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
+        filters.mirror(connection, record.local(), &request, upload.as_ref(), plan.speak);
+    }
     let outgoing = Outgoing { request, spelling, interim };
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
@@ -122,6 +133,7 @@ async fn carry_out(connection: &Connection, plan: Plan<'_>, asked: Asked, mut re
         speak: plan.speak,
         started: record.started(),
         deadline,
+        prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
@@ -221,6 +233,9 @@ fn pass_on(
             filter::modify(modifier, &mut parts.headers);
         }
     }
+    if let Some(visit) = &plan.visit {
+        visit.answer(plan.to.names.of(&plan.to.backend), record.endpoint, &mut parts.headers);
+    }
     parts.version = Version::HTTP_11;
     record.answered(parts.status.as_u16());
     if record.call.is_some() {
@@ -244,14 +259,14 @@ fn pass_on(
 }
 
 /// The answer that the proxy gives itself: a status, a `Proxy-Status` (RFC 9209), and a line of text.
-fn fail(error: Error, mut record: Record) -> Answer {
-    record.failed(&error);
+pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
     let unreached = !error.reached && record.is_of_a_sidecar();
     if unreached {
         headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));
     } else if let Some(media_type) = record.call {
+        record.failed(&error);
         record.grpc_status = Some(grpc::say(&error, media_type, &mut headers));
         record.answered(StatusCode::OK.as_u16());
         let mut response = Response::new(ResponseBody::full(Bytes::new(), record));
@@ -259,8 +274,14 @@ fn fail(error: Error, mut record: Record) -> Answer {
         return Reply::new(response);
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    let mut response = Response::new(ResponseBody::full(format!("{error}\n"), record));
-    *response.status_mut() = error.reason.status();
+    refusal(&error, headers, format!("{error}\n").into(), record)
+}
+
+/// An answer to a request that failed, with this header and body.
+pub(crate) fn refusal(error: &Error, headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
+    record.failed(error);
+    let mut response = Response::new(ResponseBody::full(body, record));
+    *response.status_mut() = error.status();
     *response.headers_mut() = headers;
     Reply::new(response)
 }

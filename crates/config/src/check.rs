@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
 
-use self::filter::check_filters;
+use self::filter::{check_filters, check_rule_filters};
 use self::kinds::{check_mode, check_tcp_rules};
 use crate::backend::Backend;
 use crate::listener::{Certificate, Direction, HttpLimits, Listener, Protocol};
@@ -86,7 +86,7 @@ fn check_rule(at: &str, rule: &HttpRule) -> Result<(), Invalid> {
     for (index, one) in rule.matches.iter().enumerate() {
         check_match(&format!("{at}.matches[{index}]"), one)?;
     }
-    check_filters(&format!("{at}.filters"), &rule.filters)?;
+    check_rule_filters(at, rule)?;
     length(format!("{at}.backendRefs"), &rule.backend_refs, 0..=16)?;
     for (index, backend) in rule.backend_refs.iter().enumerate() {
         check_backend_ref(&format!("{at}.backendRefs[{index}]"), backend)?;

@@ -174,7 +174,8 @@ impl Builder {
             for (route, spec) in http.get(&name).into_iter().flatten() {
                 snapshot.http_rules.extend(http_rules(&name, route, spec, &backends));
             }
-            let table = HttpTable::new(snapshot.http_rules.get(first..).unwrap_or_default(), first);
+            let rules = snapshot.http_rules.get(first..).unwrap_or_default();
+            let table = HttpTable::new(rules, first, spec.http.path);
             let route = tcp.get(&name).and_then(|routes| routes.first());
             let rule =
                 route.and_then(|(route, spec)| Some(tcp_rule(&name, route, spec.rules.first()?, &backends)));

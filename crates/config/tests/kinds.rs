@@ -21,7 +21,7 @@ fn takes(snapshot: &Snapshot, path: &str, fields: &[(&'static str, &'static str)
         headers.append(*name, HeaderValue::from_static(value));
     }
     let head = Head { host: "shop.test", path, query: None, method: &Method::POST, headers: &headers };
-    let found = snapshot.listeners[0].http.find(&head).map(|at| &snapshot.http_rules[at]);
+    let found = snapshot.listeners[0].http.find(&head).map(|found| &snapshot.http_rules[found.rule]);
     found.map_or_else(|| "nothing".into(), |rule| format!("{}/{}", rule.route, rule.rule))
 }
 

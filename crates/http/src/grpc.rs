@@ -26,11 +26,11 @@ impl Status {
 
     /// What a failure is to a caller of gRPC: by its HTTP status, but for what gRPC has a better word for: a timeout, and a
     /// message that is too large.
-    pub const fn of(reason: Reason) -> Self {
-        match reason {
+    pub fn of(error: &Error) -> Self {
+        match error.reason {
             Reason::HttpResponseTimeout => Self::DEADLINE_EXCEEDED,
             Reason::HttpRequestBodySize | Reason::HttpResponseBodySize => Self::RESOURCE_EXHAUSTED,
-            _ => Self::of_http(reason.status().as_u16()),
+            _ => Self::of_http(error.status().as_u16()),
         }
     }
 
@@ -67,7 +67,7 @@ pub const MEDIA_TYPE: &str = "application/grpc";
 /// Says a failure in the header of a response that is nothing else; its HTTP status is 200. `media_type` is the call's, or
 /// that of gRPC-Web. Gives the status.
 pub fn say(error: &Error, media_type: &'static str, headers: &mut HeaderMap) -> u16 {
-    let status = u16::from(Status::of(error.reason).0);
+    let status = u16::from(Status::of(error).0);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(GRPC_STATUS, HeaderValue::from(status));
     headers.insert(GRPC_MESSAGE, message(&error.to_string()));
@@ -127,7 +127,7 @@ mod tests {
             (Reason::HttpRequestBodySize, 8),
             (Reason::ProxyInternalError, 2),
         ] {
-            assert_eq!(Status::of(reason), Status(status), "{reason:?}");
+            assert_eq!(Status::of(&Error::unsent(reason, "")), Status(status), "{reason:?}");
         }
     }
 }

@@ -52,8 +52,8 @@ pub struct HttpPath {
 pub enum Normalize {
     /// No: a path is taken as it was received.
     None,
-    /// Yes, as RFC 3986, section 6.2.2, has it: what need not be percent-encoded is decoded, percent-encodings are in
-    /// upper case, and `.` and `..` are resolved. A `%` without two hexadecimal digits after it is refused with 400.
+    /// Yes, as RFC 3986, section 6.2.2, has it: what need not be percent-encoded is decoded, what must be is encoded in
+    /// upper case, and `.` and `..` are resolved. A `%` that begins no encoding counts as `%25`.
     #[default]
     Rfc3986,
 }

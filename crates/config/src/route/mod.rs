@@ -16,7 +16,10 @@ mod session;
 mod tls;
 
 pub use body::{BodyLimit, Buffer, Coding, Compression, Decompression, GrpcWeb};
-pub use filter::{HeaderField, HeaderModifier, HttpFilter};
+pub use filter::{
+    Abort, Cors, Delay, Fault, FixedResponse, Fraction, HeaderField, HeaderModifier, HttpFilter, MirrorRef,
+    PathModifier, Portion, RequestMirror, RequestRedirect, UrlRewrite,
+};
 pub use grpc::{GrpcCall, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRule};
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};
 pub use session::{CookieConfig, CookieLifetime, SessionKind, SessionPersistence};

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use regex_syntax::hir::literal::Extractor;
+
 use super::{Refused, refuse};
 
 /// A header's name (RFC 9110, section 5.1), lower case.
@@ -149,6 +151,8 @@ impl fmt::Display for Token {
 #[derive(Debug, Clone)]
 pub struct Pattern {
     source: Arc<str>,
+    /// What every text that it matches begins with.
+    prefix: Arc<str>,
     regex: regex::Regex,
 }
 
@@ -166,6 +170,16 @@ impl Pattern {
         &self.source
     }
 
+    /// Text with which everything begins that it matches; often empty.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The expression as it is compiled: for the whole text.
+    pub(crate) fn anchored(&self) -> String {
+        anchored(&self.source)
+    }
+
     /// Whether the whole of `text` matches.
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
@@ -178,12 +192,24 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self, Refused> {
         // Compiled on its own first, so that `)(` cannot close the group that anchors it.
         let build = |source: &str| regex::RegexBuilder::new(source).size_limit(1 << 20).build();
-        let anchored = build(text).and_then(|_| build(&format!("^(?:{text})$")));
-        match anchored {
-            Ok(regex) => Ok(Self { source: text.into(), regex }),
+        match build(text).and_then(|_| build(&anchored(text))) {
+            Ok(regex) => Ok(Self { source: text.into(), prefix: literal_prefix(text).into(), regex }),
             Err(error) => refuse(format!("`{text}` is not a regular expression: {error}")),
         }
     }
+}
+
+fn anchored(source: &str) -> String {
+    format!("^(?:{source})$")
+}
+
+/// The text with which everything begins that an expression matches, as far as it is easily seen.
+fn literal_prefix(source: &str) -> String {
+    let Ok(parsed) = regex_syntax::parse(source) else { return String::new() };
+    let prefixes = Extractor::new().extract(&parsed);
+    let common = prefixes.longest_common_prefix().unwrap_or_default();
+    let text = common.utf8_chunks().next().map(|chunk| chunk.valid());
+    text.unwrap_or_default().to_owned()
 }
 
 impl fmt::Display for Pattern {

@@ -53,6 +53,7 @@ mod identity;
 mod media;
 mod name;
 mod network;
+mod origin;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -65,4 +66,5 @@ pub use identity::SpiffeId;
 pub use media::MediaRange;
 pub use name::{Hostname, Name};
 pub use network::Cidr;
+pub use origin::{CorsOrigin, Scheme};
 pub use timestamp::Timestamp;

@@ -126,7 +126,6 @@ fn a_connection_is_logged() {
         protocol: "TLS",
         sni: Some("db.example"),
         reason: None,
-        grpc_status: None,
         error: Some("reset by the callee"),
         sent_bytes: 1,
         received_bytes: 2,

@@ -6,9 +6,19 @@ use serde::{Deserialize, Serialize};
 use super::{BodyLimit, Buffer, Compression, Decompression, GrpcWeb};
 use crate::scalar::{Refused, refuse};
 
+mod answer;
+mod cors;
 mod headers;
+mod mirror;
+mod portion;
+mod url;
 
+pub use answer::{Abort, Delay, Fault, FixedResponse};
+pub use cors::Cors;
 pub use headers::{HeaderField, HeaderModifier};
+pub use mirror::{MirrorRef, RequestMirror};
+pub use portion::{Fraction, Portion};
+pub use url::{PathModifier, RequestRedirect, UrlRewrite};
 
 /// What a rule changes on the way (Gateway API, `HTTPRouteFilter`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +28,18 @@ pub enum HttpFilter {
     RequestHeaderModifier(HeaderModifier),
     /// Changes the response's headers.
     ResponseHeaderModifier(HeaderModifier),
+    /// Sends the caller elsewhere.
+    RequestRedirect(RequestRedirect),
+    /// Changes the host and the path under which a backend gets the request.
+    UrlRewrite(UrlRewrite),
+    /// Sends a copy of requests to another backend.
+    RequestMirror(RequestMirror),
+    /// Says which pages of other origins may read responses.
+    Cors(Cors),
+    /// Answers with the same response, without a backend.
+    FixedResponse(FixedResponse),
+    /// Delays requests, or fails them, on purpose.
+    Fault(Fault),
     /// Compresses responses. Ours.
     Compression(Compression),
     /// Decompresses requests. Ours.
@@ -38,6 +60,20 @@ enum FilterType {
     RequestHeaderModifier,
     /// Changes the response's headers.
     ResponseHeaderModifier,
+    /// Sends the caller elsewhere.
+    RequestRedirect,
+    /// Changes the host and the path under which a backend gets the request.
+    #[serde(rename = "URLRewrite")]
+    UrlRewrite,
+    /// Sends a copy of requests to another backend.
+    RequestMirror,
+    /// Says which pages of other origins may read responses.
+    #[serde(rename = "CORS")]
+    Cors,
+    /// Answers with the same response, without a backend.
+    FixedResponse,
+    /// Delays requests, or fails them, on purpose.
+    Fault,
     /// Compresses responses. Ours.
     Compression,
     /// Decompresses requests. Ours.
@@ -63,6 +99,24 @@ struct RawFilter {
     /// Changes the response's headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     response_header_modifier: Option<HeaderModifier>,
+    /// Sends the caller elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_redirect: Option<RequestRedirect>,
+    /// Changes the host and the path under which a backend gets the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    url_rewrite: Option<UrlRewrite>,
+    /// Sends a copy of requests to another backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_mirror: Option<RequestMirror>,
+    /// Says which pages of other origins may read responses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cors: Option<Cors>,
+    /// Answers with the same response, without a backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fixed_response: Option<FixedResponse>,
+    /// Delays requests, or fails them, on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fault: Option<Fault>,
     /// Compresses responses. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     compression: Option<Compression>,
@@ -81,10 +135,21 @@ struct RawFilter {
 }
 
 impl HttpFilter {
+    /// Its type as the configuration names it: `URLRewrite`.
+    pub const fn name(&self) -> &'static str {
+        self.kind().names().0
+    }
+
     const fn kind(&self) -> FilterType {
         match self {
             Self::RequestHeaderModifier(_) => FilterType::RequestHeaderModifier,
             Self::ResponseHeaderModifier(_) => FilterType::ResponseHeaderModifier,
+            Self::RequestRedirect(_) => FilterType::RequestRedirect,
+            Self::UrlRewrite(_) => FilterType::UrlRewrite,
+            Self::RequestMirror(_) => FilterType::RequestMirror,
+            Self::Cors(_) => FilterType::Cors,
+            Self::FixedResponse(_) => FilterType::FixedResponse,
+            Self::Fault(_) => FilterType::Fault,
             Self::Compression(_) => FilterType::Compression,
             Self::Decompression(_) => FilterType::Decompression,
             Self::BodyLimit(_) => FilterType::BodyLimit,
@@ -95,16 +160,22 @@ impl HttpFilter {
 }
 
 impl FilterType {
-    /// The field that a filter of this type has.
-    const fn field(self) -> &'static str {
+    /// As the configuration names the type, and the field that a filter of it has.
+    const fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::RequestHeaderModifier => "requestHeaderModifier",
-            Self::ResponseHeaderModifier => "responseHeaderModifier",
-            Self::Compression => "compression",
-            Self::Decompression => "decompression",
-            Self::BodyLimit => "bodyLimit",
-            Self::Buffer => "buffer",
-            Self::GrpcWeb => "grpcWeb",
+            Self::RequestHeaderModifier => ("RequestHeaderModifier", "requestHeaderModifier"),
+            Self::ResponseHeaderModifier => ("ResponseHeaderModifier", "responseHeaderModifier"),
+            Self::RequestRedirect => ("RequestRedirect", "requestRedirect"),
+            Self::UrlRewrite => ("URLRewrite", "urlRewrite"),
+            Self::RequestMirror => ("RequestMirror", "requestMirror"),
+            Self::Cors => ("CORS", "cors"),
+            Self::FixedResponse => ("FixedResponse", "fixedResponse"),
+            Self::Fault => ("Fault", "fault"),
+            Self::Compression => ("Compression", "compression"),
+            Self::Decompression => ("Decompression", "decompression"),
+            Self::BodyLimit => ("BodyLimit", "bodyLimit"),
+            Self::Buffer => ("Buffer", "buffer"),
+            Self::GrpcWeb => ("GrpcWeb", "grpcWeb"),
         }
     }
 }
@@ -117,6 +188,12 @@ impl TryFrom<RawFilter> for HttpFilter {
         let mut given = [
             raw.request_header_modifier.map(Self::RequestHeaderModifier),
             raw.response_header_modifier.map(Self::ResponseHeaderModifier),
+            raw.request_redirect.map(Self::RequestRedirect),
+            raw.url_rewrite.map(Self::UrlRewrite),
+            raw.request_mirror.map(Self::RequestMirror),
+            raw.cors.map(Self::Cors),
+            raw.fixed_response.map(Self::FixedResponse),
+            raw.fault.map(Self::Fault),
             raw.compression.map(Self::Compression),
             raw.decompression.map(Self::Decompression),
             raw.body_limit.map(Self::BodyLimit),
@@ -132,7 +209,10 @@ impl TryFrom<RawFilter> for HttpFilter {
                 Ok(Self::Decompression(Decompression::default()))
             }
             (None, None) if kind == FilterType::GrpcWeb => Ok(Self::GrpcWeb(GrpcWeb {})),
-            _ => refuse(format!("a filter of type {kind:?} has the field {}, and no other", kind.field())),
+            _ => {
+                let (kind, field) = kind.names();
+                refuse(format!("a filter of type {kind} has the field {field}, and no other"))
+            }
         }
     }
 }
@@ -143,6 +223,12 @@ impl From<HttpFilter> for RawFilter {
         match filter {
             HttpFilter::RequestHeaderModifier(modifier) => raw.request_header_modifier = Some(modifier),
             HttpFilter::ResponseHeaderModifier(modifier) => raw.response_header_modifier = Some(modifier),
+            HttpFilter::RequestRedirect(it) => raw.request_redirect = Some(it),
+            HttpFilter::UrlRewrite(it) => raw.url_rewrite = Some(it),
+            HttpFilter::RequestMirror(it) => raw.request_mirror = Some(it),
+            HttpFilter::Cors(it) => raw.cors = Some(it),
+            HttpFilter::FixedResponse(it) => raw.fixed_response = Some(it),
+            HttpFilter::Fault(it) => raw.fault = Some(it),
             HttpFilter::Compression(it) => raw.compression = Some(it),
             HttpFilter::Decompression(it) => raw.decompression = Some(it),
             HttpFilter::BodyLimit(it) => raw.body_limit = Some(it),
