@@ -129,9 +129,8 @@ impl Record {
 
     fn reason(&self, end: End) -> Option<Reason> {
         match (self.reason, end) {
-            (Some(reason), _) => Some(reason),
+            (Some(reason), _) | (None, End::Refused(reason)) => Some(reason),
             (None, End::Complete | End::CallerGone) => None,
-            (None, End::Refused(reason)) => Some(reason),
             (None, End::BackendBroke) => Some(Reason::HttpResponseIncomplete),
             (None, End::Timeout) => Some(Reason::HttpResponseTimeout),
         }

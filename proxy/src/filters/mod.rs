@@ -66,9 +66,10 @@ impl Filters {
                 HttpFilter::Cors(it) => cors = Some(Cors::new(it)),
                 HttpFilter::Fault(it) => faults.push(Fault::new(it)),
                 // Those are done with the headers themselves, when the request is brought into its form.
-                HttpFilter::RequestHeaderModifier(_) | HttpFilter::ResponseHeaderModifier(_) => {}
-                // Those are bound together.
-                HttpFilter::Compression(_)
+                HttpFilter::RequestHeaderModifier(_)
+                | HttpFilter::ResponseHeaderModifier(_)
+                // And these, which change bodies, are bound together.
+                | HttpFilter::Compression(_)
                 | HttpFilter::Decompression(_)
                 | HttpFilter::BodyLimit(_)
                 | HttpFilter::Buffer(_)
