@@ -112,6 +112,7 @@ impl Auth {
             speak: if live.protocol == Some(BackendProtocol::H2c) { Speak::Http2 } else { Speak::Http1 },
             started,
             deadline: Some(deadline),
+            limits: connection.settings.limits,
             prefer: None,
             random: &connection.worker.random,
         };

@@ -24,8 +24,12 @@ fn the_length_of_a_body_is_known_in_one_way_or_the_request_is_refused() {
     assert_eq!(framing("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
     assert_eq!(framing("Content-Length: 5, 5\r\nContent-Length: 5\r\n"), Ok(Framing::Length(5)));
     assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
-    for both in ["5\r\nContent-Length: 6", "5, 6", "-1", "+5", "0x5", "5a", "", "5,", "99999999999999999999"] {
-        assert!(matches!(framing(&format!("Content-Length: {both}\r\n")), Err(Wrong::Malformed(_))), "{both}");
+    for both in ["5\r\nContent-Length: 6", "5, 6", "-1", "+5", "0x5", "5a", "", "5,", "99999999999999999999"]
+    {
+        assert!(
+            matches!(framing(&format!("Content-Length: {both}\r\n")), Err(Wrong::Malformed(_))),
+            "{both}"
+        );
     }
     for coding in ["chunked, chunked", "chunked\r\nTransfer-Encoding: chunked", ",chunked", ""] {
         let coding = format!("Transfer-Encoding: {coding}\r\n");
@@ -101,7 +105,11 @@ fn limits_are_of_bytes_and_of_fields() {
 }
 
 /// What a decoder takes out of `text`, which comes in parts of `size` bytes.
-fn decode(framing: Framing, text: &[u8], size: usize) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Wrong> {
+fn decode(
+    framing: Framing,
+    text: &[u8],
+    size: usize,
+) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Wrong> {
     let (mut decoder, mut buffer) = (Decoder::new(framing), BytesMut::new());
     let (mut body, mut trailers) = (Vec::new(), None);
     let mut parts = text.chunks(size.max(1));
