@@ -120,6 +120,7 @@ pub(crate) async fn carry_out(
         speak: plan.speak,
         started: record.started(),
         deadline,
+        limits: connection.settings.limits,
         prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
         random: &connection.worker.random,
     };

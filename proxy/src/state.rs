@@ -11,12 +11,14 @@ use std::time::Instant;
 use outrigger_balance::{Balancer, Budget, Load};
 use outrigger_certs::Identity;
 use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
-use outrigger_config::listener::{Direction, MtlsMode, Protocol};
+use outrigger_config::listener::{Direction, ListenerHttp, MtlsMode, Protocol};
 use outrigger_config::route::{HeaderModifier, HttpFilter};
 use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};
-use outrigger_config::{HostPort, Name};
+use outrigger_config::{HostPort, Listener, Name};
 use outrigger_http::endpoint::{Empty, Origin};
 use outrigger_http::forward::Policy;
+use outrigger_http::h1::Limits;
+use outrigger_http::serve::{BodyRate, Settings};
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::{
     BackendSeries, ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries,
@@ -70,6 +72,8 @@ pub(crate) struct LiveListener {
     pub(crate) protocol: Option<Protocol>,
     /// The address bound, with its real port; `None` if it could not be.
     pub(crate) sockets: Option<Arc<Sockets>>,
+    /// What its callers may do.
+    pub(crate) settings: Arc<Settings>,
     /// Terminates TLS with the listener's certificates.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// Whether only mutual TLS is accepted.
@@ -179,14 +183,15 @@ impl Live {
     /// Makes a table of a snapshot.
     pub(crate) fn build(snapshot: Snapshot, from: &Ingredients<'_>) -> Self {
         let listeners = snapshot.listeners.iter().map(|entry| Arc::new(listener(entry, from))).collect();
-        let direction = |name: &Name| {
+        let spec = |name: &Name| {
             let entry = snapshot.listeners.iter().find(|listener| listener.name == *name);
-            entry.map_or(Direction::Edge, |listener| listener.spec.direction).as_str()
+            entry.map(|entry| &*entry.spec)
         };
+        let direction = |name| spec(name).map_or(Direction::Edge, |listener| listener.direction).as_str();
         let http_rules = snapshot
             .http_rules
             .iter()
-            .map(|entry| http_rule(entry, direction(&entry.listener), &snapshot, from.metrics))
+            .map(|entry| http_rule(entry, spec(&entry.listener), &snapshot, from.metrics))
             .collect();
         let tcp_rules = snapshot
             .tcp_rules
@@ -221,6 +226,7 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         direction: spec.direction,
         protocol: spec.protocol,
         sockets: from.sockets.get(&entry.name).cloned(),
+        settings: Arc::new(settings(&spec.http)),
         tls: from.tls.get(&entry.name).cloned(),
         opaque: entry.tcp.is_some(),
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
@@ -242,7 +248,27 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
     }
 }
 
-fn http_rule(entry: &HttpRuleEntry, direction: &str, snapshot: &Snapshot, metrics: &Metrics) -> LiveRule {
+fn settings(http: &ListenerHttp) -> Settings {
+    let (limits, timeouts) = (&http.limits, &http.timeouts);
+    Settings {
+        limits: Limits { bytes: limits.header_bytes as usize, fields: limits.header_fields as usize },
+        streams: limits.streams_per_connection,
+        header_timeout: timeouts.header(),
+        idle_timeout: timeouts.idle(),
+        body_rate: limits
+            .min_body_rate
+            .map(|rate| BodyRate { bytes: rate.bytes_per_second.into(), grace: rate.grace.get() }),
+    }
+}
+
+fn http_rule(
+    entry: &HttpRuleEntry,
+    listener: Option<&Listener>,
+    snapshot: &Snapshot,
+    metrics: &Metrics,
+) -> LiveRule {
+    let direction = listener.map_or(Direction::Edge, |listener| listener.direction).as_str();
+    let form = listener.map(|listener| listener.http.path).unwrap_or_default();
     let series = |backend: &str| {
         metrics.request_series(&RequestLabels {
             direction,
@@ -271,14 +297,14 @@ fn http_rule(entry: &HttpRuleEntry, direction: &str, snapshot: &Snapshot, metric
                     _ => None,
                 })
                 .collect(),
-            filters: rule.and_then(|rule| Filters::bind(rule, &reference.filters, snapshot)),
+            filters: rule.and_then(|rule| Filters::bind(rule, &reference.filters, form, snapshot)),
         }
     });
     LiveRule {
         policy: rule.map(|rule| Policy::new(&rule.timeouts, rule.retry.as_ref())).unwrap_or_default(),
         shares: shares.collect(),
         unrouted: series(""),
-        filters: rule.and_then(|rule| Filters::bind(rule, &[], snapshot)),
+        filters: rule.and_then(|rule| Filters::bind(rule, &[], form, snapshot)),
         session: rule.and_then(|rule| {
             let spec = rule.session_persistence.as_ref()?;
             Session::new(spec, entry.route.as_str(), &entry.rule, rule)

@@ -12,7 +12,7 @@ use outrigger_certs::Identity;
 use outrigger_config::Name;
 use outrigger_http::connect::{Dialer, OwnDoor, Watch};
 use outrigger_http::pool::Pool;
-use outrigger_http::serve::{Drain, HEADER_READ_TIMEOUT};
+use outrigger_http::serve::{Drain, TICK};
 use outrigger_http::{Backend, Endpoint, Reason, Security};
 use outrigger_telemetry::{BackendSeries, ConnectResult, ConnectionSeries, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
@@ -211,15 +211,16 @@ pub(crate) async fn run(
 }
 
 async fn sweep(worker: Rc<Worker>) {
-    let mut looked = Instant::now();
+    let mut swept = Instant::now();
     loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        if looked.elapsed() >= HEADER_READ_TIMEOUT {
-            looked = Instant::now();
-            worker.running.borrow().values().for_each(|running| running.drain.let_go_of_quiet());
-        }
-        if let Some(local) = worker.live.borrow().clone() {
-            local.close_idle(Instant::now());
+        tokio::time::sleep(TICK).await;
+        worker.running.borrow().values().for_each(|running| running.drain.tick());
+        worker.own.tick();
+        if swept.elapsed() >= SWEEP_INTERVAL {
+            swept = Instant::now();
+            if let Some(local) = worker.live.borrow().clone() {
+                local.close_idle(swept);
+            }
         }
     }
 }
