@@ -40,7 +40,7 @@ async fn what_the_page_asks_is_not_logged() {
     let developer = Developer::new();
     let dev = developer.dev(&[&format!("shop={}", nowhere.port())]);
     let mut stream = dev.connect("shop.localhost").await;
-    let look = "HEAD / HTTP/1.1\r\nhost: shop.localhost\r\noutrigger-waiting: 1\r\nconnection: close\r\n\r\n";
+    let look = "GET / HTTP/1.1\r\nhost: shop.localhost\r\noutrigger-waiting: 1\r\nconnection: close\r\n\r\n";
     tokio::io::AsyncWriteExt::write_all(&mut stream, look.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut bytes).await;
@@ -49,4 +49,22 @@ async fn what_the_page_asks_is_not_logged() {
     let line = dev.log.recv_timeout(PATIENCE).unwrap();
     assert!(line.contains("\"path\":\"/logged\""), "{line}");
     assert!(dev.log.recv_timeout(Duration::from_millis(300)).is_err());
+}
+
+/// As the port of a container does before the application within it listens.
+#[tokio::test]
+async fn a_port_that_drops_its_connections_is_not_up_either() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    });
+    let developer = Developer::new();
+    let dev = developer.dev(&[&format!("shop={port}")]);
+    // The other loopback address refuses: which of the two is heard of last is open.
+    let page = dev.get("shop.localhost", "/", HTML).await;
+    assert!([502, 503].contains(&page.status), "{page:?}");
+    assert!(page.text().contains("<h1>shop.localhost is not up yet</h1>"), "{}", page.text());
 }
