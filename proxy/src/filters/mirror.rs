@@ -46,7 +46,7 @@ impl Drop for Copy {
 }
 
 /// Is not told anything.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Observe for Nobody {
     fn ended(self, _: End, _: u64, _: Instant) {}

@@ -12,9 +12,11 @@ mod filter;
 mod matches;
 mod session;
 
+pub(crate) use filter::check_path;
 pub use filter::{
-    Abort, Cors, Delay, Fault, FixedResponse, Fraction, HeaderField, HeaderModifier, HttpFilter, MirrorRef,
-    PathModifier, Portion, RequestMirror, RequestRedirect, UrlRewrite,
+    Abort, AuthProtocol, Cors, Delay, ExternalAuth, Fault, FilterBackend, FixedResponse, Fraction,
+    HeaderField, HeaderModifier, HttpAuth, HttpFilter, PathModifier, Portion, RequestMirror, RequestRedirect,
+    UrlRewrite,
 };
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};
 pub use session::{CookieConfig, CookieLifetime, SessionKind, SessionPersistence};
