@@ -23,8 +23,10 @@ pub(crate) const CALLER: &str = "spiffe://bench.local/caller";
 pub(crate) const CALLEE: &str = "spiffe://bench.local/callee";
 
 pub(crate) const EDGE: &str = "{ name: bench, address: 127.0.0.1:0, protocol: HTTP }";
-pub(crate) const INBOUND: &str = "{ name: bench, address: 127.0.0.1:0, direction: Inbound, mtls: { mode: Strict } }";
-pub(crate) const OUTBOUND: &str = "{ name: bench, address: 127.0.0.1:0, direction: Outbound, protocol: HTTP }";
+pub(crate) const INBOUND: &str =
+    "{ name: bench, address: 127.0.0.1:0, direction: Inbound, mtls: { mode: Strict } }";
+pub(crate) const OUTBOUND: &str =
+    "{ name: bench, address: 127.0.0.1:0, direction: Outbound, protocol: HTTP }";
 
 /// The `outrigger` binary: `given`, or the one beside this program.
 ///

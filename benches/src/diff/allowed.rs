@@ -2,6 +2,7 @@
 //! pages publish (`docs/HTTP.md`, "Differences").
 
 use super::{
+    compare::Ends,
     exchange::Speaks,
     message::{End, Field, Head, Message, Start},
 };
@@ -13,14 +14,16 @@ pub(crate) struct Context {
     pub(crate) http2: bool,
     /// Whether the caller speaks HTTP/1.0.
     pub(crate) http10: bool,
+    /// Whether there is a proxy.
+    pub(crate) proxied: bool,
     /// Whether the proxy stands at the edge, where it may say what it knows of the caller.
     pub(crate) edge: bool,
 }
 
 impl Context {
-    pub(crate) fn new(speaking: &[Speaks], edge: bool, request: Option<&Head>) -> Self {
-        let http10 = request.is_some_and(|head| head.version == b"HTTP/1.0");
-        Self { http2: speaking.contains(&Speaks::Http2), http10, edge }
+    pub(crate) fn new(speaking: &[Speaks], ends: Ends, request: Option<&Head>) -> Self {
+        let http10 = ends.proxied && request.is_some_and(|head| head.version == b"HTTP/1.0");
+        Self { http2: speaking.contains(&Speaks::Http2), http10, proxied: ends.proxied, edge: ends.edge }
     }
 }
 
@@ -68,7 +71,11 @@ pub const RULES: &[Rule] = &[
         difference: "an absolute target arrives as the path and `Host` that it stands for",
         reason: "the absolute form is for proxies, the application is the origin",
         section: "RFC 9112, 3.2.1 and 3.2.2",
-        apply: |_, expected, _| absolute_target(&mut expected.head),
+        apply: |context, expected, _| {
+            if context.proxied {
+                absolute_target(&mut expected.head);
+            }
+        },
     },
     Rule {
         id: "http-1.0-host",
@@ -83,18 +90,26 @@ pub const RULES: &[Rule] = &[
         },
     },
     Rule {
-        id: "connection",
-        difference: "`Connection`, what it names, `Keep-Alive`, `Proxy-Connection` and `TE` are dropped, or are the proxy's",
-        reason: "they concern one connection alone",
-        section: "RFC 9110, 7.6.1",
-        apply: |_, expected, seen| connection(&mut expected.head, &mut seen.head),
-    },
-    Rule {
         id: "upgrade",
         difference: "`Upgrade` is dropped where the connection does not change its protocol",
         reason: "it concerns one connection alone",
         section: "RFC 9110, 7.6.1 and 7.8",
-        apply: |_, expected, seen| upgrade(expected, seen),
+        apply: |context, expected, seen| {
+            if context.proxied {
+                upgrade(expected, seen);
+            }
+        },
+    },
+    Rule {
+        id: "connection",
+        difference: "`Connection`, what it names, `Keep-Alive`, `Proxy-Connection` and `TE` are dropped, or are the proxy's",
+        reason: "they concern one connection alone",
+        section: "RFC 9110, 7.6.1",
+        apply: |context, expected, seen| {
+            if context.proxied {
+                connection(&mut expected.head, &mut seen.head);
+            }
+        },
     },
     Rule {
         id: "framing",
@@ -117,9 +132,16 @@ pub const RULES: &[Rule] = &[
         section: "RFC 9110, 7.6.3; RFC 7239",
         apply: |context, expected, seen| {
             let of_proxies = |field: &Field| {
-                ["via", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"]
-                    .iter()
-                    .any(|name| field.is(name))
+                [
+                    "via",
+                    "forwarded",
+                    "x-forwarded-for",
+                    "x-forwarded-proto",
+                    "x-forwarded-host",
+                    "x-forwarded-port",
+                ]
+                .iter()
+                .any(|name| field.is(name))
             };
             if context.edge {
                 expected.head.fields.retain(|field| !of_proxies(field));
@@ -241,7 +263,8 @@ fn trim(message: &mut Message) {
 fn absolute_target(head: &mut Head) {
     let Start::Request { method, target, .. } = &mut head.start else { return };
     let lower = target.to_ascii_lowercase();
-    let Some(scheme) = ["http://", "https://"].iter().find(|scheme| lower.starts_with(scheme.as_bytes())) else {
+    let Some(scheme) = ["http://", "https://"].iter().find(|scheme| lower.starts_with(scheme.as_bytes()))
+    else {
         return;
     };
     let rest = target.split_off(scheme.len());

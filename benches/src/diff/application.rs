@@ -152,7 +152,8 @@ async fn http1_connection(stream: TcpStream, state: Arc<State>) {
     for index in 0.. {
         let mut inbox = link.inbox().subscribe();
         let begun = inbox.wait_for(|inbox| inbox.messages.len() > index || inbox.ended.is_some()).await;
-        let Ok(begun) = begun.map(|inbox| inbox.messages.get(index).map(|message| message.head.clone())) else {
+        let Ok(begun) = begun.map(|inbox| inbox.messages.get(index).map(|message| message.head.clone()))
+        else {
             return;
         };
         let Some(head) = begun else {

@@ -9,7 +9,7 @@ use super::{
     exchange::{Exchange, Expect, Speaks, Step},
     http1::Http1,
     http2,
-    message::Message,
+    message::{End, Message},
     play::{At, Link, play},
 };
 
@@ -50,7 +50,9 @@ pub(crate) async fn exchange(
         transcript.stuck.extend(stuck.map(|why| format!("the application, request {}, {why}", number + 1)));
         match message {
             Some(message) => transcript.application.push(message),
-            None => transcript.stuck.push(format!("the application did not finish with request {}", number + 1)),
+            None => {
+                transcript.stuck.push(format!("the application did not finish with request {}", number + 1))
+            }
         }
     }
     (transcript, session)
@@ -75,7 +77,8 @@ async fn run<L: Link>(session: &Session, link: &mut L) -> Transcript {
     let mut stuck: Vec<_> = played.err().map(|why| format!("the caller, {why}")).into_iter().collect();
     if must_close(exchange) {
         let mut inbox = link.inbox().subscribe();
-        let _ = tokio::time::timeout(super::play::PATIENCE, inbox.wait_for(|inbox| inbox.ended.is_some())).await;
+        let _ =
+            tokio::time::timeout(super::play::PATIENCE, inbox.wait_for(|inbox| inbox.ended.is_some())).await;
     }
     // Where the caller got nowhere, the application need not be waited for.
     let expected = if stuck.is_empty() { expected(exchange) } else { 0 };
@@ -84,19 +87,26 @@ async fn run<L: Link>(session: &Session, link: &mut L) -> Transcript {
         stuck.push(format!("{came} of {expected} requests came to the application"));
     }
     let inbox = link.inbox().borrow();
-    Transcript {
-        caller: inbox.messages.clone(),
-        ended: inbox.ended.is_some(),
-        application: Vec::new(),
-        stuck,
+    let mut messages = inbox.messages.clone();
+    if goes_away(exchange) {
+        // What it would have seen of a message that it did not wait for is by chance.
+        messages
+            .iter_mut()
+            .filter(|message| !message.is_complete())
+            .for_each(|message| message.end = End::Unread);
     }
+    Transcript { caller: messages, ended: inbox.ended.is_some(), application: Vec::new(), stuck }
 }
 
 /// Whether the caller must see its connection end, though its script may not wait for that.
 fn must_close(exchange: &Exchange) -> bool {
-    let closes_itself =
-        exchange.caller.iter().any(|step| matches!(step, Step::Close | Step::Reset));
-    !closes_itself && matches!(exchange.expect, Expect::Refused { closes: true, .. } | Expect::Broken { .. })
+    !goes_away(exchange)
+        && matches!(exchange.expect, Expect::Refused { closes: true, .. } | Expect::Broken { .. })
+}
+
+/// Whether the caller closes, or breaks off.
+fn goes_away(exchange: &Exchange) -> bool {
+    exchange.caller.iter().any(|step| matches!(step, Step::Close | Step::Reset))
 }
 
 /// How many requests must come to the application.

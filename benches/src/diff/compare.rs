@@ -23,9 +23,11 @@ pub(crate) struct Verdict {
 pub(crate) struct Ends {
     pub(crate) caller: Speaks,
     pub(crate) application: Speaks,
-    /// Whether the proxy is at the edge.
+    /// Whether there is a proxy.
+    pub(crate) proxied: bool,
+    /// Whether it is at the edge.
     pub(crate) edge: bool,
-    /// Whether the proxy is ours, so that it must name its reasons.
+    /// Whether it is ours, so that it must name its reasons.
     pub(crate) ours: bool,
 }
 
@@ -35,8 +37,9 @@ pub(crate) fn judge(exchange: &Exchange, reference: &Transcript, seen: &Transcri
     verdict.differences.extend(seen.stuck.iter().cloned());
     let speaking = [exchange.native, ends.caller, ends.application];
     let request = reference.application.first().map(|message| &message.head);
-    let context = Context::new(&speaking, ends.edge, request);
-    match &exchange.expect {
+    let context = Context::new(&speaking, ends, request);
+    let expect = if ends.proxied { &exchange.expect } else { &Expect::Same };
+    match expect {
         Expect::Same => {
             verdict.requests(context, reference, seen);
             verdict.responses(context, &reference.caller, &seen.caller);
@@ -245,9 +248,8 @@ fn sections(what: &str, expected: &[Field], seen: &[Field], found: &mut Vec<Stri
         .cloned()
         .collect();
     if kept != still {
-        let names = |fields: &[Field]| {
-            fields.iter().map(|field| readable(&field.name)).collect::<Vec<_>>().join(" ")
-        };
+        let names =
+            |fields: &[Field]| fields.iter().map(|field| readable(&field.name)).collect::<Vec<_>>().join(" ");
         found.push(format!("{what}s in another order: {} → {}", names(&kept), names(&still)));
     }
 }

@@ -201,6 +201,14 @@ impl Link for Application {
             None => self.respond.send_reset(h2::Reason::INTERNAL_ERROR),
         }
     }
+
+    async fn unwanted(&mut self) {
+        let _ = poll_fn(|cx| match &mut self.stream {
+            Some(stream) => stream.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        })
+        .await;
+    }
 }
 
 impl Drop for Application {
@@ -250,7 +258,8 @@ async fn responses(mut future: h2::client::ResponseFuture, inbox: Arc<watch::Sen
                 events.extend([Event::End, Event::Tunnel(Vec::new())]);
             }
             inbox.send_modify(|inbox| inbox.take(events));
-            body_of(body, inbox, tunnel).await;
+            body_of(body, inbox.clone(), tunnel).await;
+            inbox.send_modify(|inbox| inbox.end(End::Closed));
         }
         Err(_) => inbox.send_modify(|inbox| inbox.end(End::Reset)),
     }
@@ -271,10 +280,7 @@ async fn body_of(mut body: RecvStream, inbox: Arc<watch::Sender<Inbox>>, tunnel:
         Err(_) => return inbox.send_modify(|inbox| inbox.end(End::Reset)),
     };
     events.push(Event::End);
-    inbox.send_modify(|inbox| {
-        inbox.take(events);
-        inbox.end(End::Closed);
-    });
+    inbox.send_modify(|inbox| inbox.take(events));
 }
 
 fn fields(headers: &HeaderMap) -> Vec<Field> {
@@ -302,9 +308,9 @@ pub(crate) fn request(head: &Head) -> Result<Request<()>, String> {
     let pseudo = head.first(":authority");
     let protocol = head.first(":protocol");
     let left_out = if pseudo.is_some() || head.version == b"HTTP/2" {
-        [":authority", ":protocol"]
+        [":authority", ":protocol", "transfer-encoding"]
     } else {
-        ["host", "transfer-encoding"]
+        ["host", "transfer-encoding", ""]
     };
     let is_kept = |field: &&Field| !left_out.iter().any(|name| field.is(name));
     let kept: Vec<Field> = head.fields.iter().filter(is_kept).cloned().collect();

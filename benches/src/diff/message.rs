@@ -113,7 +113,14 @@ pub(crate) struct Message {
 
 impl Message {
     pub(crate) const fn new(head: Head) -> Self {
-        Self { head, body: Vec::new(), trailers: Vec::new(), tunnel: Vec::new(), switched: false, end: End::Unread }
+        Self {
+            head,
+            body: Vec::new(),
+            trailers: Vec::new(),
+            tunnel: Vec::new(),
+            switched: false,
+            end: End::Unread,
+        }
     }
 
     pub(crate) fn is_complete(&self) -> bool {

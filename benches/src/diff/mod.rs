@@ -85,7 +85,10 @@ pub struct Settings {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("paths", &self.paths).field("only", &self.only).finish_non_exhaustive()
+        f.debug_struct("Settings")
+            .field("paths", &self.paths)
+            .field("only", &self.only)
+            .finish_non_exhaustive()
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Parser {
     side: Side,
     buffer: Vec<u8>,
     state: State,
+    /// Whether the request that is being read may change the protocol.
+    switching: bool,
     /// The methods of the requests whose responses are to come.
     asked: VecDeque<Vec<u8>>,
 }
@@ -43,7 +45,7 @@ type Step = Result<Option<()>, String>;
 
 impl Parser {
     pub(crate) const fn new(side: Side) -> Self {
-        Self { side, buffer: Vec::new(), state: State::Head, asked: VecDeque::new() }
+        Self { side, buffer: Vec::new(), state: State::Head, switching: false, asked: VecDeque::new() }
     }
 
     /// Says what the next response answers.
@@ -166,7 +168,7 @@ impl Parser {
 
     fn end(&mut self, events: &mut Vec<Event>) {
         events.push(Event::End);
-        self.state = State::Head;
+        self.state = if std::mem::take(&mut self.switching) { State::Held } else { State::Head };
     }
 
     fn line(&mut self) -> Option<Vec<u8>> {
@@ -178,7 +180,8 @@ impl Parser {
     fn chunk_size(&mut self) -> Step {
         let Some(line) = self.line() else { return Ok(None) };
         let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
-        let size = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
+        let size =
+            std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
         let size = size.and_then(|text| u64::from_str_radix(text, 16).ok());
         let size = size.ok_or_else(|| format!("{} is no chunk size", line.escape_ascii()))?;
         self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
@@ -231,6 +234,7 @@ impl Parser {
         let fields = lines.iter().map(|line| field(line)).collect::<Result<Vec<_>, _>>()?;
         let head = Head { start, version, fields };
         events.push(Event::Head(head.clone()));
+        self.switching = head.may_switch();
         if !head.is_interim() {
             self.state = self.framing(&head)?;
             if self.state == State::Tunnel {
@@ -241,9 +245,6 @@ impl Parser {
             }
         }
         self.end(events);
-        if head.may_switch() {
-            self.state = State::Held;
-        }
         Ok(Some(()))
     }
 
@@ -279,19 +280,16 @@ fn request(line: &[u8]) -> Result<(Vec<u8>, Start), String> {
     let [method, target, version] = parts[..] else {
         return Err(format!("{} is no request line", line.escape_ascii()));
     };
-    let start = Start::Request {
-        method: method.to_vec(),
-        target: target.to_vec(),
-        authority: None,
-        protocol: None,
-    };
+    let start =
+        Start::Request { method: method.to_vec(), target: target.to_vec(), authority: None, protocol: None };
     Ok((version.to_vec(), start))
 }
 
 fn response(line: &[u8]) -> Result<(Vec<u8>, Start), String> {
     let mut parts = line.splitn(3, |byte| *byte == b' ');
     let version = parts.next().unwrap_or_default().to_vec();
-    let code = parts.next().and_then(|code| std::str::from_utf8(code).ok()).and_then(|code| code.parse().ok());
+    let code =
+        parts.next().and_then(|code| std::str::from_utf8(code).ok()).and_then(|code| code.parse().ok());
     let code = code.filter(|_| version.starts_with(b"HTTP/"));
     let code = code.ok_or_else(|| format!("{} is no status line", line.escape_ascii()))?;
     Ok((version, Start::Response { code, reason: parts.next().map(<[u8]>::to_vec) }))

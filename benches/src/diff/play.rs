@@ -111,7 +111,8 @@ impl Inbox {
             Until::Head => current.is_some(),
             Until::Body(count) => current.is_some_and(|m| {
                 // Once it has ended, waiting on is in vain; a change of protocol only begins then.
-                m.body.len() + m.tunnel.len() >= count || (m.is_complete() && !m.switched && !m.head.may_switch())
+                m.body.len() + m.tunnel.len() >= count
+                    || (m.is_complete() && !m.switched && !m.head.may_switch())
             }),
             Until::Complete => current.is_some_and(Message::is_complete),
             Until::Closed => self.ended.is_some(),
@@ -140,6 +141,10 @@ pub(crate) trait Link {
     fn close(&mut self) -> impl Future<Output = ()> + Send;
     /// Breaks it.
     fn reset(&mut self);
+    /// Returns once the other end wants nothing more, where what is received does not tell.
+    fn unwanted(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// The marks that were set, for the two ends of an exchange to wait for.
@@ -167,15 +172,17 @@ pub(crate) async fn play<L: Link>(
             }
             Step::Bytes(bytes) => timely(link.send(bytes, false)).await.map_err(|why| stuck(&why))?,
             Step::Await(until) => {
-                let mut inbox = link.inbox().subscribe();
-                let met = inbox.wait_for(|inbox| inbox.meets(*until, at) || inbox.is_over());
-                timeout(PATIENCE, met).await.map_err(|_| stuck(&format!("waited in vain for {until:?}")))?.ok();
+                let met = timeout(PATIENCE, received(*until, link, at)).await;
+                met.map_err(|_| stuck(&format!("waited in vain for {until:?}")))?;
             }
             Step::Mark(mark) => marks.send_modify(|marks| marks.push(mark)),
             Step::Wait(mark) => {
                 let mut marks = marks.subscribe();
                 let met = marks.wait_for(|marks| marks.contains(mark));
-                timeout(PATIENCE, met).await.map_err(|_| stuck(&format!("waited in vain for `{mark}`")))?.ok();
+                timeout(PATIENCE, met)
+                    .await
+                    .map_err(|_| stuck(&format!("waited in vain for `{mark}`")))?
+                    .ok();
             }
             Step::Finish => link.finish().await,
             Step::Close => link.close().await,
@@ -183,6 +190,19 @@ pub(crate) async fn play<L: Link>(
         }
     }
     Ok(())
+}
+
+async fn received<L: Link>(until: Until, link: &mut L, at: At) {
+    let mut inbox = link.inbox().subscribe();
+    let met = inbox.wait_for(|inbox| inbox.meets(until, at) || inbox.is_over());
+    if until != Until::Closed {
+        let _ = met.await.is_ok();
+        return;
+    }
+    tokio::select! {
+        _ = met => {}
+        () = link.unwanted() => link.inbox().send_modify(|inbox| inbox.end(End::Reset)),
+    }
 }
 
 async fn timely(sent: impl Future<Output = Result<(), String>>) -> Result<(), String> {

@@ -7,11 +7,7 @@ use outrigger_certs::authority::Authority;
 use outrigger_proxy::{Options, Proxy, Source};
 use tempfile::TempDir;
 
-use super::{
-    Path,
-    application::Application,
-    exchange::Speaks,
-};
+use super::{Path, application::Application, exchange::Speaks};
 use crate::{
     caller::Protocol,
     outrigger::{self, Route},

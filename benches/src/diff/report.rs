@@ -87,7 +87,10 @@ impl Outcome {
         let Some(transcripts) = &self.transcripts else { return text };
         let (reference, seen) = &**transcripts;
         let lines = |messages: &[super::message::Message]| {
-            messages.iter().flat_map(|m| m.to_string().lines().map(String::from).collect::<Vec<_>>()).collect()
+            messages
+                .iter()
+                .flat_map(|m| m.to_string().lines().map(String::from).collect::<Vec<_>>())
+                .collect()
         };
         for (title, of) in [
             ("the application received", (|t| &t.application) as fn(&Transcript) -> &Vec<_>),

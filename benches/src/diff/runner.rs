@@ -113,6 +113,7 @@ async fn over(
     let ends = Ends {
         caller: mode.caller,
         application: mode.application,
+        proxied: path != Path::Direct,
         edge: matches!(path, Path::Proxy | Path::Through { .. }),
         ours: matches!(path, Path::Proxy | Path::Sidecars),
     };
