@@ -50,16 +50,6 @@ impl std::fmt::Debug for Rule {
 /// The list, in the order in which it is applied.
 pub const RULES: &[Rule] = &[
     Rule {
-        id: "version",
-        difference: "the version in the start line",
-        reason: "it is that of the connection, not of the message",
-        section: "RFC 9110, 2.5",
-        apply: |_, expected, seen| {
-            expected.head.version.clear();
-            seen.head.version.clear();
-        },
-    },
-    Rule {
         id: "whitespace",
         difference: "white space around a field's value",
         reason: "it is no part of the value",
@@ -227,6 +217,16 @@ pub const RULES: &[Rule] = &[
         },
     },
     Rule {
+        id: "version",
+        difference: "the version in the start line",
+        reason: "it is that of the connection, not of the message",
+        section: "RFC 9110, 2.5",
+        apply: |_, expected, seen| {
+            expected.head.version.clear();
+            seen.head.version.clear();
+        },
+    },
+    Rule {
         id: "ending",
         difference: "how a message that is not complete was broken off: closed or reset",
         reason: "either says that it is not complete",
@@ -241,7 +241,16 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
-/// The difference that concerns whole messages.
+/// A difference that concerns whole messages.
+pub const RESENT: Rule = Rule {
+    id: "resent",
+    difference: "an idempotent request whose connection broke before its response comes to the application again",
+    reason: "it cannot be told from one that the application never read",
+    section: "RFC 9110, 9.2.2; RFC 9112, 9.3.1",
+    apply: |_, _, _| {},
+};
+
+/// Another.
 pub const INTERIM: Rule = Rule {
     id: "http-1.0-interim",
     difference: "interim responses (1xx) do not reach an HTTP/1.0 caller",
@@ -305,9 +314,10 @@ fn upgrade(expected: &mut Message, seen: &mut Message) {
     if expected.switched || expected.head.code() == 101 {
         return;
     }
+    // What was asked for in vain may have been passed on; what was not asked for may not.
+    let valid = expected.head.may_switch() || expected.head.code() != 0;
     expected.head.fields.retain(|field| !field.is("upgrade"));
-    // A response may tell what else is spoken; a request that asks for nothing must not seem to.
-    if expected.head.code() != 0 || seen.head.may_switch() {
+    if valid {
         seen.head.fields.retain(|field| !field.is("upgrade"));
     }
 }

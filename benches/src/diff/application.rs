@@ -56,7 +56,10 @@ impl Session {
             place = received.len();
             received.push(Received { message: None, stuck: None });
         });
-        let script = self.exchange.application.get(place).cloned();
+        let scripts = &self.exchange.application;
+        // A request that was sent again is answered as it was.
+        let again = if self.exchange.may_be_resent() { scripts.last() } else { None };
+        let script = scripts.get(place).or(again).cloned();
         (place, script.unwrap_or_else(|| vec![Step::Head(NOBODY.into())]))
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Transcript {
     pub(crate) stuck: Vec<String>,
 }
 
-/// Plays an exchange.
+/// Plays an exchange. What the application saw is for [`Transcript::gather`].
 pub(crate) async fn exchange(
     exchange: &Arc<Exchange>,
     speaks: Speaks,
@@ -35,7 +35,7 @@ pub(crate) async fn exchange(
 ) -> (Transcript, Arc<Session>) {
     let session = Session::new(exchange);
     application.expect(&session);
-    let mut transcript = match connect(exchange, speaks, to).await {
+    let transcript = match connect(exchange, speaks, to).await {
         Ok(Caller::Http1(mut link)) => run(&session, &mut *link).await,
         Ok(Caller::Http2(mut link)) => run(&session, &mut *link).await,
         Err(why) => Transcript {
@@ -45,17 +45,23 @@ pub(crate) async fn exchange(
             stuck: vec![format!("the caller cannot connect: {why}")],
         },
     };
-    let received = session.received.borrow().clone();
-    for (number, Received { message, stuck }) in received.into_iter().enumerate() {
-        transcript.stuck.extend(stuck.map(|why| format!("the application, request {}, {why}", number + 1)));
-        match message {
-            Some(message) => transcript.application.push(message),
-            None => {
-                transcript.stuck.push(format!("the application did not finish with request {}", number + 1))
+    (transcript, session)
+}
+
+impl Transcript {
+    /// Adds what the application saw: all of it, what came late too.
+    pub(crate) async fn gather(&mut self, session: &Session) {
+        session.settled(0).await;
+        let received = session.received.borrow().clone();
+        for (number, Received { message, stuck }) in received.into_iter().enumerate() {
+            let number = number + 1;
+            self.stuck.extend(stuck.map(|why| format!("the application, request {number}, {why}")));
+            match message {
+                Some(message) => self.application.push(message),
+                None => self.stuck.push(format!("the application did not finish with request {number}")),
             }
         }
     }
-    (transcript, session)
 }
 
 enum Caller {

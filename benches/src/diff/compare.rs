@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    allowed::{Context, INTERIM, RULES},
+    allowed::{Context, INTERIM, RESENT, RULES},
     caller::Transcript,
     exchange::{Exchange, Expect, Speaks},
     message::{End, Field, Message, Start, readable},
@@ -35,6 +35,14 @@ pub(crate) struct Ends {
 pub(crate) fn judge(exchange: &Exchange, reference: &Transcript, seen: &Transcript, ends: Ends) -> Verdict {
     let mut verdict = Verdict::default();
     verdict.differences.extend(seen.stuck.iter().cloned());
+    let broken =
+        reference.application.iter().chain(&reference.caller).find_map(|message| match &message.end {
+            End::Broken(why) => Some(why),
+            _ => None,
+        });
+    if let (Expect::Same, Some(why)) = (&exchange.expect, broken) {
+        verdict.differences.push(format!("the exchange itself is wrong: {why}"));
+    }
     let speaking = [exchange.native, ends.caller, ends.application];
     let request = reference.application.first().map(|message| &message.head);
     let context = Context::new(&speaking, ends, request);
@@ -57,12 +65,13 @@ pub(crate) fn judge(exchange: &Exchange, reference: &Transcript, seen: &Transcri
             }
         }
         Expect::Unusable { statuses } => {
-            verdict.requests(context, reference, seen);
+            let once = verdict.once(seen);
+            verdict.requests(context, reference, &once);
             verdict.answered(seen, statuses, ends.ours);
         }
         Expect::CutOff => {
             verdict.requests(context, reference, seen);
-            verdict.cut_off(seen);
+            verdict.cut_off(seen, ends.caller);
         }
     }
     verdict
@@ -71,6 +80,16 @@ pub(crate) fn judge(exchange: &Exchange, reference: &Transcript, seen: &Transcri
 impl Verdict {
     fn requests(&mut self, context: Context, reference: &Transcript, seen: &Transcript) {
         self.lists("to the application", context, &reference.application, &seen.application);
+    }
+
+    /// What was seen without a request that came once more.
+    fn once(&mut self, seen: &Transcript) -> Transcript {
+        let mut once = seen.clone();
+        once.application.dedup();
+        if once.application.len() < seen.application.len() {
+            self.allowed.insert(RESENT.id);
+        }
+        once
     }
 
     fn responses(&mut self, context: Context, expected: &[Message], seen: &[Message]) {
@@ -152,8 +171,10 @@ impl Verdict {
         }
     }
 
-    fn cut_off(&mut self, seen: &Transcript) {
+    fn cut_off(&mut self, seen: &Transcript, caller: Speaks) {
         match seen.caller.last() {
+            // The reset of a stream overtakes what was sent on it.
+            None if caller == Speaks::Http2 && seen.ended => {}
             None => self.differences.push("to the caller: a response that is cut off → nothing".into()),
             Some(last) if last.is_complete() && last.head.code() != 502 => {
                 self.differences.push("to the caller: a response that is cut off → a complete one".into());
@@ -173,7 +194,7 @@ fn kind(message: &Message) -> String {
 
 /// What differs, one line each.
 fn differences(expected: &Message, seen: &Message) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found: Vec<String> = Vec::new();
     let mut differ = |what: &str, expected: String, seen: String| {
         if expected != seen {
             found.push(format!("{what}: {expected} → {seen}"));
@@ -189,8 +210,12 @@ fn differences(expected: &Message, seen: &Message) -> Vec<String> {
             differ(":authority", optional(authority.as_deref()), optional(a.as_deref()));
             differ(":protocol", optional(protocol.as_deref()), optional(p.as_deref()));
         }
-        (Start::Response { code, reason }, Start::Response { code: c, reason: r }) => {
-            differ("status", code.to_string(), c.to_string());
+        (Start::Response { code, .. }, Start::Response { code: c, .. }) if code != c => {
+            // Another response altogether.
+            let why = seen.head.first("proxy-status").map(|why| format!(" ({})", readable(why)));
+            return vec![format!("status: {code} → {c}{}", why.unwrap_or_default())];
+        }
+        (Start::Response { reason, .. }, Start::Response { reason: r, .. }) => {
             differ("reason", optional(reason.as_deref()), optional(r.as_deref()));
         }
         _ => differ("kind", kind(expected), kind(seen)),

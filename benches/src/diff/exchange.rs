@@ -196,6 +196,11 @@ impl Exchange {
         self
     }
 
+    /// Whether its request may come to the application once more, because its connection broke before the response.
+    pub(crate) fn may_be_resent(&self) -> bool {
+        matches!(self.expect, Expect::Unusable { .. })
+    }
+
     /// How many requests the caller sends.
     pub(crate) fn requests(&self) -> usize {
         self.caller.iter().filter(|step| matches!(step, Step::Head(_))).count()

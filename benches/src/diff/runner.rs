@@ -73,7 +73,7 @@ async fn references(corpus: &[Arc<Exchange>]) -> Result<References> {
         }
         let played = tasks.all().await;
         found.extend(
-            played.into_iter().map(|(exchange, transcript, _)| (exchange.name.clone(), Arc::new(transcript))),
+            played.into_iter().map(|(exchange, transcript)| (exchange.name.clone(), Arc::new(transcript))),
         );
     }
     Ok(found)
@@ -118,13 +118,9 @@ async fn over(
         ours: matches!(path, Path::Proxy | Path::Sidecars),
     };
     let mut outcomes = BTreeMap::new();
-    for (exchange, seen, session) in played {
+    for (exchange, seen) in played {
         let reference = references.get(&exchange.name);
-        let mut verdict = judge(&exchange, reference.map_or(&EMPTY, |reference| reference), &seen, ends);
-        let late = session.received.borrow().len();
-        if late > seen.application.len() && seen.stuck.is_empty() {
-            verdict.differences.push(format!("to the application: {late} requests in the end"));
-        }
+        let verdict = judge(&exchange, reference.map_or(&EMPTY, |reference| reference), &seen, ends);
         let transcripts = (reference.cloned(), seen);
         outcomes.insert(exchange.name.clone(), Outcome::new(&exchange, mode, verdict, transcripts));
     }
@@ -137,11 +133,11 @@ async fn over(
 static EMPTY: Transcript =
     Transcript { caller: Vec::new(), ended: false, application: Vec::new(), stuck: Vec::new() };
 
-type Played = (Arc<Exchange>, Transcript, Arc<Session>);
+type Played = (Arc<Exchange>, Transcript);
 
 /// Exchanges under way.
 struct Tasks {
-    running: JoinSet<Played>,
+    running: JoinSet<(Arc<Exchange>, Transcript, Arc<Session>)>,
     places: Arc<Semaphore>,
 }
 
@@ -168,6 +164,12 @@ impl Tasks {
         while let Some(done) = self.running.join_next().await {
             played.extend(done);
         }
-        played
+        // Only now, so that what comes late is seen.
+        let mut all = Vec::with_capacity(played.len());
+        for (exchange, mut transcript, session) in played {
+            transcript.gather(&session).await;
+            all.push((exchange, transcript));
+        }
+        all
     }
 }

@@ -6,6 +6,7 @@ use super::{
 };
 
 /// Requests with bodies that arrive as they are.
+#[rustfmt::skip]
 const KEPT: &[Row] = &[
     ("length", "RFC 9112, 6.2", "POST / HTTP/1.1\nHost: a\nContent-Length: 5\n\nhello"),
     ("length-zero", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 0\n\n"),
@@ -14,50 +15,23 @@ const KEPT: &[Row] = &[
     ("length-of-get", "RFC 9110, 9.3.1", "GET / HTTP/1.1\nHost: a\nContent-Length: 5\n\nhello"),
     ("length-of-delete", "RFC 9110, 9.3.5", "DELETE / HTTP/1.1\nHost: a\nContent-Length: 5\n\nhello"),
     ("length-of-options", "RFC 9110, 9.3.7", "OPTIONS / HTTP/1.1\nHost: a\nContent-Length: 5\n\nhello"),
-    (
-        "length-of-propfind",
-        "RFC 4918, 9.1",
-        "PROPFIND / HTTP/1.1\nHost: a\nDepth: 1\nContent-Length: 7\n\n<a><b/>",
-    ),
+    ("length-of-propfind", "RFC 4918, 9.1", "PROPFIND / HTTP/1.1\nHost: a\nDepth: 1\nContent-Length: 7\n\n<a><b/>"),
     ("length-in-odd-case", "RFC 9110, 5.1", "POST / HTTP/1.1\nHost: a\ncOnTeNt-LeNgTh: 5\n\nhello"),
     ("length-first", "RFC 9110, 5.3", "POST / HTTP/1.1\nContent-Length: 5\nX-A: 1\nHost: a\n\nhello"),
     ("length-with-spaces-around", "RFC 9112, 5.1", "POST / HTTP/1.1\nHost: a\nContent-Length: \t5 \n\nhello"),
-    (
-        "body-like-a-request",
-        "RFC 9112, 6",
-        "POST / HTTP/1.1\nHost: a\nContent-Length: 28\n\nGET /evil HTTP/1.1\nA: b\n\n",
-    ),
+    ("body-like-a-request", "RFC 9112, 6", "POST / HTTP/1.1\nHost: a\nContent-Length: 28\n\nGET /evil HTTP/1.1\nA: b\n\n"),
     ("body-like-chunks", "RFC 9112, 6", "POST / HTTP/1.1\nHost: a\nContent-Length: 15\n\n5\nhello\n0\n\n"),
-    (
-        "body-of-form",
-        "RFC 9110, 8.3",
-        "POST / HTTP/1.1\nHost: a\nContent-Type: application/x-www-form-urlencoded\nContent-Length: 7\n\na=1&b=2",
-    ),
-    (
-        "body-encoded",
-        "RFC 9110, 8.4",
-        "POST / HTTP/1.1\nHost: a\nContent-Encoding: gzip\nContent-Length: 5\n\n\u{1f}\u{b}abc",
-    ),
-    (
-        "body-digest",
-        "RFC 9530, 2",
-        "PUT / HTTP/1.1\nHost: a\nContent-Digest: sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:\nContent-Length: 5\n\nhello",
-    ),
+    ("body-of-form", "RFC 9110, 8.3", "POST / HTTP/1.1\nHost: a\nContent-Type: application/x-www-form-urlencoded\nContent-Length: 7\n\na=1&b=2"),
+    ("body-encoded", "RFC 9110, 8.4", "POST / HTTP/1.1\nHost: a\nContent-Encoding: gzip\nContent-Length: 5\n\n\u{1f}\u{b}abc"),
+    ("body-digest", "RFC 9530, 2", "PUT / HTTP/1.1\nHost: a\nContent-Digest: sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:\nContent-Length: 5\n\nhello"),
 ];
 
 /// Lengths that are not valid.
+#[rustfmt::skip]
 const BAD: &[Row] = &[
-    (
-        "length-differs",
-        "RFC 9112, 6.3",
-        "POST / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 6\n\nhello!",
-    ),
+    ("length-differs", "RFC 9112, 6.3", "POST / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 6\n\nhello!"),
     ("length-differs-in-a-list", "RFC 9112, 6.3", "POST / HTTP/1.1\nHost: a\nContent-Length: 5, 6\n\nhello!"),
-    (
-        "length-differs-in-digits",
-        "RFC 9112, 6.3",
-        "POST / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 05\nContent-Length: 50\n\nhello",
-    ),
+    ("length-differs-in-digits", "RFC 9112, 6.3", "POST / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 05\nContent-Length: 50\n\nhello"),
     ("length-signed", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: +5\n\nhello"),
     ("length-negative", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: -5\n\nhello"),
     ("length-hexadecimal", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 0x5\n\nhello"),
@@ -65,34 +39,14 @@ const BAD: &[Row] = &[
     ("length-with-point", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 5.0\n\nhello"),
     ("length-with-space-inside", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 5 0\n\nhello"),
     ("length-with-semicolon", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 5;a\n\nhello"),
-    (
-        "length-with-comma-at-the-end",
-        "RFC 9110, 8.6",
-        "POST / HTTP/1.1\nHost: a\nContent-Length: 5,\n\nhello",
-    ),
+    ("length-with-comma-at-the-end", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 5,\n\nhello"),
     ("length-quoted", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: \"5\"\n\nhello"),
     ("length-empty", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length:\n\nhello"),
-    (
-        "length-with-underscores",
-        "RFC 9110, 8.6",
-        "POST / HTTP/1.1\nHost: a\nContent-Length: 1_0\n\nhellohello",
-    ),
+    ("length-with-underscores", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 1_0\n\nhellohello"),
     ("length-of-other-digits", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: ٥\n\nhello"),
-    (
-        "length-over-64-bits",
-        "RFC 9110, 8.6",
-        "POST / HTTP/1.1\nHost: a\nContent-Length: 18446744073709551617\n\nh",
-    ),
-    (
-        "length-of-many-digits",
-        "RFC 9110, 8.6",
-        "POST / HTTP/1.1\nHost: a\nContent-Length: 100000000000000000000000000000000\n\nh",
-    ),
-    (
-        "length-with-vertical-tab",
-        "RFC 9110, 8.6",
-        "POST / HTTP/1.1\nHost: a\nContent-Length: \u{b}5\n\nhello",
-    ),
+    ("length-over-64-bits", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 18446744073709551617\n\nh"),
+    ("length-of-many-digits", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: 100000000000000000000000000000000\n\nh"),
+    ("length-with-vertical-tab", "RFC 9110, 8.6", "POST / HTTP/1.1\nHost: a\nContent-Length: \u{b}5\n\nhello"),
 ];
 
 /// The exchanges.

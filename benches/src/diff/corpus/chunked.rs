@@ -6,6 +6,7 @@ use super::{
 };
 
 /// Bodies that arrive as they are; each text follows the head.
+#[rustfmt::skip]
 const BODIES: &[Row] = &[
     ("chunks", "RFC 9112, 7.1", "5\nhello\n0\n\n"),
     ("chunks-none", "RFC 9112, 7.1", "0\n\n"),
@@ -27,6 +28,7 @@ const BODIES: &[Row] = &[
 ];
 
 /// Bodies that turn out to be invalid.
+#[rustfmt::skip]
 const BROKEN: &[Row] = &[
     ("chunk-size-empty", "RFC 9112, 7.1", "\nhello\n0\n\n"),
     ("chunk-size-of-letters", "RFC 9112, 7.1", "g\nhello\n0\n\n"),
@@ -56,27 +58,16 @@ const BROKEN: &[Row] = &[
 ];
 
 /// Transfer codings that are not known, or not valid.
+#[rustfmt::skip]
 const CODINGS: &[Row] = &[
     ("coding-unknown", "RFC 9112, 6.1", "Transfer-Encoding: gzip"),
     ("coding-before-chunked", "RFC 9112, 6.1", "Transfer-Encoding: gzip, chunked"),
     ("coding-after-chunked", "RFC 9112, 6.3", "Transfer-Encoding: chunked, gzip"),
     ("coding-identity", "RFC 9112, 6.1", "Transfer-Encoding: identity"),
-    (
-        "coding-identity-and-chunked",
-        "RFC 9112, 6.1",
-        "Transfer-Encoding: identity\nTransfer-Encoding: chunked",
-    ),
-    (
-        "coding-chunked-and-identity",
-        "RFC 9112, 6.3",
-        "Transfer-Encoding: chunked\nTransfer-Encoding: identity",
-    ),
+    ("coding-identity-and-chunked", "RFC 9112, 6.1", "Transfer-Encoding: identity\nTransfer-Encoding: chunked"),
+    ("coding-chunked-and-identity", "RFC 9112, 6.3", "Transfer-Encoding: chunked\nTransfer-Encoding: identity"),
     ("coding-chunked-twice", "RFC 9112, 6.1", "Transfer-Encoding: chunked, chunked"),
-    (
-        "coding-chunked-on-two-lines",
-        "RFC 9112, 6.1",
-        "Transfer-Encoding: chunked\nTransfer-Encoding: chunked",
-    ),
+    ("coding-chunked-on-two-lines", "RFC 9112, 6.1", "Transfer-Encoding: chunked\nTransfer-Encoding: chunked"),
     ("coding-like-chunked", "RFC 9112, 6.1", "Transfer-Encoding: xchunked"),
     ("coding-longer-than-chunked", "RFC 9112, 6.1", "Transfer-Encoding: chunkedx"),
     ("coding-quoted", "RFC 9112, 6.1", "Transfer-Encoding: \"chunked\""),

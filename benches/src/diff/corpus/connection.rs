@@ -6,26 +6,15 @@ use super::{
 };
 
 /// Fields of requests that are dropped, or are the proxy's own.
+#[rustfmt::skip]
 const REQUESTS: &[Row] = &[
     ("connection-close", "RFC 9112, 9.6", "Connection: close\nX-A: 1"),
-    (
-        "connection-keep-alive",
-        "RFC 9112, 9.3",
-        "Connection: keep-alive\nKeep-Alive: timeout=5, max=10\nX-A: 1",
-    ),
+    ("connection-keep-alive", "RFC 9112, 9.3", "Connection: keep-alive\nKeep-Alive: timeout=5, max=10\nX-A: 1"),
     ("connection-in-odd-case", "RFC 9110, 7.6.1", "CONNECTION: Close\nX-A: 1"),
     ("connection-names-a-field", "RFC 9110, 7.6.1", "Connection: X-Hop\nX-Hop: 1\nX-A: 1"),
     ("connection-names-in-other-case", "RFC 9110, 7.6.1", "Connection: x-hOP\nX-Hop: 1\nX-A: 1"),
-    (
-        "connection-names-several",
-        "RFC 9110, 7.6.1",
-        "X-Hop: 1\nConnection: keep-alive, X-Hop ,\tX-Two\nX-Two: 2\nX-Hop: 3\nX-A: 1",
-    ),
-    (
-        "connection-twice",
-        "RFC 9110, 7.6.1",
-        "Connection: X-Hop\nX-Hop: 1\nConnection: X-Two\nX-Two: 2\nX-A: 1",
-    ),
+    ("connection-names-several", "RFC 9110, 7.6.1", "X-Hop: 1\nConnection: keep-alive, X-Hop ,\tX-Two\nX-Two: 2\nX-Hop: 3\nX-A: 1"),
+    ("connection-twice", "RFC 9110, 7.6.1", "Connection: X-Hop\nX-Hop: 1\nConnection: X-Two\nX-Two: 2\nX-A: 1"),
     ("connection-names-what-is-not-there", "RFC 9110, 7.6.1", "Connection: X-Hop\nX-A: 1"),
     ("connection-with-empty-elements", "RFC 9110, 5.6.1", "Connection: ,, close ,\nX-A: 1"),
     ("connection-empty", "RFC 9110, 7.6.1", "Connection:\nX-A: 1"),
@@ -42,12 +31,9 @@ const REQUESTS: &[Row] = &[
 ];
 
 /// Fields of responses that are dropped, or are the proxy's own.
+#[rustfmt::skip]
 const RESPONSES: &[Row] = &[
-    (
-        "response-connection-keep-alive",
-        "RFC 9112, 9.3",
-        "Connection: keep-alive\nKeep-Alive: timeout=5\nX-A: 1",
-    ),
+    ("response-connection-keep-alive", "RFC 9112, 9.3", "Connection: keep-alive\nKeep-Alive: timeout=5\nX-A: 1"),
     ("response-connection-names", "RFC 9110, 7.6.1", "Connection: X-Hop\nX-Hop: 1\nX-A: 1"),
     ("response-proxy-connection", "RFC 9110, 7.6.1", "Proxy-Connection: keep-alive\nX-A: 1"),
     ("response-upgrade-offered", "RFC 9110, 7.8", "Connection: upgrade\nUpgrade: h2c\nX-A: 1"),

@@ -6,28 +6,17 @@ use super::{
 };
 
 /// Requests of HTTP/1.0 that arrive as they are, but for their version.
+#[rustfmt::skip]
 const REQUESTS: &[Row] = &[
     ("http-1.0", "RFC 9112, 2.3", "GET /a?b HTTP/1.0\nHost: a\nX-A: 1\n\n"),
     ("http-1.0-without-host", "RFC 9112, 3.2", "GET /a HTTP/1.0\nX-A: 1\n\n"),
     ("http-1.0-with-body", "RFC 9112, 6.2", "POST / HTTP/1.0\nHost: a\nContent-Length: 5\n\nhello"),
     ("http-1.0-head", "RFC 9110, 9.3.2", "HEAD / HTTP/1.0\nHost: a\n\n"),
     ("http-1.0-kept", "RFC 9112, C.2.2", "GET / HTTP/1.0\nHost: a\nConnection: keep-alive\n\n"),
-    (
-        "http-1.0-names-a-field",
-        "RFC 9110, 7.6.1",
-        "GET / HTTP/1.0\nHost: a\nConnection: X-Hop\nX-Hop: 1\nX-A: 1\n\n",
-    ),
+    ("http-1.0-names-a-field", "RFC 9110, 7.6.1", "GET / HTTP/1.0\nHost: a\nConnection: X-Hop\nX-Hop: 1\nX-A: 1\n\n"),
     ("http-1.0-upgrade", "RFC 9110, 7.8", "GET / HTTP/1.0\nHost: a\nConnection: upgrade\nUpgrade: foo\n\n"),
-    (
-        "http-1.0-expects",
-        "RFC 9110, 10.1.1",
-        "POST / HTTP/1.0\nHost: a\nExpect: 100-continue\nContent-Length: 5\n\nhello",
-    ),
-    (
-        "http-1.0-case-and-order",
-        "RFC 9110, 5.3",
-        "GET / HTTP/1.0\nZ: 1\nhOST: a\nX-CamelCase: 2\nx-camelcase: 3\nA: 4\n\n",
-    ),
+    ("http-1.0-expects", "RFC 9110, 10.1.1", "POST / HTTP/1.0\nHost: a\nExpect: 100-continue\nContent-Length: 5\n\nhello"),
+    ("http-1.0-case-and-order", "RFC 9110, 5.3", "GET / HTTP/1.0\nZ: 1\nhOST: a\nX-CamelCase: 2\nx-camelcase: 3\nA: 4\n\n"),
 ];
 
 /// The exchanges.
@@ -37,7 +26,7 @@ pub(crate) fn exchanges() -> Vec<Exchange> {
     requests.chain(others()).collect()
 }
 
-fn others() -> [Exchange; 9] {
+fn others() -> [Exchange; 8] {
     let get = "GET / HTTP/1.0\nHost: a\n\n";
     let complete = || until(Until::Complete);
     let answered = |name, section, text: &str| same(name, section, get).answer(text).http1_callers();
@@ -78,7 +67,5 @@ fn others() -> [Exchange; 9] {
             "HTTP/1.0 200 OK\nConnection: keep-alive\nContent-Length: 2\n\nok",
         )
         .http1_applications(),
-        response("response-of-1.9", "RFC 9110, 2.5", "HTTP/1.9 200 OK\nContent-Length: 2\n\nok")
-            .http1_applications(),
     ]
 }

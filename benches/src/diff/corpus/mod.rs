@@ -51,6 +51,11 @@ fn bad_requests(rows: &'static [Row]) -> impl Iterator<Item = Exchange> {
     rows.iter().map(|(name, section, request)| refused(name, section, &[400], wire(request)))
 }
 
+/// The same, where what is wrong leaves no doubt of where the request ends: its connection may stay.
+fn bad_meanings(rows: &'static [Row]) -> impl Iterator<Item = Exchange> {
+    bad_requests(rows).map(Exchange::may_stay)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

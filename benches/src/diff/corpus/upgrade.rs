@@ -6,12 +6,9 @@ use super::{
 };
 
 /// Requests to change the protocol, and the protocol.
+#[rustfmt::skip]
 const UPGRADES: &[Row] = &[
-    (
-        "upgrade-websocket",
-        "RFC 6455, 4.1",
-        "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\nSec-WebSocket-Protocol: a, b",
-    ),
+    ("upgrade-websocket", "RFC 6455, 4.1", "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\nSec-WebSocket-Protocol: a, b"),
     ("upgrade-other", "RFC 9110, 7.8", "Connection: upgrade\nUpgrade: foo/2"),
     ("upgrade-several", "RFC 9110, 7.8", "Connection: keep-alive, Upgrade\nUpgrade: foo/2, bar"),
     ("upgrade-docker", "RFC 9110, 7.8", "Connection: Upgrade\nUpgrade: tcp"),
