@@ -9,7 +9,7 @@ use std::time::Duration;
 use outrigger_config::Name;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
-use outrigger_http::serve::{Drain, Version};
+use outrigger_http::serve::{Drain, Settings, Version};
 use outrigger_net::detect::{self, Detected};
 use rustls::ServerConfig;
 use std::sync::Arc;
@@ -19,9 +19,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use crate::request::Serving;
 use crate::state::LiveListener;
 use crate::worker::{Local, Open, Worker};
-use crate::{edge, inbound, outbound, request, tcp};
+use crate::{edge, inbound, outbound, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
 /// first: as long as such an application's first word is held back.
@@ -40,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Name,
     pub(crate) direction: Direction,
+    /// What its caller may do.
+    pub(crate) settings: Arc<Settings>,
     /// Where the caller is.
     pub(crate) peer: SocketAddr,
     /// Where the caller meant to connect to, if its traffic was captured.
@@ -57,17 +60,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        worker: &Rc<Worker>,
-        listener: &Name,
-        direction: Direction,
-        peer: SocketAddr,
-        drain: &Rc<Drain>,
-    ) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>, live: &LiveListener, peer: SocketAddr, drain: &Rc<Drain>) -> Self {
         Self {
             worker: worker.clone(),
-            listener: listener.clone(),
-            direction,
+            listener: live.name.clone(),
+            direction: live.direction,
+            settings: live.settings.clone(),
             peer,
             original: None,
             caller: None,
@@ -91,6 +89,13 @@ impl Connection {
         Some(at)
     }
 
+    /// The port that the caller connected to: where it meant to, if its traffic was captured.
+    pub(crate) fn port(&self, local: &Local) -> Option<u16> {
+        let listener =
+            || local.live.listeners.get(self.at(local)?)?.sockets.as_ref().map(|it| it.local.port());
+        self.original.map(|original| original.port()).or_else(listener)
+    }
+
     /// Waits for what a caller says before anything is under way; a listener that ends does not wait for it.
     pub(crate) async fn opening<T>(&self, said: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let ending = async {
@@ -109,11 +114,11 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let drain = self.drain.clone();
+        let (settings, drain) = (self.settings.clone(), self.drain.clone());
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());
-        let handler = move |request| request::answer(connection.clone(), request);
-        if let Err(error) = outrigger_http::serve::connection(io, version, handler, drain).await {
+        let serving = Serving(connection);
+        if let Err(error) = outrigger_http::serve::connection(io, version, serving, settings, drain).await {
             debug!(%peer, %listener, %error, "connection from the caller ended");
         }
     }
@@ -132,7 +137,7 @@ pub(crate) async fn serve(
         worker.local().and_then(|local| local.live.listeners.iter().find(|l| l.name == listener).cloned());
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let mut connection = Connection::new(&worker, &listener, live.direction, peer, &drain);
+    let mut connection = Connection::new(&worker, &live, peer, &drain);
     connection.open.show(live.connections);
     match live.direction {
         Direction::Edge => edge::serve(connection, stream, &live).await,

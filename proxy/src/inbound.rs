@@ -1,8 +1,6 @@
 //! Connections to the application beside this proxy, captured or made to a listener of their own: mutual TLS of the
 //! mesh, and plain where the listener permits it.
 
-use http::Request;
-use hyper::body::Incoming;
 use outrigger_certs::mesh;
 use outrigger_config::listener::Protocol;
 use outrigger_http::serve::Version;
@@ -15,8 +13,9 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use crate::connection::{Connection, DETECT_TIMEOUT, FIRST_BYTE_TIMEOUT, detect, http_version, terminate};
+use crate::request::Refusing;
 use crate::state::LiveListener;
-use crate::{outbound, request, tcp};
+use crate::{outbound, tcp};
 
 /// What the protocols of the mesh begin with (ALPN).
 const MESH: &[u8] = b"outrigger/";
@@ -104,14 +103,11 @@ async fn refuse(connection: Connection, stream: TcpStream, detected: Detected) {
     let (peer, listener) = (connection.peer, connection.listener.clone());
     debug!(%peer, %listener, "refused: the listener takes mutual TLS alone");
     let Some(version) = http_version(detected) else { return };
-    let drain = connection.drain.clone();
+    let (settings, drain) = (connection.settings.clone(), connection.drain.clone());
     let connection = std::rc::Rc::new(connection);
-    let handler = move |request: Request<Incoming>| {
-        let connection = connection.clone();
-        let error = Error::unsent(Reason::HttpRequestDenied, "this listener takes mutual TLS alone");
-        std::future::ready(request::refused(&connection, &request, error))
-    };
-    if let Err(error) = outrigger_http::serve::connection(stream, version, handler, drain).await {
+    let error = Error::unsent(Reason::HttpRequestDenied, "this listener takes mutual TLS alone");
+    let refusing = Refusing(connection, error);
+    if let Err(error) = outrigger_http::serve::connection(stream, version, refusing, settings, drain).await {
         debug!(%peer, %listener, %error, "connection from the caller ended");
     }
 }

@@ -78,6 +78,11 @@ impl Record {
         }
     }
 
+    /// The table that it is decided by.
+    pub(crate) const fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
     /// When the request came.
     pub(crate) const fn started(&self) -> Instant {
         self.started
@@ -104,9 +109,14 @@ impl Record {
 
     /// Notes why the proxy answers itself.
     pub(crate) fn failed(&mut self, error: &Error) {
-        self.status = error.reason.status().as_u16();
+        self.status = error.status().as_u16();
         self.reason = Some(error.reason);
         self.details.clone_from(&error.details);
+    }
+
+    /// Leaves the request out of the access log.
+    pub(crate) fn unlogged(&mut self) {
+        self.line = None;
     }
 
     /// Notes that the backend's budget refused to send the request again.
@@ -151,7 +161,7 @@ impl Record {
             route: rule.map(|rule| rule.route.as_str()),
             rule: rule.map(|rule| &*rule.rule),
             backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
-            endpoint: endpoint.map(|endpoint| endpoint.address),
+            endpoint: endpoint.map(|endpoint| endpoint.address).filter(|address| address.port() != 0),
             caller: self.connection.caller.as_ref().map(SpiffeId::as_str),
             caller_address: self.connection.peer,
             callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),

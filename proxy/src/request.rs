@@ -3,53 +3,89 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use outrigger_http::body::{End, Observe, RequestBody, ResponseBody, Upload};
+use outrigger_http::body::{End, Incoming, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
 use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
+use outrigger_http::message::{Answered, Asked, Handler, Outgoing, Reply};
 use outrigger_http::pool::Lease;
-use outrigger_http::upgrade::relay;
+use outrigger_http::upgrade::{OnUpgrade, relay};
 use outrigger_http::{Error, Reason};
 
 use crate::connection::Connection;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
+use crate::waiting::{Waiting, is_not_up, page};
+use crate::worker::LocalBackend;
 
 /// A response on its way to the caller.
-pub(crate) type Answer = Response<ResponseBody<Record>>;
+pub(crate) type Answer = Reply<ResponseBody<Record>>;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// Answers what a connection asks.
+pub(crate) struct Serving(pub(crate) Rc<Connection>);
+
+impl Handler for Serving {
+    type Body = ResponseBody<Record>;
+
+    fn answer(&self, asked: Asked) -> impl Future<Output = Answer> + use<> {
+        answer(self.0.clone(), asked)
+    }
+
+    fn refuse(&self, error: Error) -> Answer {
+        let mut unknown = Request::new(());
+        // What logs commonly say where they know no method.
+        *unknown.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+        refused(&self.0, &unknown, error)
+    }
+}
+
+/// Answers everything that a connection asks in the same way, without a look at any route.
+pub(crate) struct Refusing(pub(crate) Rc<Connection>, pub(crate) Error);
+
+impl Handler for Refusing {
+    type Body = ResponseBody<Record>;
+
+    fn answer(&self, asked: Asked) -> impl Future<Output = Answer> + use<> {
+        std::future::ready(refused(&self.0, &asked.request, self.1.clone()))
+    }
+
+    fn refuse(&self, error: Error) -> Answer {
+        Serving(self.0.clone()).refuse(error)
+    }
+}
 
 /// Answers one request.
-pub(crate) async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Answer {
+async fn answer(connection: Rc<Connection>, asked: Asked) -> Answer {
     let Some(local) = connection.worker.local() else {
         // Nothing listens before the first table is there.
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        return response;
+        return Reply::new(response);
     };
-    let version = request.version();
-    let mut record = Record::begin(connection.clone(), local.clone(), &request);
-    let decision = Decision::make(&local, &connection, &request);
+    let version = asked.request.version();
+    let mut record = Record::begin(connection.clone(), local.clone(), &asked.request);
+    let decision = Decision::make(&local, &connection, &asked.request);
     record.decided(decision.rule, decision.series);
-    let mut response = match decision.plan {
-        Ok(plan) => carry_out(&connection, plan, request, record).await,
-        Err(error) => fail(error, record),
+    let mut reply = match (decision.filters, decision.plan) {
+        // Boxed, for every request would have the room for it.
+        (Some(filters), plan) => Box::pin(filters.answer(&connection, plan, asked, record)).await,
+        (None, Ok(plan)) => carry_out(&connection, plan, asked, record).await,
+        (None, Err(error)) => fail(error, record),
     };
     if connection.worker.announces_end() && version != Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    reply
 }
 
-/// The answer to a request that is refused without a look at any route.
-pub(crate) fn refused(connection: &Rc<Connection>, request: &Request<Incoming>, error: Error) -> Answer {
+fn refused<B>(connection: &Rc<Connection>, request: &Request<B>, error: Error) -> Answer {
     let Some(local) = connection.worker.local() else {
-        return Response::new(ResponseBody::empty());
+        return Reply::new(Response::new(ResponseBody::empty()));
     };
     let series = connection.at(&local).and_then(|at| local.live.listeners.get(at)).map(|l| l.unrouted);
     let mut record = Record::begin(connection.clone(), local, request);
@@ -57,16 +93,22 @@ pub(crate) fn refused(connection: &Rc<Connection>, request: &Request<Incoming>, 
     fail(error, record)
 }
 
-async fn carry_out(
+/// Sends a request on as planned, and passes on what comes back.
+pub(crate) async fn carry_out(
     connection: &Connection,
     plan: Plan<'_>,
-    mut request: Request<Incoming>,
+    asked: Asked,
     mut record: Record,
 ) -> Answer {
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
-    let upgrade = (plan.speak == Speak::Http1Upgrade).then(|| hyper::upgrade::on(&mut request));
+    let Asked { request, spelling, interim, upgrade } = asked;
+    let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
     let (request, upload) = prepare(&plan, policy, request);
+    if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
+        filters.mirror(connection, record.local(), &request, upload.as_ref(), plan.speak);
+    }
+    let outgoing = Outgoing { request, spelling, interim };
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
     let deadline = policy.request_timeout.map(|limit| record.started() + limit);
@@ -78,18 +120,29 @@ async fn carry_out(
         speak: plan.speak,
         started: record.started(),
         deadline,
+        limits: connection.settings.limits,
+        prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
-    let result = forward(&way, request, upload.as_ref(), &mut progress).await;
+    let result = forward(&way, outgoing, upload.as_ref(), &mut progress).await;
     record.endpoint = progress.endpoint;
     record.attempts = progress.attempts;
     if progress.refused {
         record.retry_refused();
     }
     match result {
-        Err(error) => fail(error, record),
-        Ok((response, lease)) => pass_on(&plan, response, lease, upgrade, deadline, record),
+        Err(error) => {
+            if error.reason == Reason::DnsError {
+                // Without an address, no failed connection has the name looked up.
+                plan.to.doubt();
+            }
+            match waiting.filter(|_| is_not_up(&error)) {
+                Some(waiting) => wait(waiting, &plan.to, error, record),
+                None => fail(error, record),
+            }
+        }
+        Ok((answered, lease)) => pass_on(&plan, answered, lease, upgrade, deadline, record),
     }
 }
 
@@ -119,12 +172,13 @@ fn prepare(
 /// Passes a backend's response on to the caller.
 fn pass_on(
     plan: &Plan<'_>,
-    response: Response<Incoming>,
+    answered: Answered,
     lease: Lease,
     upgrade: Option<OnUpgrade>,
     deadline: Option<Instant>,
     mut record: Record,
 ) -> Answer {
+    let Answered { response, spelling, upgrade: callee } = answered;
     let (mut parts, incoming) = response.into_parts();
     let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     filter::strip_hop_by_hop(&mut parts.headers, switching);
@@ -136,38 +190,54 @@ fn pass_on(
             filter::modify(modifier, &mut parts.headers);
         }
     }
+    if let Some(visit) = &plan.visit {
+        visit.answer(plan.to.names.of(&plan.to.backend), record.endpoint, &mut parts.headers);
+    }
     parts.version = Version::HTTP_11;
     record.answered(parts.status.as_u16());
     if !switching {
-        return Response::from_parts(parts, ResponseBody::stream(incoming, lease, deadline, record));
+        let body = ResponseBody::stream(incoming, lease, deadline, record);
+        return Reply { response: Response::from_parts(parts, body), spelling };
     }
-    let Some(caller) = upgrade else {
+    let Some((caller, callee)) = upgrade.zip(callee) else {
         let error = Error::sent(Reason::HttpUpgradeFailed, "the application changed the protocol unasked");
         return fail(error, record);
     };
-    let mut response = Response::from_parts(parts, incoming);
-    let callee = hyper::upgrade::on(&mut response);
-    let (parts, _) = response.into_parts();
     tokio::task::spawn_local(async move {
         let copied = relay(caller, callee).await;
         let end = if copied.is_some() { End::Complete } else { End::CallerGone };
         record.ended(end, copied.map_or(0, |copied| copied.b_to_a), Instant::now());
         drop(lease);
     });
-    Response::from_parts(parts, ResponseBody::empty())
+    Reply { response: Response::from_parts(parts, ResponseBody::empty()), spelling }
 }
 
 /// The answer that the proxy gives itself: a status, a `Proxy-Status` (RFC 9209), and a line of text.
-fn fail(error: Error, mut record: Record) -> Answer {
-    record.failed(&error);
+pub(crate) fn fail(error: Error, record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
     if !error.reached && record.is_of_a_sidecar() {
         headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    let mut response = Response::new(ResponseBody::full(format!("{error}\n"), record));
-    *response.status_mut() = error.reason.status();
+    refusal(&error, headers, format!("{error}\n").into(), record)
+}
+
+/// An answer to a request that failed, with this header and body.
+pub(crate) fn refusal(error: &Error, headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
+    record.failed(error);
+    let mut response = Response::new(ResponseBody::full(body, record));
+    *response.status_mut() = error.status();
     *response.headers_mut() = headers;
-    response
+    Reply::new(response)
+}
+
+/// The answer to a browser while the application is not up.
+fn wait(waiting: Waiting, to: &LocalBackend, error: Error, mut record: Record) -> Answer {
+    let Waiting::Page(host) = waiting else {
+        record.unlogged();
+        return fail(error, record);
+    };
+    let (headers, text) = page(&host, to, &error);
+    refusal(&error, headers, text, record)
 }

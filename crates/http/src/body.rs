@@ -5,20 +5,17 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use crate::copy::{self, Copy, Feed};
+use crate::error::{Error, Reason};
+use crate::h1;
 use crate::pool::Lease;
-
-/// How long a caller that expects `100 Continue` waits for a backend that does not say it (RFC 9110, section 10.1.1).
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// In how many parts a body may come that is kept. Each takes far more than its bytes where it has few.
 const MAX_KEPT_PARTS: usize = 1024;
@@ -26,15 +23,81 @@ const MAX_KEPT_PARTS: usize = 1024;
 /// What a body's stream can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The one who sends it broke off.
-    #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    /// The one who sends it broke off, or what came was not HTTP.
+    #[error("{0}")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What came may not be sent on.
+    #[error("{0}")]
+    Refused(Error),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
     /// The body was taken over by a later attempt.
     #[error("sent again elsewhere")]
     Superseded,
+}
+
+/// A body as it comes from a caller or a backend.
+#[derive(Debug)]
+pub struct Incoming(Source);
+
+#[derive(Debug)]
+enum Source {
+    Empty,
+    Http1(h1::Body),
+    Hyper(hyper::body::Incoming),
+}
+
+impl Incoming {
+    /// There is none.
+    pub const fn empty() -> Self {
+        Self(Source::Empty)
+    }
+
+    /// From a connection of HTTP/1.
+    pub(crate) const fn http1(body: h1::Body) -> Self {
+        Self(Source::Http1(body))
+    }
+}
+
+impl From<hyper::body::Incoming> for Incoming {
+    fn from(incoming: hyper::body::Incoming) -> Self {
+        Self(Source::Hyper(incoming))
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Source::Empty => Poll::Ready(None),
+            Source::Http1(body) => body.poll_frame(cx),
+            Source::Hyper(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Empty => true,
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Hyper(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Http1(body) => body.size_hint(),
+            Source::Hyper(incoming) => incoming.size_hint(),
+        }
+    }
 }
 
 /// A request's body as a backend gets it.
@@ -44,6 +107,8 @@ pub enum RequestBody {
     Empty,
     /// Streamed from the caller as it comes.
     Upload(Attempt),
+    /// A copy of what is streamed elsewhere.
+    Copy(Copy),
 }
 
 /// A request's body as it comes from the caller, which up to a limit of bytes can be sent more than once.
@@ -61,7 +126,10 @@ struct UploadState {
     attempt: u32,
     bytes: u64,
     ended: bool,
-    broken: bool,
+    /// Why no more of it comes.
+    failure: Option<Error>,
+    /// Those who get a copy of it as it comes.
+    copies: Vec<Feed>,
 }
 
 impl Upload {
@@ -75,7 +143,8 @@ impl Upload {
             attempt: 0,
             bytes: 0,
             ended: false,
-            broken: false,
+            failure: None,
+            copies: Vec::new(),
         })))
     }
 
@@ -83,16 +152,23 @@ impl Upload {
     pub fn attempt(&self) -> Option<RequestBody> {
         let mut state = self.0.borrow_mut();
         let untouched = state.bytes == 0 && !state.ended;
-        if state.broken || (state.kept.is_none() && !untouched) {
+        if state.failure.is_some() || (state.kept.is_none() && !untouched) {
             return None;
         }
         state.attempt += 1;
-        Some(RequestBody::Upload(Attempt {
-            upload: self.clone(),
-            number: state.attempt,
-            next: 0,
-            held: None,
-        }))
+        Some(RequestBody::Upload(Attempt { upload: self.clone(), number: state.attempt, next: 0 }))
+    }
+
+    /// A copy of the body, for another request: it comes as the body is read, and breaks off where that does, or where
+    /// it is read too slowly. `None` if a part of it was read already.
+    pub fn copy(&self) -> Option<RequestBody> {
+        let mut state = self.0.borrow_mut();
+        if state.bytes > 0 || state.ended || state.failure.is_some() {
+            return None;
+        }
+        let (feed, copy) = copy::copy(state.incoming.size_hint().exact());
+        state.copies.push(feed);
+        Some(RequestBody::Copy(copy))
     }
 
     /// How many bytes came from the caller.
@@ -100,9 +176,9 @@ impl Upload {
         self.0.borrow().bytes
     }
 
-    /// Whether the caller broke off.
-    pub fn broken(&self) -> bool {
-        self.0.borrow().broken
+    /// Why no more of it comes, if the caller broke off, or sent what may not be sent on.
+    pub fn failure(&self) -> Option<Error> {
+        self.0.borrow().failure.clone()
     }
 }
 
@@ -114,17 +190,35 @@ impl UploadState {
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 self.bytes += length as u64;
                 self.keep(&frame, length);
+                if !self.copies.is_empty() {
+                    self.feed(&frame);
+                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.broken = true;
-                Some(Err(error.into()))
+                self.failure = Some(match &error {
+                    BodyError::Refused(refused) => refused.clone(),
+                    error => Error::sent(
+                        Reason::HttpRequestError,
+                        format!("the request's body broke off: {error}"),
+                    ),
+                });
+                Some(Err(error))
             }
             None => {
                 self.ended = true;
+                self.copies.drain(..).for_each(Feed::end);
                 None
             }
         })
+    }
+
+    fn feed(&mut self, frame: &Frame<Bytes>) {
+        self.copies.retain(|feed| again(frame).is_none_or(|frame| feed.push(frame)));
+        // Who knows its length does not read on to find that there is no more.
+        if self.incoming.is_end_stream() {
+            self.copies.drain(..).for_each(Feed::end);
+        }
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>, length: usize) {
@@ -133,15 +227,15 @@ impl UploadState {
         {
             self.kept = None;
         } else if let Some(kept) = &mut self.kept
-            && let Some(copy) = copy(frame)
+            && let Some(frame) = again(frame)
         {
-            kept.push(copy);
+            kept.push(frame);
         }
     }
 }
 
 /// A frame again: its bytes are shared, its trailers copied.
-fn copy(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
+fn again(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
     frame.data_ref().cloned().map(Frame::data).or_else(|| frame.trailers_ref().cloned().map(Frame::trailers))
 }
 
@@ -152,31 +246,6 @@ pub struct Attempt {
     number: u32,
     /// The next of the kept frames to send.
     next: usize,
-    /// While the backend has not asked for it.
-    held: Option<Held>,
-}
-
-/// Ends when a body that is held back is asked for.
-struct Held(Pin<Box<dyn Future<Output = ()>>>);
-
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Held")
-    }
-}
-
-impl RequestBody {
-    /// Holds the body back until the backend asks for it by what is returned, or says nothing for a while. `None` if
-    /// there is nothing to hold back.
-    pub(crate) fn hold(&mut self) -> Option<Arc<Notify>> {
-        let Self::Upload(attempt) = self else { return None };
-        let asked = Arc::new(Notify::new());
-        let ask = asked.clone();
-        attempt.held = Some(Held(Box::pin(async move {
-            let _ = tokio::time::timeout(CONTINUE_PATIENCE, asked.notified()).await;
-        })));
-        Some(ask)
-    }
 }
 
 impl Body for RequestBody {
@@ -187,16 +256,16 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Upload(attempt) = self.get_mut() else { return Poll::Ready(None) };
-        if let Some(held) = &mut attempt.held {
-            std::task::ready!(held.0.as_mut().poll(cx));
-            attempt.held = None;
-        }
+        let attempt = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Upload(attempt) => attempt,
+            Self::Copy(copy) => return Pin::new(copy).poll_frame(cx),
+        };
         let mut state = attempt.upload.0.borrow_mut();
         if state.attempt != attempt.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if let Some(frame) = state.kept.as_ref().and_then(|kept| kept.get(attempt.next)).and_then(copy) {
+        if let Some(frame) = state.kept.as_ref().and_then(|kept| kept.get(attempt.next)).and_then(again) {
             attempt.next += 1;
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -208,6 +277,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Copy(copy) => copy.is_end_stream(),
             Self::Upload(attempt) => {
                 let state = attempt.upload.0.borrow();
                 let behind = state.kept.as_ref().is_some_and(|kept| attempt.next < kept.len());
@@ -219,6 +289,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Copy(copy) => copy.size_hint(),
             Self::Upload(attempt) => {
                 // What was read by an earlier attempt is read again, before the rest.
                 let state = attempt.upload.0.borrow();
@@ -260,14 +331,14 @@ pub trait Observe {
 /// back to its pool.
 #[derive(Debug)]
 pub struct ResponseBody<O: Observe> {
-    source: Source,
+    source: Origin,
     bytes: u64,
     deadline: Option<Pin<Box<Sleep>>>,
     observer: Option<O>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum Origin {
     /// Made here; at most one frame.
     Full(Bytes),
     Backend {
@@ -279,12 +350,12 @@ enum Source {
 impl<O: Observe> ResponseBody<O> {
     /// A body made here. Not a byte of it is sent if it is empty.
     pub fn full(bytes: impl Into<Bytes>, observer: O) -> Self {
-        Self { source: Source::Full(bytes.into()), bytes: 0, deadline: None, observer: Some(observer) }
+        Self { source: Origin::Full(bytes.into()), bytes: 0, deadline: None, observer: Some(observer) }
     }
 
     /// No body, and nobody to tell.
     pub const fn empty() -> Self {
-        Self { source: Source::Full(Bytes::new()), bytes: 0, deadline: None, observer: None }
+        Self { source: Origin::Full(Bytes::new()), bytes: 0, deadline: None, observer: None }
     }
 
     /// A backend's body, streamed as it comes until `deadline`.
@@ -293,7 +364,7 @@ impl<O: Observe> ResponseBody<O> {
             .filter(|_| !incoming.is_end_stream())
             .map(|at| Box::pin(tokio::time::sleep_until(at.into())));
         Self {
-            source: Source::Backend { incoming, lease: Some(lease) },
+            source: Origin::Backend { incoming, lease: Some(lease) },
             bytes: 0,
             deadline,
             observer: Some(observer),
@@ -302,7 +373,7 @@ impl<O: Observe> ResponseBody<O> {
 
     fn end(&mut self, end: End) {
         let now = Instant::now();
-        if let Source::Backend { lease, .. } = &mut self.source
+        if let Origin::Backend { lease, .. } = &mut self.source
             && let Some(lease) = lease.take()
             && end == End::Complete
         {
@@ -331,9 +402,9 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = match &mut this.source {
-            Source::Full(bytes) if bytes.is_empty() => None,
-            Source::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Source::Backend { incoming, .. } => match Pin::new(incoming).poll_frame(cx) {
+            Origin::Full(bytes) if bytes.is_empty() => None,
+            Origin::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Origin::Backend { incoming, .. } => match Pin::new(incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     std::task::ready!(this.poll_deadline(cx));
@@ -349,7 +420,7 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
             }
             Some(Err(error)) => {
                 this.end(End::BackendBroke);
-                Some(Err(error.into()))
+                Some(Err(error))
             }
             None => {
                 this.end(End::Complete);
@@ -360,15 +431,15 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Full(bytes) => bytes.is_empty(),
-            Source::Backend { incoming, .. } => incoming.is_end_stream(),
+            Origin::Full(bytes) => bytes.is_empty(),
+            Origin::Backend { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Backend { incoming, .. } => incoming.size_hint(),
+            Origin::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Origin::Backend { incoming, .. } => incoming.size_hint(),
         }
     }
 }
@@ -378,8 +449,8 @@ impl<O: Observe> Drop for ResponseBody<O> {
     fn drop(&mut self) {
         if self.observer.is_some() {
             let whole = match &self.source {
-                Source::Full(bytes) => bytes.is_empty(),
-                Source::Backend { incoming, .. } => incoming.is_end_stream(),
+                Origin::Full(bytes) => bytes.is_empty(),
+                Origin::Backend { incoming, .. } => incoming.is_end_stream(),
             };
             self.end(if whole { End::Complete } else { End::CallerGone });
         }

@@ -41,10 +41,26 @@ pub enum Reason {
     HttpResponseIncomplete,
     /// The request was not valid.
     HttpRequestError,
+    /// The request's header has more bytes or fields than the listener allows.
+    HttpRequestHeaderSectionSize,
+    /// The request's target is longer than the listener allows a header to be.
+    HttpRequestUriTooLong,
+    /// The request, or its body, did not come in time. Ours.
+    HttpRequestTimeout,
+    /// The request is of a version of HTTP that is not spoken here. Ours.
+    HttpVersionNotSupported,
+    /// The request's body has a transfer coding that is not known here. Ours.
+    HttpTransferCodingNotSupported,
     /// The caller may not.
     HttpRequestDenied,
+    /// The response's header has more bytes or fields than the listener allows.
+    HttpResponseHeaderSectionSize,
+    /// The response's body has a transfer coding that is not known here.
+    HttpResponseTransferCoding,
     /// The connection could not be upgraded.
     HttpUpgradeFailed,
+    /// The route fails it on purpose.
+    FaultInjected,
     /// The route cannot answer: it has no backend with a weight above 0.
     ProxyConfigurationError,
     /// A defect of the proxy, or it is out of file descriptors or memory.
@@ -53,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 23] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -65,8 +81,16 @@ impl Reason {
         Self::HttpResponseTimeout,
         Self::HttpResponseIncomplete,
         Self::HttpRequestError,
+        Self::HttpRequestHeaderSectionSize,
+        Self::HttpRequestUriTooLong,
+        Self::HttpRequestTimeout,
+        Self::HttpVersionNotSupported,
+        Self::HttpTransferCodingNotSupported,
         Self::HttpRequestDenied,
+        Self::HttpResponseHeaderSectionSize,
+        Self::HttpResponseTransferCoding,
         Self::HttpUpgradeFailed,
+        Self::FaultInjected,
         Self::ProxyConfigurationError,
         Self::ProxyInternalError,
     ];
@@ -96,8 +120,30 @@ impl Reason {
                 ("http_response_incomplete", StatusCode::BAD_GATEWAY, Source::Callee)
             }
             Self::HttpRequestError => ("http_request_error", StatusCode::BAD_REQUEST, Source::Caller),
+            Self::HttpRequestHeaderSectionSize => (
+                "http_request_header_section_size",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Source::Caller,
+            ),
+            Self::HttpRequestUriTooLong => {
+                ("http_request_uri_too_long", StatusCode::URI_TOO_LONG, Source::Caller)
+            }
+            Self::HttpRequestTimeout => ("http_request_timeout", StatusCode::REQUEST_TIMEOUT, Source::Caller),
+            Self::HttpVersionNotSupported => {
+                ("http_version_not_supported", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Source::Caller)
+            }
+            Self::HttpTransferCodingNotSupported => {
+                ("http_transfer_coding_not_supported", StatusCode::NOT_IMPLEMENTED, Source::Caller)
+            }
+            Self::HttpResponseHeaderSectionSize => {
+                ("http_response_header_section_size", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
+            Self::HttpResponseTransferCoding => {
+                ("http_response_transfer_coding", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
             Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),
+            Self::FaultInjected => ("fault_injected", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy),
             Self::ProxyConfigurationError => {
                 ("proxy_configuration_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
             }
@@ -132,17 +178,30 @@ pub struct Error {
     pub details: Cow<'static, str>,
     /// Whether the application can have seen the request. A request that is not idempotent is sent again only if not.
     pub reached: bool,
+    /// What the caller gets in place of the reason's own status.
+    status: Option<StatusCode>,
 }
 
 impl Error {
     /// A failure before the request was sent.
     pub fn unsent(reason: Reason, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, details: details.into(), reached: false }
+        Self { reason, details: details.into(), reached: false, status: None }
     }
 
     /// A failure after the request, or a part of it, may have been seen by the application.
     pub fn sent(reason: Reason, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, details: details.into(), reached: true }
+        Self { reason, details: details.into(), reached: true, status: None }
+    }
+
+    /// The same, with another status for the caller.
+    #[must_use]
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
+    /// The status that the caller gets.
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or(self.reason.status())
     }
 
     /// Whether it says something of the endpoint, as opposed to this proxy.

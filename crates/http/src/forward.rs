@@ -6,16 +6,18 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Request, Response};
-use hyper::body::Incoming;
 use outrigger_balance::{InFlight, backoff};
 use outrigger_config::route::{Retry, Timeouts};
 use smallvec::SmallVec;
 
+use crate::body::Incoming;
 use crate::body::{RequestBody, Upload};
 use crate::connect::{Dialer, Wire};
 use crate::endpoint::{Backend, Empty, Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::filter::is_idempotent;
+use crate::h1::{Limits, Spelling};
+use crate::message::{Answered, Interim, Outgoing};
 use crate::pool::{Failed, Lease, Phase, Pool, Slot};
 
 /// How many endpoints are tried for one attempt when connections to them cannot be made.
@@ -90,6 +92,10 @@ pub struct Way<'a> {
     pub started: Instant,
     /// Until when the response's head must have come.
     pub deadline: Option<Instant>,
+    /// How much header a response may have.
+    pub limits: Limits,
+    /// The endpoint that takes it if it can, by its place in the backend: an earlier request went there.
+    pub prefer: Option<usize>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
 }
@@ -119,18 +125,21 @@ pub struct Progress {
 /// What is needed to send a request again.
 struct Spare<'a> {
     head: Option<Request<()>>,
+    spelling: Option<Rc<Spelling>>,
+    interim: Interim,
     upload: Option<&'a Upload>,
     idempotent: bool,
 }
 
 impl Spare<'_> {
     /// The request once more, unless a part of it is gone.
-    fn again(&self) -> Option<Request<RequestBody>> {
+    fn again(&self) -> Option<Outgoing> {
         let body = match self.upload {
             None => RequestBody::Empty,
             Some(upload) => upload.attempt()?,
         };
-        Some(copy_head(self.head.as_ref()?).map(|()| body))
+        let request = copy_head(self.head.as_ref()?).map(|()| body);
+        Some(Outgoing { request, spelling: self.spelling.clone(), interim: self.interim.clone() })
     }
 }
 
@@ -154,7 +163,7 @@ enum Next {
     Later,
 }
 
-/// Sends `request`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
+/// Sends `outgoing`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
 ///
 /// It is sent again
 /// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
@@ -167,12 +176,12 @@ enum Next {
 /// Why there is no response.
 pub async fn forward(
     way: &Way<'_>,
-    request: Request<RequestBody>,
+    outgoing: Outgoing,
     upload: Option<&Upload>,
     progress: &mut Progress,
-) -> Result<(Response<Incoming>, Lease), Error> {
+) -> Result<(Answered, Lease), Error> {
     let mut flight = Flight { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false };
-    let flown = flight.fly(request, upload);
+    let flown = flight.fly(outgoing, upload);
     let Some(deadline) = way.deadline else { return flown.await };
     tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| {
         let limit = way.policy.request_timeout.unwrap_or_default();
@@ -196,32 +205,37 @@ struct Flight<'a> {
 }
 
 impl Flight<'_> {
-    async fn fly(
-        &mut self,
-        request: Request<RequestBody>,
-        upload: Option<&Upload>,
-    ) -> Result<(Response<Incoming>, Lease), Error> {
+    async fn fly(&mut self, outgoing: Outgoing, upload: Option<&Upload>) -> Result<(Answered, Lease), Error> {
+        let request = &outgoing.request;
         let idempotent = is_idempotent(request.method());
         // Over HTTP/2 it can be known that a request of any method was not processed.
         let mesh = self.way.pools.first().is_some_and(|pool| pool.endpoint().identity().is_some());
-        let keep = idempotent || mesh || self.way.speak == Speak::Http2;
-        let spare = Spare { head: keep.then(|| copy_head(&request)), upload, idempotent };
+        // What is a copy itself cannot be read twice.
+        let once = matches!(request.body(), RequestBody::Copy(_));
+        let keep = !once && (idempotent || mesh || self.way.speak == Speak::Http2);
+        let spare = Spare {
+            head: keep.then(|| copy_head(request)),
+            spelling: outgoing.spelling.clone(),
+            interim: outgoing.interim.clone(),
+            upload,
+            idempotent,
+        };
         if self.way.policy.retry.is_some() {
             self.way.backend.budget.request(self.way.started);
         }
-        let mut slot = Some(request);
+        let mut slot = Some(outgoing);
         loop {
             let now = if self.progress.attempts == 0 { self.way.started } else { Instant::now() };
             let (at, pool) = self.pick(now)?;
             self.progress.attempts += 1;
             let mut in_flight = pool.endpoint().load.start(now);
             let failed = match self.attempt(&pool, &mut slot).await {
-                Ok((response, lease)) => {
-                    let next = self.after_response(&pool, &mut in_flight, &response, &spare);
+                Ok((answered, lease)) => {
+                    let next = self.after_response(&pool, &mut in_flight, &answered.response, &spare);
                     let Some((next, again)) = next else {
-                        return Ok((response, lease.with_load(in_flight)));
+                        return Ok((answered, lease.with_load(in_flight)));
                     };
-                    drop((response, lease, in_flight));
+                    drop((answered, lease, in_flight));
                     self.tried.push(at);
                     slot = Some(again);
                     self.turn(next).await;
@@ -229,8 +243,8 @@ impl Flight<'_> {
                 }
                 Err(failed) => failed,
             };
-            if upload.is_some_and(Upload::broken) {
-                return Err(Error::sent(Reason::HttpRequestError, "the request's body broke off"));
+            if let Some(failure) = upload.and_then(Upload::failure) {
+                return Err(failure);
             }
             self.note(at, &pool, &mut in_flight, &failed);
             if slot.is_none() {
@@ -250,7 +264,7 @@ impl Flight<'_> {
         in_flight: &mut InFlight,
         response: &Response<Incoming>,
         spare: &Spare<'_>,
-    ) -> Option<(Next, Request<RequestBody>)> {
+    ) -> Option<(Next, Outgoing)> {
         let (endpoint, now) = (pool.endpoint(), Instant::now());
         if unreached(endpoint, response) {
             // As where no connection is made: it says nothing of how fast it will be when it is back.
@@ -273,7 +287,7 @@ impl Flight<'_> {
     }
 
     /// The request for another endpoint, where this one turned out not to be reachable, if there is another.
-    fn elsewhere(&mut self, spare: &Spare<'_>) -> Option<Request<RequestBody>> {
+    fn elsewhere(&mut self, spare: &Spare<'_>) -> Option<Outgoing> {
         self.connects += 1;
         let others = self.way.backend.loads.len().min(MAX_CONNECT_TRIES);
         if self.connects < others { spare.again() } else { None }
@@ -282,7 +296,11 @@ impl Flight<'_> {
     /// The endpoint for the next attempt.
     fn pick(&mut self, now: Instant) -> Result<(usize, Rc<Pool>), Error> {
         let backend = self.way.backend;
-        let picked = {
+        let preferred = self.way.prefer.filter(|at| {
+            let usable = backend.loads.get(*at).is_some_and(|load| load.available(now));
+            usable && self.progress.attempts == 0
+        });
+        let picked = preferred.or_else(|| {
             let mut random = self.way.random.borrow_mut();
             let first = backend.balancer.pick(&backend.loads, now, &self.tried, &mut random);
             first.or_else(|| {
@@ -290,7 +308,7 @@ impl Flight<'_> {
                 self.tried.clear();
                 backend.balancer.pick(&backend.loads, now, &self.tried, &mut random)
             })
-        };
+        });
         let found = picked.and_then(|at| Some((at, self.way.pools.get(at)?.clone())));
         if let Some((at, _)) = found {
             self.progress.endpoint = Some(at);
@@ -310,13 +328,13 @@ impl Flight<'_> {
         })
     }
 
-    async fn attempt(&self, pool: &Rc<Pool>, slot: &mut Slot) -> Result<(Response<Incoming>, Lease), Failed> {
+    async fn attempt(&self, pool: &Rc<Pool>, slot: &mut Slot) -> Result<(Answered, Lease), Failed> {
         let wire = match (self.way.speak, &pool.endpoint().security) {
             (Speak::Http2, _) => Wire::Http2,
             (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
             (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
         };
-        let sent = pool.send(wire, slot, self.way.dialer, self.resent);
+        let sent = pool.send(wire, slot, self.way.dialer, self.way.limits, self.resent);
         let Some(limit) = self.way.policy.attempt_timeout else { return sent.await };
         tokio::time::timeout(limit, sent).await.unwrap_or_else(|_| {
             let details = format!(
@@ -347,11 +365,7 @@ impl Flight<'_> {
     }
 
     /// Whether a response's status is one that the route sends the request again for, and if so, the request.
-    fn refuse_status(
-        &mut self,
-        response: &Response<Incoming>,
-        spare: &Spare<'_>,
-    ) -> Option<Request<RequestBody>> {
+    fn refuse_status(&mut self, response: &Response<Incoming>, spare: &Spare<'_>) -> Option<Outgoing> {
         let retry = self.way.policy.retry.as_ref()?;
         let wanted = retry.codes.contains(&response.status().as_u16());
         if !wanted || !spare.idempotent || self.retries >= retry.attempts {

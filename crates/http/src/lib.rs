@@ -9,10 +9,13 @@
 
 pub mod body;
 pub mod connect;
+mod copy;
 pub mod endpoint;
 pub mod error;
 pub mod filter;
 pub mod forward;
+pub mod h1;
+pub mod message;
 pub mod pool;
 pub mod serve;
 pub mod upgrade;

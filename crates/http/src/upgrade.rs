@@ -1,11 +1,91 @@
-//! A connection that both sides agreed to use for something else (RFC 9110, section 7.8).
+//! A connection that both sides agreed to use for something else (RFC 9110, sections 7.8 and 9.3.6).
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
 use outrigger_net::copy::{Copied, both};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
+
+/// One side of such a connection: what was read of it already, then all that follows.
+pub struct Tunnel {
+    before: Bytes,
+    io: Box<dyn Io>,
+}
+
+/// What a tunnel is made of. Boxed, for upgrades are rare beside requests.
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").field("before", &self.before.len()).finish_non_exhaustive()
+    }
+}
+
+impl Tunnel {
+    /// A tunnel of which `before` was read already.
+    pub fn new(before: Bytes, io: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Self {
+        Self { before, io: Box::new(io) }
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.before.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let length = self.before.len().min(buf.remaining());
+        buf.put_slice(&self.before.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// One side of a connection, once its messages are out of the way. Ends with `None` if that never happens.
+#[derive(Debug)]
+pub struct OnUpgrade(oneshot::Receiver<Tunnel>);
+
+impl OnUpgrade {
+    /// What is sent once it is there.
+    pub(crate) fn pair() -> (oneshot::Sender<Tunnel>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(receiver))
+    }
+}
+
+impl Future for OnUpgrade {
+    type Output = Option<Tunnel>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Tunnel>> {
+        Pin::new(&mut self.0).poll(cx).map(Result::ok)
+    }
+}
 
 /// Waits for both sides of an upgrade, and copies until both have closed. `None` if one of them never came.
 pub async fn relay(caller: OnUpgrade, callee: OnUpgrade) -> Option<Copied> {
-    let (caller, callee) = tokio::try_join!(caller, callee).ok()?;
-    Some(both(TokioIo::new(caller), TokioIo::new(callee), None).await)
+    let (caller, callee) = tokio::join!(caller, callee);
+    Some(both(caller?, callee?, None).await)
 }

@@ -13,6 +13,7 @@ mod json;
 mod metrics;
 mod process;
 mod series;
+mod text;
 mod worker;
 
 pub use access_log::{AccessLog, LogBuffer};
@@ -22,4 +23,4 @@ pub use metrics::Metrics;
 pub use prometheus;
 pub use series::{BackendSeries, ConnectionSeries, MAX_SERIES, RequestLabels, Series, TcpLabels, TcpSeries};
 pub use tracing::level_filters::LevelFilter;
-pub use worker::{ConnectResult, RequestEnd, Worker};
+pub use worker::{ConnectResult, MirrorResult, RequestEnd, Worker};
