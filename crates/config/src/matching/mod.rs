@@ -10,6 +10,10 @@
 //! first. Among matches of the same path: one with a
 //! method, then the one with most headers, then most query parameters, then the one of the oldest route, then by
 //! route name, then in the order of rules, then of matches.
+//!
+//! The rules of GRPCRoutes stand in the same table: a service and its method are an exact path, a service alone is a
+//! prefix, a method alone stands under the root. For the same path they come before those of HTTPRoutes, because they
+//! take calls of gRPC alone.
 
 use std::borrow::Cow;
 
