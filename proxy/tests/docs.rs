@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 const PAGES: [&str; 5] =
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md", "docs/ROUTES.md"];
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md", "docs/ROUTES.md", "docs/HTTP.md"];
 
 /// Programs that are not ours: their names alone are known.
 const FOREIGN: [&str; 2] = ["curl", "sudo"];
@@ -229,6 +229,7 @@ fn every_command_is_run_here_or_accounted_for() {
         ("outrigger capture down", "the tests in namespaces"),
         ("outrigger-control ", "the tests of the control API"),
         ("outrigger-bench run", "the tests of the harness"),
+        ("target/release/outrigger-bench diff", "the tests of the differential runner"),
         ("target/release/outrigger-bench run", "the tests of the harness"),
         ("curl http://127.0.0.1:15000/healthz/ready", "operation"),
         ("curl http://127.0.0.1:15000/metrics", "operation"),
