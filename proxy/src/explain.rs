@@ -13,7 +13,7 @@ use clap::{ArgGroup, Args};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outrigger_config::explain::{Asked, Explanation, Part, Taken, explain};
 use outrigger_config::route::SessionKind;
-use outrigger_config::{Snapshot, file};
+use outrigger_config::{Kind, Snapshot, file};
 
 use crate::cli::{coloured, fail, print_line};
 
@@ -187,7 +187,9 @@ fn render(asked: &Asked, explanation: &Explanation, colour: bool) -> String {
         (Some(why), _) => row("route", &[paint("31", &format!("none: refused with 400, for {why}"))]),
         (None, None) => row("route", &[paint("31", "none takes it")]),
         (None, Some(taken)) => {
-            row("route", &[paint("32", taken.route.as_str())]);
+            let kind =
+                if taken.kind == Kind::HttpRoute { String::new() } else { format!(" ({})", taken.kind) };
+            row("route", &[format!("{}{kind}", paint("32", taken.route.as_str()))]);
             row("rule", &[format!("{}, by {}", taken.rule, taken.by)]);
             row("backends", &backends(&taken.backends));
             for (label, line) in policies(taken) {

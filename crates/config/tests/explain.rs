@@ -3,7 +3,7 @@
 
 use http::HeaderMap;
 use outrigger_config::explain::{Asked, Explanation, Unexplained, explain};
-use outrigger_config::{Snapshot, file};
+use outrigger_config::{Kind, Snapshot, file};
 
 const FILE: &str = "
 listeners:
@@ -33,6 +33,13 @@ httpRoutes:
   - { name: far, listeners: [web], hostnames: [example.org], rules: [{}] }
   - { name: younger, listeners: [web], hostnames: [shop.localhost], rules: [{ matches: [{ path: { value: /api } }] }] }
   - { name: elsewhere, listeners: [other], hostnames: [only.localhost], rules: [{}] }
+grpcRoutes:
+  - name: greeter
+    listeners: [web]
+    hostnames: [grpc.localhost]
+    rules:
+      - { name: hello, matches: [{ method: { service: demo.Greeter, method: Hello } }] }
+      - { name: any, matches: [{ method: { method: Bye } }] }
 backends:
   - { name: api, endpoints: [{ address: '127.0.0.1:3000' }] }
 ";
@@ -79,7 +86,6 @@ fn the_rule_that_takes_it_and_what_it_does() {
             "shop/canary: header x-env: wanted exactly `canary`, got `prod`",
             "shop/post: method: wanted POST, got GET",
             "wild/0: host: routes of a more specific one than `*.localhost` come first",
-            "wild/1: host: routes of a more specific one than `*.localhost` come first",
         ]
     );
     let json = serde_json::to_value(&explanation).unwrap();
@@ -124,4 +130,19 @@ fn the_listener_is_the_one_of_the_port_or_one_that_takes_it() {
     assert_eq!(explain(&empty, &asked("GET http://a/")), Err(Unexplained::NoListener));
     let named = Asked { listener: Some("web".into()), ..asked("GET http://a/") };
     assert_eq!(explain(&empty, &named), Err(Unexplained::NoSuchListener("web".into())));
+}
+
+#[test]
+fn calls_of_grpc_are_told_by_what_they_are() {
+    let call = "POST http://grpc.localhost:8080/demo.Greeter/Hello\ncontent-type: application/grpc";
+    let explanation = explained(call);
+    let taken = explanation.taken.as_ref().unwrap();
+    assert_eq!((taken.kind, &*taken.rule), (Kind::GrpcRoute, "hello"));
+    assert_eq!(taken.by, "path exactly `/demo.Greeter/Hello`, a call of gRPC");
+    let because = "greeter/any: call: wanted a call of gRPC of the method `Bye`, got `/demo.Greeter/Hello`, \
+                   content-type application/grpc";
+    assert_eq!(near(&explanation), [because]);
+    let plain = explained("POST http://grpc.localhost:8080/demo.Greeter/Hello");
+    assert_eq!(plain.taken, None);
+    assert!(near(&plain)[0].ends_with("got `/demo.Greeter/Hello`, content-type none"), "{:?}", plain.near);
 }

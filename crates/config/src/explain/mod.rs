@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::listener::Protocol;
 use crate::matching::{Found, Head};
 use crate::path;
+use crate::resource::Kind;
 use crate::route::{HttpRule, Retry, SessionPersistence, Timeouts};
 use crate::scalar::Name;
 use crate::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot};
@@ -67,6 +68,8 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Taken {
+    /// The kind of its route.
+    pub kind: Kind,
     /// The route.
     pub route: Name,
     /// The rule's name, or its index in the route.
@@ -106,6 +109,8 @@ pub struct Part {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Near {
+    /// The kind of its route.
+    pub kind: Kind,
     /// The route.
     pub route: Name,
     /// The rule's name, or its index in the route.
@@ -186,6 +191,7 @@ fn taken(snapshot: &Snapshot, found: Found) -> Option<Taken> {
     let entry = snapshot.http_rules.get(found.rule)?;
     let rule = entry.spec.rules.get(entry.index)?;
     Some(Taken {
+        kind: entry.kind(),
         route: entry.route.clone(),
         rule: entry.rule.to_string(),
         by: rule.matches.get(found.matched).map_or_else(|| "any request".into(), words::conditions),

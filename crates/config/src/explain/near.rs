@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 
+use http::header::CONTENT_TYPE;
+
 use super::Near;
 use super::words::{got, path, value};
 use crate::listener::HttpPath;
@@ -57,16 +59,18 @@ pub(super) fn near(snapshot: &Snapshot, listener: &Name, seen: &Seen<'_>, found:
             (None, Some(miss)) => Some(miss),
             (None, None) => Some((Stage::Matches, later(one, entry, winner?))),
             (Some(_), Some((Stage::HostOrPath(_), _))) => None,
-            // What takes every path is near only if its host nearly is the one.
+            // What takes every path is near only if its host nearly is the one, and then
+            // only where nothing else takes the request.
             (Some(host), _) => {
                 let same_path =
                     one.path.as_ref().is_some_and(|path| *path != PathMatch::PathPrefix("".into()));
-                (same_path || is_like(entry, seen.host))
+                (same_path || found.is_none() && is_like(entry, seen.host))
                     .then(|| (Stage::HostOrPath(usize::MAX), host.clone()))
             }
         });
         if let Some((stage, because)) = misses.max_by_key(|(stage, _)| *stage) {
-            near.push((stage, Near { route: entry.route.clone(), rule: entry.rule.to_string(), because }));
+            let (kind, route, rule) = (entry.kind(), entry.route.clone(), entry.rule.to_string());
+            near.push((stage, Near { kind, route, rule, because }));
         }
     }
     near.sort_by_key(|(stage, _)| Reverse(*stage));
@@ -75,7 +79,7 @@ pub(super) fn near(snapshot: &Snapshot, listener: &Name, seen: &Seen<'_>, found:
 
 /// Whether a host of the route is nearly the one that is asked for: mistyped, or under a wildcard beside it.
 fn is_like(entry: &HttpRuleEntry, host: &str) -> bool {
-    let like = |name: &str| strsim::damerau_levenshtein(name, host) <= name.len().div_ceil(4);
+    let like = |name: &str| strsim::damerau_levenshtein(name, host) <= (name.len() / 4).min(2);
     entry.spec.hostnames.is_empty()
         || entry.spec.hostnames.iter().any(|hostname| match hostname {
             Hostname::Exact(name) => like(name),
@@ -112,6 +116,18 @@ fn miss(one: &HttpMatch, seen: &Seen<'_>) -> Option<(Stage, String)> {
     {
         let because = format!("path: wanted {}, got `{}`", path(wanted), head.path);
         return Some((Stage::HostOrPath(common), because));
+    }
+    if let Some(call) = &one.grpc
+        && !call.matches(head.path, head.headers)
+    {
+        let kind = header_value(head.headers, &CONTENT_TYPE);
+        let because = format!(
+            "call: wanted {}, got `{}`, content-type {}",
+            super::words::call(call),
+            head.path,
+            kind.as_deref().unwrap_or("none")
+        );
+        return Some((Stage::Method, because));
     }
     if let Some(wanted) = &one.method
         && wanted.0 != *head.method
@@ -173,6 +189,8 @@ fn later(one: &HttpMatch, entry: &HttpRuleEntry, (winner, matched): (&HttpRuleEn
     };
     let why = if path(one) != path(by) {
         "its path is less specific"
+    } else if one.grpc.is_some() != by.grpc.is_some() {
+        "it is not for gRPC alone"
     } else if one.method.is_some() != by.method.is_some() {
         "it names no method"
     } else if one.headers.len() != by.headers.len() {

@@ -1,6 +1,6 @@
 //! What a match wants, in words.
 
-use crate::route::{HttpMatch, PathMatch, ValueMatch};
+use crate::route::{GrpcCall, HttpMatch, PathMatch, ValueMatch};
 
 /// All that a match wants: ``path `/api` or below it, method GET, header x-env exactly `canary` ``.
 pub(super) fn conditions(one: &HttpMatch) -> String {
@@ -8,8 +8,16 @@ pub(super) fn conditions(one: &HttpMatch) -> String {
     let method = one.method.iter().map(|method| format!("method {method}"));
     let headers = one.headers.iter().map(|h| format!("header {} {}", h.name, value(&h.value)));
     let query = one.query_params.iter().map(|q| format!("query parameter {} {}", q.name, value(&q.value)));
-    let all: Vec<String> = path.chain(method).chain(headers).chain(query).collect();
+    let call = one.grpc.iter().map(call);
+    let all: Vec<String> = path.chain(call).chain(method).chain(headers).chain(query).collect();
     if all.is_empty() { "any request".into() } else { all.join(", ") }
+}
+
+/// What call of gRPC it must be.
+pub(super) fn call(wanted: &GrpcCall) -> String {
+    let method =
+        wanted.method.as_ref().map_or_else(String::new, |method| format!(" of the method `{method}`"));
+    format!("a call of gRPC{method}")
 }
 
 /// What a path must be.
