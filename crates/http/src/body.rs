@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use crate::h2::Received;
 use crate::pool::Lease;
 
 /// How long a caller that expects `100 Continue` waits for a backend that does not say it (RFC 9110, section 10.1.1).
@@ -28,6 +29,9 @@ pub enum BodyError {
     /// The one who sends it broke off, or what came was not HTTP.
     #[error("{0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The stream of HTTP/2 that it comes on was reset, or its connection broke.
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
@@ -36,13 +40,38 @@ pub enum BodyError {
     Superseded,
 }
 
+impl BodyError {
+    /// The code with which its stream of HTTP/2 was reset by the one who sends it.
+    pub(crate) fn reset(&self) -> Option<h2::Reason> {
+        match self {
+            Self::Http2(error) if error.is_reset() && error.is_remote() => error.reason(),
+            _ => None,
+        }
+    }
+}
+
 /// A body as it comes from a caller or a backend.
 #[derive(Debug)]
 pub struct Incoming(Source);
 
 #[derive(Debug)]
 enum Source {
+    Empty,
     Hyper(hyper::body::Incoming),
+    Http2(Received),
+}
+
+impl Incoming {
+    /// A body of which there is nothing.
+    pub const fn empty() -> Self {
+        Self(Source::Empty)
+    }
+}
+
+impl From<Received> for Incoming {
+    fn from(received: Received) -> Self {
+        Self(Source::Http2(received))
+    }
 }
 
 impl From<hyper::body::Incoming> for Incoming {
@@ -60,6 +89,8 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
+            Source::Empty => Poll::Ready(None),
+            Source::Http2(received) => Pin::new(received).poll_frame(cx),
             Source::Hyper(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
             }
@@ -68,12 +99,16 @@ impl Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
+            Source::Empty => true,
+            Source::Http2(received) => received.is_end_stream(),
             Source::Hyper(incoming) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Http2(received) => received.size_hint(),
             Source::Hyper(incoming) => incoming.size_hint(),
         }
     }

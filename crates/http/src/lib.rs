@@ -14,6 +14,7 @@ pub mod error;
 pub mod filter;
 pub mod forward;
 pub mod h1;
+mod h2;
 pub mod message;
 pub mod pool;
 pub mod serve;
@@ -21,15 +22,3 @@ pub mod upgrade;
 
 pub use endpoint::{Backend, Endpoint, Security};
 pub use error::{Error, Reason};
-
-use std::future::Future;
-
-/// Runs hyper's own tasks on the thread that asks: nothing here need be `Send`.
-#[derive(Debug, Clone, Copy)]
-pub struct Local;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
-}

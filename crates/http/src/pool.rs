@@ -1,28 +1,24 @@
 //! Connections from one worker to one endpoint, kept open for the next request. Nothing here is shared between
 //! threads, and nothing waits: a request takes a connection that is ready, or makes one.
 
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::EXPECT;
 use http::{Request, Response, StatusCode};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use outrigger_balance::InFlight;
 use outrigger_certs::Identity;
 use tracing::debug;
 
-use crate::Local;
 use crate::body::RequestBody;
 use crate::connect::{Connection, Dialer, Open, Target, Wire, own, target, to_target};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason, chain};
-use crate::filter::{to_http1, to_http2};
+use crate::h2;
 use crate::message::{Answered, Outgoing};
 use crate::upgrade::OnUpgrade;
 
@@ -59,24 +55,11 @@ struct Idle {
 /// Connections that several requests share.
 #[derive(Debug, Default)]
 struct Shared {
-    open: RefCell<Vec<Multiplexed>>,
+    open: RefCell<Vec<Rc<h2::client::Connection>>>,
     /// Held while a connection is made, so that a burst of requests makes one.
     making: tokio::sync::Mutex<()>,
     /// How often none could be made, and why not, the last time.
     failed: RefCell<(u64, Option<Error>)>,
-}
-
-/// A connection of HTTP/2, to be polled for as long as it lasts.
-type Http2 = http2::Connection<TokioIo<Connection>, RequestBody, Local>;
-
-#[derive(Debug, Clone)]
-struct Multiplexed {
-    sender: http2::SendRequest<RequestBody>,
-    /// Asked how many requests the endpoint takes at a time, which it may change. `None` once it has ended.
-    connection: Rc<RefCell<Option<Http2>>>,
-    streams: Rc<Cell<u32>>,
-    /// When it was last seen to be in use.
-    used: Rc<Cell<Instant>>,
 }
 
 /// A connection in use by one request.
@@ -90,7 +73,10 @@ pub struct Lease {
 #[derive(Debug)]
 enum Held {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(Rc<Cell<u32>>),
+    /// Its place is free again when the lease is dropped.
+    Http2 {
+        _place: h2::client::UnderWay,
+    },
     Nothing,
 }
 
@@ -99,7 +85,6 @@ impl Lease {
     pub fn give_back(mut self, now: Instant) {
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Http1(sender) => self.pool.keep(sender, now),
-            // Its place is free again when the lease is dropped.
             held => self.held = held,
         }
     }
@@ -108,14 +93,6 @@ impl Lease {
     pub(crate) fn with_load(mut self, in_flight: InFlight) -> Self {
         self.in_flight = Some(in_flight);
         self
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Held::Http2(streams) = &self.held {
-            streams.set(streams.get().saturating_sub(1));
-        }
     }
 }
 
@@ -227,20 +204,11 @@ impl Pool {
         dialer: &Dialer,
     ) -> Result<(Answered, Lease), Failed> {
         let found = self.multiplexed(wire, shared, dialer).await;
-        let (mut connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
-        let Some(Outgoing { request, spelling, interim }) = slot.take() else {
-            return Err(Failed::nothing());
-        };
-        connection.streams.set(connection.streams.get() + 1);
-        let lease = self.lease(Held::Http2(connection.streams.clone()));
-        match connection.sender.try_send_request(into_http2(request)).await {
-            Ok(response) => Ok((received(response), lease)),
-            Err(mut failed) => {
-                let again = failed.take_message().map(into_http1);
-                *slot = again.map(|request| Outgoing { request, spelling, interim });
-                let error = self.describe(&failed.into_error(), slot.is_none());
-                Err(Failed { error, phase })
-            }
+        let (connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
+        let lease = self.lease(Held::Http2 { _place: connection.begin() });
+        match connection.send(slot).await {
+            Ok(answered) => Ok((answered, lease)),
+            Err(error) => Err(Failed { error: self.describe_http2(&error, slot.is_none()), phase }),
         }
     }
 
@@ -277,11 +245,11 @@ impl Pool {
             .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE_TIMEOUT);
         for shared in [&self.http2, &self.carried] {
             shared.open.borrow_mut().retain(|connection| {
-                if connection.streams.get() > 0 {
+                if connection.streams() > 0 {
                     connection.used.set(now);
                 }
                 let idle = now.saturating_duration_since(connection.used.get());
-                !connection.sender.is_closed() && idle < IDLE_TIMEOUT
+                connection.is_open() && idle < IDLE_TIMEOUT
             });
         }
     }
@@ -341,7 +309,7 @@ impl Pool {
         wire: Wire,
         shared: &Shared,
         dialer: &Dialer,
-    ) -> Result<(Multiplexed, Phase), Error> {
+    ) -> Result<(Rc<h2::client::Connection>, Phase), Error> {
         if let Some(open) = shared.available() {
             return Ok((open, Phase::Reused));
         }
@@ -367,84 +335,54 @@ impl Pool {
         made.map(|connection| (connection, Phase::New))
     }
 
-    async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Multiplexed, Error> {
+    async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Rc<h2::client::Connection>, Error> {
         let (connection, open) = self.connect(wire, dialer).await?;
         let address = self.endpoint.address;
-        let handshake = http2::Builder::new(Local)
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(256 * 1024)
-            .initial_connection_window_size(1024 * 1024)
-            .max_header_list_size(64 * 1024)
-            .keep_alive_interval(Some(Duration::from_secs(10)))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .handshake::<_, RequestBody>(TokioIo::new(connection));
-        let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
-        let connection = Rc::new(RefCell::new(Some(connection)));
-        let driven = connection.clone();
+        let handshake = h2::client::handshake(connection).await;
+        let (connection, driver) = handshake.map_err(|error| self.describe_http2(&error, false))?;
         tokio::task::spawn_local(async move {
-            let ended = poll_fn(|cx| match &mut *driven.borrow_mut() {
-                Some(connection) => Pin::new(connection).poll(cx),
-                None => Poll::Ready(Ok(())),
-            });
-            if let Err(error) = ended.await {
-                debug!(%address, error = chain(&error), "connection to the endpoint ended");
+            if let Err(error) = driver.await {
+                debug!(%address, %error, "connection to the endpoint ended");
             }
-            driven.take();
             drop(open);
         });
-        let used = Rc::new(Cell::new(Instant::now()));
-        Ok(Multiplexed { sender, connection, streams: Rc::default(), used })
+        Ok(Rc::new(connection))
     }
 
     /// What hyper says, as an error of ours.
     fn describe(&self, error: &hyper::Error, sent: bool) -> Error {
         let text = format!("{}: {}", self.endpoint.address, chain(error));
-        let h2 = h2_error(error);
-        // A stream that is reset is an answer, if a poor one; its connection goes on.
-        let answered = h2.is_some_and(|h2| h2.is_reset() && h2.is_remote());
         let reason = match error {
-            _ if error.is_parse() || error.is_parse_too_large() || answered => Reason::HttpResponseIncomplete,
+            _ if error.is_parse() || error.is_parse_too_large() => Reason::HttpResponseIncomplete,
             _ => Reason::ConnectionTerminated,
         };
-        let refused = h2.is_some_and(unprocessed);
-        if sent && !refused { Error::sent(reason, text) } else { Error::unsent(reason, text) }
+        if sent { Error::sent(reason, text) } else { Error::unsent(reason, text) }
+    }
+
+    /// What went wrong over HTTP/2, as an error of ours.
+    fn describe_http2(&self, error: &::h2::Error, sent: bool) -> Error {
+        let text = format!("{}: {error}", self.endpoint.address);
+        // A stream that is reset is an answer, if a poor one; its connection goes on.
+        let reason =
+            if error.is_reset() { Reason::HttpResponseIncomplete } else { Reason::ConnectionTerminated };
+        if sent && !unprocessed(error) { Error::sent(reason, text) } else { Error::unsent(reason, text) }
     }
 }
 
 impl Shared {
     /// An open connection with room.
-    fn available(&self) -> Option<Multiplexed> {
+    fn available(&self) -> Option<Rc<h2::client::Connection>> {
         let mut open = self.open.borrow_mut();
-        open.retain(|connection| !connection.sender.is_closed());
-        open.iter().find(|connection| connection.has_room()).cloned()
-    }
-}
-
-impl Multiplexed {
-    /// Whether a request sent on it goes out at once. One beyond the endpoint's own limit would wait for another to end.
-    fn has_room(&self) -> bool {
-        let streams = self.streams.get();
-        streams < STREAMS_PER_CONNECTION
-            && self.sender.is_ready()
-            && self
-                .connection
-                .borrow()
-                .as_ref()
-                .is_some_and(|c| (streams as usize) < c.current_max_send_streams())
+        open.retain(|connection| connection.is_open());
+        open.iter().find(|connection| connection.has_room(STREAMS_PER_CONNECTION)).cloned()
     }
 }
 
 /// Whether HTTP/2 says that the application has not seen the request: its stream was refused, or lies beyond the
 /// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8).
-fn unprocessed(error: &h2::Error) -> bool {
-    let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
-    graceful || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
-}
-
-/// What HTTP/2 says, beneath what hyper says.
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
-        .find_map(|cause| cause.downcast_ref())
+fn unprocessed(error: &::h2::Error) -> bool {
+    let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(::h2::Reason::NO_ERROR);
+    graceful || (error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM))
 }
 
 /// Lets a body wait for the backend's `100 Continue`, where the request says that it does (RFC 9110, section 10.1.1).
@@ -464,16 +402,4 @@ fn received(mut response: Response<hyper::body::Incoming>) -> Answered {
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upgrade = switching.then(|| OnUpgrade::hyper(hyper::upgrade::on(&mut response)));
     Answered { response: response.map(Into::into), spelling: None, upgrade }
-}
-
-fn into_http2(request: Request<RequestBody>) -> Request<RequestBody> {
-    let (mut parts, body) = request.into_parts();
-    to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers);
-    Request::from_parts(parts, body)
-}
-
-fn into_http1(request: Request<RequestBody>) -> Request<RequestBody> {
-    let (mut parts, body) = request.into_parts();
-    to_http1(&mut parts.uri, &mut parts.version, &mut parts.headers);
-    Request::from_parts(parts, body)
 }

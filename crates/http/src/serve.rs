@@ -13,13 +13,13 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming as HyperIncoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
-use crate::Local;
-use crate::body::Incoming;
+use crate::body::{BodyError, Incoming};
+use crate::h2;
 use crate::message::{Asked, Handler, Interim};
 use crate::upgrade::OnUpgrade;
 
@@ -31,8 +31,6 @@ pub const HEADER_READ_TIMEOUT: Duration = Duration::from_mins(1);
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// How many bytes of header a message may have.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// How many requests a caller may have under way on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
 
 /// The version of HTTP that a connection speaks, as detection or ALPN found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +88,7 @@ impl Drain {
 }
 
 /// A connection that can be asked to end when what is under way is done.
-trait Serving: Future {
+pub(crate) trait Serving: Future {
     fn wind_down(self: Pin<&mut Self>);
 }
 
@@ -104,46 +102,31 @@ pub async fn connection<IO, H, B>(
     version: Version,
     handler: H,
     drain: Rc<Drain>,
-) -> Result<(), hyper::Error>
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Handler<Body = B> + Unpin + 'static,
+    B: Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
 {
-    let io = TokioIo::new(io);
     let quiet = Rc::new(Quiet { heard: Cell::new(true), ..Quiet::default() });
+    if version == Version::Http2 {
+        let connection = h2::server::Connection::new(io, handler, quiet.clone());
+        return Ok(drained(connection, &drain, &quiet).await.unwrap_or(Ok(()))?);
+    }
+    let io = TokioIo::new(io);
     let asked = quiet.clone();
     let service = service_fn(move |request: Request<HyperIncoming>| {
         let busy = asked.asked();
         let reply = handler.answer(receive(request));
         async move { Ok::<_, Infallible>(reply.await.response.map(|body| Answer { body, _busy: busy })) }
     });
-    match version {
-        Version::Http1 => {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .header_read_timeout(None)
-                .max_header_size(MAX_HEADER_BYTES)
-                .serve_connection(io, service)
-                .with_upgrades();
-            drain.remember(&quiet);
-            drained(connection, &drain, &quiet).await.unwrap_or(Ok(()))
-        }
-        Version::Http2 => {
-            let connection = hyper::server::conn::http2::Builder::new(Local)
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEADER_BYTES as u32)
-                .max_local_error_reset_streams(Some(1024))
-                .max_pending_accept_reset_streams(Some(20))
-                .initial_stream_window_size(256 * 1024)
-                .initial_connection_window_size(1024 * 1024)
-                .keep_alive_interval(Some(Duration::from_secs(30)))
-                .keep_alive_timeout(Duration::from_secs(20))
-                .serve_connection(io, service);
-            drained(connection, &drain, &quiet).await.unwrap_or(Ok(()))
-        }
-    }
+    let connection = hyper::server::conn::http1::Builder::new()
+        .header_read_timeout(None)
+        .max_header_size(MAX_HEADER_BYTES)
+        .serve_connection(io, service)
+        .with_upgrades();
+    drain.remember(&quiet);
+    Ok(drained(connection, &drain, &quiet).await.unwrap_or(Ok(()))?)
 }
 
 fn receive(mut request: Request<HyperIncoming>) -> Asked {
@@ -154,7 +137,7 @@ fn receive(mut request: Request<HyperIncoming>) -> Asked {
 
 /// Whether a caller asks for anything. Looked at once in a while: a timer for each head cost more than reading it.
 #[derive(Debug, Default)]
-struct Quiet {
+pub(crate) struct Quiet {
     /// Requests that are not yet answered.
     busy: Cell<u32>,
     /// Whether anything was ever asked.
@@ -169,10 +152,11 @@ struct Quiet {
 
 /// A request that is not yet answered.
 #[derive(Debug)]
-struct Busy(Rc<Quiet>);
+pub(crate) struct Busy(Rc<Quiet>);
 
 impl Quiet {
-    fn asked(self: &Rc<Self>) -> Busy {
+    /// Notes a request, until what is returned is dropped.
+    pub(crate) fn asked(self: &Rc<Self>) -> Busy {
         self.asked.set(true);
         self.busy.set(self.busy.get() + 1);
         Busy(self.clone())
@@ -232,21 +216,6 @@ where
     IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn wind_down(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<IO, S, B> Serving for hyper::server::conn::http2::Connection<IO, S, Local>
-where
-    Self: Future,
-    S: hyper::service::HttpService<HyperIncoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Local: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn wind_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();

@@ -72,7 +72,6 @@ pub struct OnUpgrade(Waiting);
 #[derive(Debug)]
 enum Waiting {
     Hyper(hyper::upgrade::OnUpgrade),
-    #[allow(dead_code)]
     Own(oneshot::Receiver<Tunnel>),
 }
 
@@ -83,7 +82,6 @@ impl OnUpgrade {
     }
 
     /// What is sent once it is there.
-    #[allow(dead_code)]
     pub(crate) fn pair() -> (oneshot::Sender<Tunnel>, Self) {
         let (sender, receiver) = oneshot::channel();
         (sender, Self(Waiting::Own(receiver)))

@@ -1,0 +1,202 @@
+//! A connection of HTTP/2 to an endpoint, which many requests share.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::{self, ResponseFuture, SendRequest};
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::alive::{Ear, KeepAlive, Terms};
+use super::received::{Received, Uploading};
+use super::sending::Sending;
+use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW};
+use crate::body::{Incoming, RequestBody};
+use crate::filter::{strip_hop_by_hop, to_http2};
+use crate::message::{Answered, Interim, InterimResponse, Outgoing};
+use crate::upgrade::{OnUpgrade, Tunnel};
+
+/// How many bytes of header a response may have.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// A backend that is gone is found within twice this time, while requests wait for it.
+const ALIVE: Terms = Terms { silence: Duration::from_secs(10), patience: Duration::from_secs(10) };
+
+/// A connection to send requests on. Its [`Driver`] ends once it is dropped and its last response has ended.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    sender: RefCell<SendRequest<Bytes>>,
+    state: Rc<State>,
+    /// When it was last seen to be in use.
+    pub(crate) used: Cell<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many requests are under way.
+    streams: Cell<u32>,
+    ended: Cell<bool>,
+}
+
+/// What a connection is moved by; to be polled for as long as it lasts.
+pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
+    connection: client::Connection<Ear<IO>, Bytes>,
+    alive: Option<KeepAlive>,
+    state: Rc<State>,
+}
+
+/// Begins to speak HTTP/2.
+pub(crate) async fn handshake<IO>(io: IO) -> Result<(Connection, Driver<IO>), h2::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let (ear, heard) = Ear::new(io);
+    let (sender, mut connection) = client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_local_error_reset_streams(Some(MAX_RESETS))
+        .max_send_buffer_size(MAX_SEND_BUFFER)
+        .enable_push(false)
+        .handshake(ear)
+        .await?;
+    let alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
+    let state = Rc::<State>::default();
+    let driver = Driver { connection, alive, state: state.clone() };
+    Ok((Connection { sender: RefCell::new(sender), state, used: Cell::new(Instant::now()) }, driver))
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
+    type Output = Result<(), h2::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let wanted = this.state.streams.get() > 0;
+        let gone = this.alive.as_mut().is_some_and(|alive| alive.poll(cx, wanted).is_ready());
+        let polled = if gone {
+            Poll::Ready(Err(h2::Reason::SETTINGS_TIMEOUT.into()))
+        } else {
+            Pin::new(&mut this.connection).poll(cx)
+        };
+        if polled.is_ready() {
+            this.state.ended.set(true);
+        }
+        polled
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Rc<State>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+    }
+}
+
+impl Connection {
+    /// Whether requests can be sent on it, though they may have to wait for others to end.
+    pub(crate) fn is_open(&self) -> bool {
+        let ready = self.poll_ready();
+        !self.state.ended.get() && !matches!(ready, Poll::Ready(Err(_)))
+    }
+
+    /// Whether a request sent on it goes out at once, with at most `most` at a time. One beyond the endpoint's own limit
+    /// would wait for another to end.
+    pub(crate) fn has_room(&self, most: u32) -> bool {
+        let streams = self.state.streams.get();
+        streams < most
+            && matches!(self.poll_ready(), Poll::Ready(Ok(())))
+            && (streams as usize) < self.sender.borrow().current_max_send_streams()
+    }
+
+    /// How many requests are under way.
+    pub(crate) fn streams(&self) -> u32 {
+        self.state.streams.get()
+    }
+
+    /// Counts a request as under way.
+    pub(crate) fn begin(&self) -> UnderWay {
+        self.state.streams.set(self.state.streams.get() + 1);
+        UnderWay(self.state.clone())
+    }
+
+    fn poll_ready(&self) -> Poll<Result<(), h2::Error>> {
+        self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Sends the request in `slot`, and waits for the response's head.
+    ///
+    /// # Errors
+    /// Where the request is still in its slot, not a byte of it was sent.
+    pub(crate) async fn send(&self, slot: &mut Option<Outgoing>) -> Result<Answered, h2::Error> {
+        if let Poll::Ready(Err(error)) = self.poll_ready() {
+            return Err(error);
+        }
+        let Some(Outgoing { request, interim, .. }) = slot.take() else {
+            return Err(h2::Reason::INTERNAL_ERROR.into());
+        };
+        let (mut parts, body) = request.into_parts();
+        let connect = parts.method == Method::CONNECT;
+        to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers);
+        // A route's filters may have set what HTTP/2 has no place for.
+        strip_hop_by_hop(&mut parts.headers, false);
+        let last = body.is_end_stream() && !connect;
+        let sent = self.sender.borrow_mut().send_request(Request::from_parts(parts, ()), last);
+        let (response, stream) = sent?;
+        if connect {
+            return tunnelled(wait(response, &interim).await?, stream);
+        }
+        let uploading = if last { Uploading::default() } else { upload(body, stream).await };
+        let response = wait(response, &interim).await?;
+        let (parts, stream) = response.into_parts();
+        let body = Received::new(stream, &parts.headers).with_upload(uploading);
+        let response = Response::from_parts(parts, Incoming::from(body));
+        Ok(Answered { response, spelling: None, upgrade: None })
+    }
+}
+
+/// Waits for the response's head. Interim responses are passed on.
+async fn wait(
+    mut response: ResponseFuture,
+    interim: &Interim,
+) -> Result<Response<h2::RecvStream>, h2::Error> {
+    poll_fn(|cx| {
+        while let Poll::Ready(Some(Ok(response))) = response.poll_informational(cx) {
+            interim.send(&InterimResponse { response, spelling: None });
+        }
+        Pin::new(&mut response).poll(cx)
+    })
+    .await
+}
+
+/// Sends a request's body. What does not go out at once does so in a task of its own, whoever reads the response.
+async fn upload(body: RequestBody, stream: h2::SendStream<Bytes>) -> Uploading {
+    let mut sending = Sending::new(body, stream);
+    let unsent = poll_fn(|cx| Poll::Ready(pin!(&mut sending).poll(cx).is_pending())).await;
+    Uploading(unsent.then(|| tokio::task::spawn_local(sending).abort_handle()))
+}
+
+/// The answer to CONNECT: a successful one has no end, and bytes both ways.
+fn tunnelled(
+    response: Response<h2::RecvStream>,
+    mut stream: h2::SendStream<Bytes>,
+) -> Result<Answered, h2::Error> {
+    let (parts, receive) = response.into_parts();
+    if parts.status.is_success() {
+        let (there, upgrade) = OnUpgrade::pair();
+        // Received, for its other end is at hand.
+        let _ = there.send(Tunnel::new(Bytes::new(), ByteStream::new(stream, receive)));
+        let response = Response::from_parts(parts, Incoming::empty());
+        return Ok(Answered { response, spelling: None, upgrade: Some(upgrade) });
+    }
+    stream.send_data(Bytes::new(), true)?;
+    let body = Received::new(receive, &parts.headers);
+    Ok(Answered { response: Response::from_parts(parts, body.into()), spelling: None, upgrade: None })
+}
