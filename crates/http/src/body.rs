@@ -40,6 +40,12 @@ pub enum BodyError {
     Superseded,
 }
 
+impl From<std::convert::Infallible> for BodyError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl BodyError {
     /// The code with which its stream of HTTP/2 was reset by the one who sends it.
     pub(crate) fn reset(&self) -> Option<h2::Reason> {

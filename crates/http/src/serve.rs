@@ -106,7 +106,8 @@ pub async fn connection<IO, H, B>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler<Body = B> + Unpin + 'static,
-    B: Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<BodyError> + Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let quiet = Rc::new(Quiet { heard: Cell::new(true), ..Quiet::default() });
     if version == Version::Http2 {

@@ -25,7 +25,7 @@ impl<B> Sending<B> {
     }
 }
 
-impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Future for Sending<B> {
+impl<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -63,7 +63,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Future for Sending<B> {
                     }
                 },
                 Some(Err(error)) => {
-                    this.stream.send_reset(error.reset().map_or(Reason::INTERNAL_ERROR, passed_on));
+                    this.stream.send_reset(error.into().reset().map_or(Reason::INTERNAL_ERROR, passed_on));
                     return Poll::Ready(());
                 }
                 None => {

@@ -73,7 +73,7 @@ impl<IO, H, B> Future for Connection<IO, H>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler<Body = B> + Unpin + 'static,
-    B: Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
     type Output = Result<(), h2::Error>;
 
@@ -150,7 +150,7 @@ struct Stream {
 fn accept<H, B>(handler: &H, request: Request<RecvStream>, respond: SendResponse<Bytes>, busy: Busy)
 where
     H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes, Error = BodyError> + Unpin + 'static,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
     let respond = Rc::new(Respond(RefCell::new(Some(respond))));
     let (parts, receive) = request.into_parts();
@@ -175,7 +175,7 @@ where
 impl Stream {
     async fn run<B>(self, answer: impl Future<Output = Reply<B>>)
     where
-        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let reply = {
             let mut answer = pin!(answer);
@@ -201,7 +201,7 @@ impl Stream {
 
     async fn reply<B>(self, reply: Reply<B>, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error>
     where
-        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let (mut parts, mut body) = reply.response.into_parts();
         strip_hop_by_hop(&mut parts.headers, false);
