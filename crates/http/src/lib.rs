@@ -13,12 +13,14 @@ pub mod endpoint;
 pub mod error;
 pub mod filter;
 pub mod forward;
+pub mod forwarded;
 pub mod h1;
 mod h2;
 pub mod message;
 pub mod pool;
 pub mod serve;
 pub mod upgrade;
+pub mod websocket;
 
 pub use endpoint::{Backend, Endpoint, Security};
 pub use error::{Error, Reason};

@@ -25,14 +25,14 @@ pub(crate) struct Terms {
 pub(super) struct KeepAlive {
     pings: PingPong,
     terms: Terms,
-    heard: Rc<Cell<bool>>,
+    heard: Rc<Heard>,
     timer: Pin<Box<Sleep>>,
     asked: bool,
 }
 
 impl KeepAlive {
     /// Watches over the connection on an [`Ear`] that notes in `heard` what comes.
-    pub(super) fn new(pings: PingPong, terms: Terms, heard: Rc<Cell<bool>>) -> Self {
+    pub(super) fn new(pings: PingPong, terms: Terms, heard: Rc<Heard>) -> Self {
         Self { pings, terms, heard, timer: Box::pin(sleep(terms.silence)), asked: false }
     }
 
@@ -44,7 +44,7 @@ impl KeepAlive {
                 self.wait(self.terms.silence);
             }
             std::task::ready!(self.timer.as_mut().poll(cx));
-            let heard = self.heard.replace(false);
+            let heard = self.heard.any.replace(false);
             if self.asked && !heard {
                 return Poll::Ready(());
             }
@@ -59,17 +59,58 @@ impl KeepAlive {
     }
 }
 
+/// What was heard of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Anything since this was last looked at.
+    any: Cell<bool>,
+    /// How many bytes of its first frame, which is its SETTINGS, are still to come; `None` while that is not known.
+    greeting: Cell<Option<usize>>,
+    /// The beginning of that frame: its length (RFC 9113, section 4.1).
+    length: Cell<([u8; 3], usize)>,
+}
+
+/// What precedes the payload of a frame.
+const FRAME_HEAD: usize = 9;
+
+impl Heard {
+    /// Whether its SETTINGS have come.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.greeting.get() == Some(0)
+    }
+
+    fn note(&self, mut bytes: &[u8]) {
+        self.any.set(true);
+        while self.greeting.get().is_none()
+            && let Some((&first, rest)) = bytes.split_first()
+        {
+            let (mut length, at) = self.length.get();
+            if let Some(byte) = length.get_mut(at) {
+                *byte = first;
+            }
+            self.length.set((length, at + 1));
+            bytes = rest;
+            if at + 1 == length.len() {
+                let [a, b, c] = length;
+                let payload = u32::from_be_bytes([0, a, b, c]) as usize;
+                self.greeting.set(Some(FRAME_HEAD - length.len() + payload));
+            }
+        }
+        self.greeting.set(self.greeting.get().map(|left| left.saturating_sub(bytes.len())));
+    }
+}
+
 /// A connection's stream that notes when something comes.
 #[derive(Debug)]
 pub(super) struct Ear<IO> {
     io: IO,
-    heard: Rc<Cell<bool>>,
+    heard: Rc<Heard>,
 }
 
 impl<IO> Ear<IO> {
-    /// Listens to `io`. Also returns where it notes that it has heard something.
-    pub(super) fn new(io: IO) -> (Self, Rc<Cell<bool>>) {
-        let heard = Rc::<Cell<bool>>::default();
+    /// Listens to `io`. Also returns where it notes what it has heard.
+    pub(super) fn new(io: IO) -> (Self, Rc<Heard>) {
+        let heard = Rc::<Heard>::default();
         (Self { io, heard: heard.clone() }, heard)
     }
 }
@@ -77,11 +118,10 @@ impl<IO> Ear<IO> {
 impl<IO: AsyncRead + Unpin> AsyncRead for Ear<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let read = Pin::new(&mut this.io).poll_read(cx, buf);
-        if read.is_ready() {
-            this.heard.set(true);
-        }
-        read
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        this.heard.note(buf.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -108,5 +148,25 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Ear<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_greeting_is_whole_when_its_last_byte_has_come() {
+        // SETTINGS with one setting, then the beginning of another frame.
+        let wire = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0];
+        for part in 1..wire.len() {
+            let heard = Heard::default();
+            let mut sent = 0;
+            for bytes in wire.chunks(part) {
+                heard.note(bytes);
+                sent += bytes.len();
+                assert_eq!(heard.is_greeted(), sent >= 15, "after {sent} bytes, {part} at a time");
+            }
+        }
     }
 }

@@ -12,8 +12,10 @@ use h2::client::{self, ResponseFuture, SendRequest};
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 
-use super::alive::{Ear, KeepAlive, Terms};
+use super::alive::{Ear, Heard, KeepAlive, Terms};
+use super::extended::{self, Wanted};
 use super::received::{Received, Uploading};
 use super::sending::Sending;
 use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW};
@@ -36,11 +38,14 @@ pub(crate) struct Connection {
     pub(crate) used: Cell<Instant>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// How many requests are under way.
     streams: Cell<u32>,
     ended: Cell<bool>,
+    heard: Rc<Heard>,
+    /// Told when the endpoint has said what it offers, and at the end.
+    news: Notify,
 }
 
 /// What a connection is moved by; to be polled for as long as it lasts.
@@ -65,8 +70,9 @@ where
         .enable_push(false)
         .handshake(ear)
         .await?;
-    let alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
-    let state = Rc::<State>::default();
+    let alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard.clone()));
+    let state = State { streams: Cell::new(0), ended: Cell::new(false), heard, news: Notify::new() };
+    let state = Rc::new(state);
     let driver = Driver { connection, alive, state: state.clone() };
     Ok((Connection { sender: RefCell::new(sender), state, used: Cell::new(Instant::now()) }, driver))
 }
@@ -77,6 +83,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let wanted = this.state.streams.get() > 0;
+        let greeted = this.state.heard.is_greeted();
         let gone = this.alive.as_mut().is_some_and(|alive| alive.poll(cx, wanted).is_ready());
         let polled = if gone {
             Poll::Ready(Err(h2::Reason::SETTINGS_TIMEOUT.into()))
@@ -85,6 +92,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
         };
         if polled.is_ready() {
             this.state.ended.set(true);
+        }
+        if polled.is_ready() || greeted != this.state.heard.is_greeted() {
+            this.state.news.notify_waiters();
         }
         polled
     }
@@ -143,6 +153,7 @@ impl Connection {
             return Err(h2::Reason::INTERNAL_ERROR.into());
         };
         let (mut parts, body) = request.into_parts();
+        let wanted = extended::to_connect(&mut parts.method, &mut parts.headers, &mut parts.extensions);
         let connect = parts.method == Method::CONNECT;
         to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers);
         // A route's filters may have set what HTTP/2 has no place for.
@@ -151,7 +162,7 @@ impl Connection {
         let sent = self.sender.borrow_mut().send_request(Request::from_parts(parts, ()), last);
         let (response, stream) = sent?;
         if connect {
-            return tunnelled(wait(response, &interim).await?, stream);
+            return tunnelled(wait(response, &interim).await?, stream, wanted);
         }
         let uploading = if last { Uploading::default() } else { upload(body, stream).await };
         let response = wait(response, &interim).await?;
@@ -159,6 +170,20 @@ impl Connection {
         let body = Received::new(stream, &parts.headers).with_upload(uploading);
         let response = Response::from_parts(parts, Incoming::from(body));
         Ok(Answered { response, spelling: None, upgrade: None })
+    }
+
+    /// Whether the endpoint takes extended CONNECT (RFC 8441, section 3). Waits until it has said what it offers.
+    pub(crate) async fn takes_upgrades(&self) -> bool {
+        loop {
+            let news = self.state.news.notified();
+            if self.sender.borrow().is_extended_connect_protocol_enabled() {
+                return true;
+            }
+            if self.state.ended.get() || self.state.heard.is_greeted() {
+                return false;
+            }
+            news.await;
+        }
     }
 }
 
@@ -183,13 +208,17 @@ async fn upload(body: RequestBody, stream: h2::SendStream<Bytes>) -> Uploading {
     Uploading(unsent.then(|| tokio::task::spawn_local(sending).abort_handle()))
 }
 
-/// The answer to CONNECT: a successful one has no end, and bytes both ways.
+/// The answer to CONNECT: a successful one has no end, and bytes both ways. With `wanted`, it is one to an upgrade.
 fn tunnelled(
     response: Response<h2::RecvStream>,
     mut stream: h2::SendStream<Bytes>,
+    wanted: Option<Wanted>,
 ) -> Result<Answered, h2::Error> {
-    let (parts, receive) = response.into_parts();
+    let (mut parts, receive) = response.into_parts();
     if parts.status.is_success() {
+        if let Some(wanted) = wanted {
+            extended::to_switching(&mut parts.status, &mut parts.headers, wanted);
+        }
         let (there, upgrade) = OnUpgrade::pair();
         // Received, for its other end is at hand.
         let _ = there.send(Tunnel::new(Bytes::new(), ByteStream::new(stream, receive)));

@@ -6,6 +6,7 @@
 
 mod alive;
 pub(crate) mod client;
+mod extended;
 mod received;
 mod sending;
 pub(crate) mod server;

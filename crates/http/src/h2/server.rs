@@ -1,6 +1,6 @@
 //! A caller's connection of HTTP/2.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -11,12 +11,13 @@ use bytes::Bytes;
 use h2::server::{self, Handshake, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use super::alive::{Ear, KeepAlive, Terms};
+use super::alive::{Ear, Heard, KeepAlive, Terms};
+use super::extended;
 use super::received::Received;
 use super::sending::Sending;
 use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW};
@@ -44,7 +45,7 @@ pub(crate) struct Connection<IO: AsyncRead + AsyncWrite + Unpin, H> {
 }
 
 enum State<IO: AsyncRead + AsyncWrite + Unpin> {
-    Greeting(Handshake<Ear<IO>, Bytes>, Rc<Cell<bool>>),
+    Greeting(Handshake<Ear<IO>, Bytes>, Rc<Heard>),
     Open(server::Connection<Ear<IO>, Bytes>, Option<KeepAlive>),
 }
 
@@ -141,6 +142,8 @@ impl InterimSink for Respond {
 struct Stream {
     respond: Rc<Respond>,
     head: bool,
+    /// Whether it is extended CONNECT.
+    upgraded: bool,
     /// CONNECT: what the caller sends, and who takes the tunnel.
     tunnel: Option<(RecvStream, tokio::sync::oneshot::Sender<Tunnel>)>,
     _busy: Busy,
@@ -153,9 +156,11 @@ where
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
     let respond = Rc::new(Respond(RefCell::new(Some(respond))));
-    let (parts, receive) = request.into_parts();
+    let (mut parts, receive) = request.into_parts();
     let head = parts.method == Method::HEAD;
-    let (body, tunnel, upgrade) = if parts.method == Method::CONNECT {
+    let connect = parts.method == Method::CONNECT;
+    let upgraded = extended::to_upgrade(&mut parts.method, &mut parts.headers, &mut parts.extensions);
+    let (body, tunnel, upgrade) = if connect {
         let (there, upgrade) = OnUpgrade::pair();
         (Incoming::empty(), Some((receive, there)), Some(upgrade))
     } else {
@@ -168,7 +173,7 @@ where
         upgrade,
     };
     let answer = handler.answer(asked);
-    let stream = Stream { respond, head, tunnel, _busy: busy };
+    let stream = Stream { respond, head, upgraded, tunnel, _busy: busy };
     tokio::task::spawn_local(stream.run(answer));
 }
 
@@ -204,6 +209,9 @@ impl Stream {
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let (mut parts, mut body) = reply.response.into_parts();
+        if self.upgraded && parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            extended::from_switching(&mut parts.status, &mut parts.headers);
+        }
         strip_hop_by_hop(&mut parts.headers, false);
         let tunnel = self.tunnel.filter(|_| parts.status.is_success());
         let empty = body.is_end_stream();
