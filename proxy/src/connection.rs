@@ -92,6 +92,13 @@ impl Connection {
         Some(at)
     }
 
+    /// The port that the caller connected to: where it meant to, if its traffic was captured.
+    pub(crate) fn port(&self, local: &Local) -> Option<u16> {
+        let listener =
+            || local.live.listeners.get(self.at(local)?)?.sockets.as_ref().map(|it| it.local.port());
+        self.original.map(|original| original.port()).or_else(listener)
+    }
+
     /// Waits for what a caller says before anything is under way; a listener that ends does not wait for it.
     pub(crate) async fn opening<T>(&self, said: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let ending = async {

@@ -6,12 +6,15 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, Version};
 use outrigger_config::backend::BackendProtocol;
 use outrigger_config::listener::Direction;
-use outrigger_config::matching::Head;
+use outrigger_config::matching::{Found, Head};
+use outrigger_config::path;
 use outrigger_http::forward::Speak;
 use outrigger_http::{Error, Reason, filter, serve};
 use outrigger_telemetry::{Series, TcpSeries};
 
 use crate::connection::Connection;
+use crate::filters::Filters;
+use crate::session::Visit;
 use crate::state::{LiveListener, LiveRule, LiveShare};
 use crate::worker::{Local, LocalBackend};
 
@@ -22,6 +25,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) speak: Speak,
     /// The rule that took it, with the share of its backend; `None` where it goes where it was addressed to.
     pub(crate) rule: Option<(&'a LiveRule, &'a LiveShare)>,
+    /// What it has of a session, where the rule keeps them.
+    pub(crate) visit: Option<Visit<'a>>,
 }
 
 /// A plan, or why there is none; and what is known of the request either way.
@@ -32,13 +37,14 @@ pub(crate) struct Decision<'a> {
     /// What counts it.
     pub(crate) series: Option<Series>,
     pub(crate) plan: Result<Plan<'a>, Error>,
+    /// What the rule changes, or answers itself.
+    pub(crate) filters: Option<&'a Filters>,
 }
 
 impl<'a> Decision<'a> {
     /// Decides what becomes of a request.
     pub(crate) fn make<B>(local: &'a Local, connection: &Connection, request: &Request<B>) -> Self {
-        let refuse =
-            |reason, why: String| Self { rule: None, series: None, plan: Err(Error::unsent(reason, why)) };
+        let refuse = |reason, why: String| Self::unrouted(None, Err(Error::unsent(reason, why)));
         let live = &local.live;
         let found = connection
             .at(local)
@@ -47,7 +53,7 @@ impl<'a> Decision<'a> {
             return refuse(Reason::DestinationNotFound, format!("listener {} is gone", connection.listener));
         };
         let host = authority(request);
-        let unrouted = |error| Self { rule: None, series: Some(listener.unrouted), plan: Err(error) };
+        let unrouted = |error| Self::unrouted(Some(listener.unrouted), Err(error));
         if *request.method() == Method::CONNECT {
             return unrouted(Error::unsent(Reason::HttpRequestError, "CONNECT is not offered here"));
         }
@@ -55,17 +61,28 @@ impl<'a> Decision<'a> {
             return unrouted(Error::unsent(Reason::HttpRequestError, "the request has no valid Host"));
         };
         let uri = request.uri();
+        let path = match path::normalize(uri.path(), entry.spec.http.path) {
+            Ok(path) => path,
+            Err(refused) => {
+                return unrouted(Error::unsent(Reason::HttpRequestError, refused.to_string()));
+            }
+        };
         let head = Head {
             host,
-            path: uri.path(),
+            path: &path,
             query: uri.query(),
             method: request.method(),
             headers: request.headers(),
         };
         match entry.http.find(&head) {
-            Some(at) => Self::by_rule(local, connection, request, at),
+            Some(Found { rule, .. }) => Self::by_rule(local, connection, request, rule),
             None => Self::by_address(local, connection, request, listener),
         }
+    }
+
+    /// Where no rule takes the request.
+    const fn unrouted(series: Option<Series>, plan: Result<Plan<'a>, Error>) -> Self {
+        Self { rule: None, series, plan, filters: None }
     }
 
     fn by_rule<B>(local: &'a Local, connection: &Connection, request: &Request<B>, at: usize) -> Self {
@@ -73,21 +90,27 @@ impl<'a> Decision<'a> {
         let found = live.http_rules.get(at).zip(live.snapshot.http_rules.get(at));
         let Some((rule, entry)) = found else {
             let error = Error::unsent(Reason::ProxyInternalError, "the rule is not in the table");
-            return Self { rule: None, series: None, plan: Err(error) };
+            return Self::unrouted(None, Err(error));
         };
-        let picked = entry.shares.pick(connection.worker.random.borrow_mut().u32(..));
+        let visit = rule.session.as_ref().map(|session| {
+            let path = request.uri().path();
+            session.visit(request.headers(), path, connection.secure, &entry.shares, live)
+        });
+        let kept = visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.share);
+        let picked = kept.or_else(|| entry.shares.pick(connection.worker.random.borrow_mut().u32(..)));
         let share = picked.and_then(|share| Some((share, rule.shares.get(share)?)));
         let Some((place, share)) = share else {
             let details =
                 format!("route {}, rule {}: no backend with a weight above 0", entry.route, entry.rule);
             let error = Error::unsent(Reason::ProxyConfigurationError, details);
-            return Self { rule: Some(at), series: Some(rule.unrouted), plan: Err(error) };
+            let filters = rule.filters.as_deref();
+            return Self { rule: Some(at), series: Some(rule.unrouted), plan: Err(error), filters };
         };
         let backend = entry.shares.backend(place);
         let plan = match backend.and_then(|b| Some((local.backend(b)?, live.backends.get(b)?.protocol))) {
             Some((to, protocol)) => {
                 let speak = speak(protocol, connection, request);
-                Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)) })
+                Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)), visit })
             }
             None => {
                 let name =
@@ -96,7 +119,7 @@ impl<'a> Decision<'a> {
                 Err(Error::unsent(Reason::DestinationUnavailable, details))
             }
         };
-        Self { rule: Some(at), series: Some(share.series), plan }
+        Self { rule: Some(at), series: Some(share.series), plan, filters: share.filters.as_deref() }
     }
 
     /// Captured traffic that no route takes goes where it was addressed to.
@@ -109,20 +132,20 @@ impl<'a> Decision<'a> {
         let plan = match connection.original {
             Some(address) => {
                 let to = local.direct(address, connection.direction == Direction::Outbound);
-                Ok(Plan { to, speak: as_received(connection, request), rule: None })
+                Ok(Plan { to, speak: as_received(connection, request), rule: None, visit: None })
             }
             None => Err(Error::unsent(
                 Reason::DestinationNotFound,
                 format!("no route of listener {} takes {}", connection.listener, request.uri().path()),
             )),
         };
-        Self { rule: None, series: Some(listener.unrouted), plan }
+        Self::unrouted(Some(listener.unrouted), plan)
     }
 }
 
 /// The host that a request is for: of an absolute target its authority, otherwise the one `Host` (RFC 9112, section
 /// 3.2). `None` if there is not exactly one, or it is not text. HTTP/1.0 need not have any.
-fn authority<B>(request: &Request<B>) -> Option<&str> {
+pub(crate) fn authority<B>(request: &Request<B>) -> Option<&str> {
     if let Some(authority) = request.uri().authority() {
         return Some(authority.as_str());
     }

@@ -78,6 +78,11 @@ impl Record {
         }
     }
 
+    /// The table that it is decided by.
+    pub(crate) const fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
     /// When the request came.
     pub(crate) const fn started(&self) -> Instant {
         self.started
@@ -104,7 +109,7 @@ impl Record {
 
     /// Notes why the proxy answers itself.
     pub(crate) fn failed(&mut self, error: &Error) {
-        self.status = error.reason.status().as_u16();
+        self.status = error.status().as_u16();
         self.reason = Some(error.reason);
         self.details.clone_from(&error.details);
     }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -68,9 +69,11 @@ async fn answer(connection: Rc<Connection>, asked: Asked) -> Answer {
     let mut record = Record::begin(connection.clone(), local.clone(), &asked.request);
     let decision = Decision::make(&local, &connection, &asked.request);
     record.decided(decision.rule, decision.series);
-    let mut reply = match decision.plan {
-        Ok(plan) => carry_out(&connection, plan, asked, record).await,
-        Err(error) => fail(error, record),
+    let mut reply = match (decision.filters, decision.plan) {
+        // Boxed, for every request would have the room for it.
+        (Some(filters), plan) => Box::pin(filters.answer(&connection, plan, asked, record)).await,
+        (None, Ok(plan)) => carry_out(&connection, plan, asked, record).await,
+        (None, Err(error)) => fail(error, record),
     };
     if connection.worker.announces_end() && version != Version::HTTP_2 {
         reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -88,11 +91,20 @@ fn refused<B>(connection: &Rc<Connection>, request: &Request<B>, error: Error) -
     fail(error, record)
 }
 
-async fn carry_out(connection: &Connection, plan: Plan<'_>, asked: Asked, mut record: Record) -> Answer {
+/// Sends a request on as planned, and passes on what comes back.
+pub(crate) async fn carry_out(
+    connection: &Connection,
+    plan: Plan<'_>,
+    asked: Asked,
+    mut record: Record,
+) -> Answer {
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
     let Asked { request, spelling, interim, upgrade } = asked;
     let (request, upload) = prepare(&plan, policy, request);
+    if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
+        filters.mirror(connection, record.local(), &request, upload.as_ref(), plan.speak);
+    }
     let outgoing = Outgoing { request, spelling, interim };
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
@@ -105,6 +117,7 @@ async fn carry_out(connection: &Connection, plan: Plan<'_>, asked: Asked, mut re
         speak: plan.speak,
         started: record.started(),
         deadline,
+        prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
@@ -164,6 +177,9 @@ fn pass_on(
             filter::modify(modifier, &mut parts.headers);
         }
     }
+    if let Some(visit) = &plan.visit {
+        visit.answer(plan.to.names.of(&plan.to.backend), record.endpoint, &mut parts.headers);
+    }
     parts.version = Version::HTTP_11;
     record.answered(parts.status.as_u16());
     if !switching {
@@ -184,16 +200,21 @@ fn pass_on(
 }
 
 /// The answer that the proxy gives itself: a status, a `Proxy-Status` (RFC 9209), and a line of text.
-fn fail(error: Error, mut record: Record) -> Answer {
-    record.failed(&error);
+pub(crate) fn fail(error: Error, record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
     if !error.reached && record.is_of_a_sidecar() {
         headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    let mut response = Response::new(ResponseBody::full(format!("{error}\n"), record));
-    *response.status_mut() = error.reason.status();
+    refusal(&error, headers, format!("{error}\n").into(), record)
+}
+
+/// An answer to a request that failed, with this header and body.
+pub(crate) fn refusal(error: &Error, headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
+    record.failed(error);
+    let mut response = Response::new(ResponseBody::full(body, record));
+    *response.status_mut() = error.status();
     *response.headers_mut() = headers;
     Reply::new(response)
 }

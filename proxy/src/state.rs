@@ -23,8 +23,10 @@ use outrigger_telemetry::{
 use rustls::ServerConfig;
 
 use crate::director::CAPTURED_OUTBOUND;
+use crate::filters::Filters;
 use crate::listeners::Sockets;
 use crate::resolve::Addresses;
+use crate::session::{Names, Session};
 
 /// One whole configuration, ready to act on. Immutable: every decision reads exactly one.
 #[derive(Debug)]
@@ -88,6 +90,10 @@ pub(crate) struct LiveRule {
     pub(crate) shares: Box<[LiveShare]>,
     /// For requests that none of them takes.
     pub(crate) unrouted: Series,
+    /// What it does to a request that no backend takes.
+    pub(crate) filters: Option<Box<Filters>>,
+    /// Keeps the requests of one session together.
+    pub(crate) session: Option<Session>,
 }
 
 /// A backend's share of a rule's requests.
@@ -96,6 +102,8 @@ pub(crate) struct LiveShare {
     pub(crate) series: Series,
     pub(crate) request: Box<[HeaderModifier]>,
     pub(crate) response: Box<[HeaderModifier]>,
+    /// What else the rule and this backend's reference to it do to a request's head.
+    pub(crate) filters: Option<Box<Filters>>,
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +113,8 @@ pub(crate) struct LiveBackend {
     pub(crate) protocol: Option<BackendProtocol>,
     /// For connections to it.
     pub(crate) connections: BackendSeries,
+    /// What its endpoints are called in sessions.
+    pub(crate) names: Names,
     /// What it was made from, to tell whether it changed.
     spec: Arc<outrigger_config::Backend>,
     origin: Option<Origin>,
@@ -134,7 +144,7 @@ impl Live {
         let http_rules = snapshot
             .http_rules
             .iter()
-            .map(|entry| http_rule(entry, direction(&entry.listener), from.metrics))
+            .map(|entry| http_rule(entry, direction(&entry.listener), &snapshot, from.metrics))
             .collect();
         let tcp_rules = snapshot
             .tcp_rules
@@ -194,7 +204,7 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
     }
 }
 
-fn http_rule(entry: &HttpRuleEntry, direction: &str, metrics: &Metrics) -> LiveRule {
+fn http_rule(entry: &HttpRuleEntry, direction: &str, snapshot: &Snapshot, metrics: &Metrics) -> LiveRule {
     let series = |backend: &str| {
         metrics.request_series(&RequestLabels {
             direction,
@@ -214,21 +224,27 @@ fn http_rule(entry: &HttpRuleEntry, direction: &str, metrics: &Metrics) -> LiveR
             request: filters()
                 .filter_map(|filter| match filter {
                     HttpFilter::RequestHeaderModifier(modifier) => Some(modifier.clone()),
-                    HttpFilter::ResponseHeaderModifier(_) => None,
+                    _ => None,
                 })
                 .collect(),
             response: filters()
                 .filter_map(|filter| match filter {
                     HttpFilter::ResponseHeaderModifier(modifier) => Some(modifier.clone()),
-                    HttpFilter::RequestHeaderModifier(_) => None,
+                    _ => None,
                 })
                 .collect(),
+            filters: rule.and_then(|rule| Filters::bind(rule, &reference.filters, snapshot)),
         }
     });
     LiveRule {
         policy: rule.map(|rule| Policy::new(&rule.timeouts, rule.retry.as_ref())).unwrap_or_default(),
         shares: shares.collect(),
         unrouted: series(""),
+        filters: rule.and_then(|rule| Filters::bind(rule, &[], snapshot)),
+        session: rule.and_then(|rule| {
+            let spec = rule.session_persistence.as_ref()?;
+            Session::new(spec, entry.route.as_str(), &entry.rule, rule)
+        }),
     }
 }
 
@@ -294,6 +310,7 @@ fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredient
         backend: Arc::new(backend),
         protocol: spec.protocol,
         connections: from.metrics.backend_series(name.as_str()),
+        names: Names::default(),
         spec: spec.clone(),
         origin,
         endpoints,

@@ -21,6 +21,7 @@ use tracing::{debug, error, warn};
 
 use crate::connection;
 use crate::own::Own;
+use crate::session::Names;
 use crate::state::Live;
 
 /// How long a worker waits after an accept that failed, as when no file descriptor is left.
@@ -64,6 +65,8 @@ pub(crate) struct Worker {
     pub(crate) own: Rc<Drain>,
     announcing: Cell<bool>,
     draining: Cell<bool>,
+    /// Copies of requests under way.
+    pub(crate) mirrors: Cell<u32>,
     /// Connections open, upgraded and opaque ones included.
     open: Cell<usize>,
     /// Told when the last connection closes.
@@ -109,6 +112,8 @@ pub(crate) struct LocalBackend {
     /// In the order of its endpoints.
     pub(crate) pools: Box<[Rc<Pool>]>,
     pub(crate) dialer: Dialer,
+    /// What its endpoints are called in sessions.
+    pub(crate) names: Names,
 }
 
 /// A listener that this worker accepts on.
@@ -168,6 +173,7 @@ pub(crate) async fn run(
         own: Rc::default(),
         announcing: Cell::new(false),
         draining: Cell::new(false),
+        mirrors: Cell::new(0),
         open: Cell::new(0),
         quiet: Notify::new(),
     });
@@ -394,6 +400,7 @@ impl Local {
                 Rc::new(LocalBackend {
                     pools: backend.endpoints.iter().map(pool).collect(),
                     dialer: means.dialer(live_backend.connections, backend.connect_timeout),
+                    names: live_backend.names.clone(),
                     backend,
                 })
             })
@@ -504,5 +511,5 @@ impl Watch for Count {
 /// A backend of one endpoint: no balancing between it and others.
 fn alone(name: Arc<str>, endpoint: Arc<Endpoint>, pool: Rc<Pool>, dialer: Dialer) -> LocalBackend {
     let backend = Backend::of_one(name, endpoint, dialer.timeout);
-    LocalBackend { backend: Arc::new(backend), pools: Box::new([pool]), dialer }
+    LocalBackend { backend: Arc::new(backend), pools: Box::new([pool]), dialer, names: Names::default() }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use outrigger_config::{Key, Name, SpiffeId};
+use outrigger_config::{Key, Name, Resource, SpiffeId, Timestamp};
 
 use super::{Bindings, Change, Condition, Done, Objects, Outcome, WriteError};
 use crate::world::{Object, World};
@@ -17,6 +17,8 @@ pub(super) struct Draft {
     pub(super) changed: BTreeSet<Key>,
     /// The bindings that are new.
     pub(super) bound: Bindings,
+    /// When routes that are new in it were made.
+    now: Timestamp,
 }
 
 /// A change that was found to be possible.
@@ -27,12 +29,13 @@ enum Planned {
 }
 
 impl Draft {
-    pub(super) fn of(world: &World) -> Self {
+    pub(super) fn of(world: &World, now: Timestamp) -> Self {
         Self {
             revision: world.revision,
             objects: world.objects().clone(),
             changed: BTreeSet::new(),
             bound: Bindings::new(),
+            now,
         }
     }
 
@@ -82,18 +85,31 @@ impl Draft {
             return Err(WriteError::Stale { key, current: current.map(|object| object.revision) });
         }
         match (change, current) {
-            (Change::Put(resource, _), Some(object)) if object.resource == *resource => {
-                Ok(Planned::Keep(key, object.revision))
-            }
-            (Change::Put(resource, _), _) => match Object::new(revision, resource.clone()) {
-                Ok(object) => {
-                    let done = if current.is_some() { Done::Changed } else { Done::Created };
-                    Ok(Planned::Put(key, Arc::new(object), done))
-                }
-                Err(_) => Err(WriteError::TooLarge(key)),
-            },
+            (Change::Put(resource, _), current) => self.plan_put(resource, current, revision),
             (Change::Delete(..), Some(_)) => Ok(Planned::Delete(key)),
             (Change::Delete(..), None) => Err(WriteError::Missing(key)),
+        }
+    }
+
+    fn plan_put(
+        &self,
+        resource: &Resource,
+        current: Option<&Arc<Object>>,
+        revision: u64,
+    ) -> Result<Planned, WriteError> {
+        let key = resource.key();
+        // A route that does not say when it was made was made when it first came.
+        let made = current.and_then(|object| object.resource.creation_timestamp()).unwrap_or(self.now);
+        let resource = resource.clone().made_at(made);
+        if let Some(object) = current
+            && *object.resource == resource
+        {
+            return Ok(Planned::Keep(key, object.revision));
+        }
+        let done = if current.is_some() { Done::Changed } else { Done::Created };
+        match Object::new(revision, Arc::new(resource)) {
+            Ok(object) => Ok(Planned::Put(key, Arc::new(object), done)),
+            Err(_) => Err(WriteError::TooLarge(key)),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use outrigger_config::{Key, Name, Resource, SpiffeId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -235,7 +236,7 @@ impl Writer {
     fn commit(&mut self, batch: impl Iterator<Item = Job>) -> Option<oneshot::Sender<()>> {
         self.recover();
         let before = self.announce.borrow().clone();
-        let mut draft = Draft::of(&before);
+        let mut draft = Draft::of(&before, SystemTime::now().into());
         let (mut writes, mut bindings, mut closing) = (Vec::new(), Vec::new(), None);
         for job in batch {
             match job {

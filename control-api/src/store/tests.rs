@@ -84,3 +84,32 @@ fn what_is_no_store_is_said_to_be_none() {
     assert!(error.contains("store.redb") && error.contains("cannot be used"), "{error}");
     assert!(Store::open(folder.path()).unwrap_err().to_string().contains("directory"));
 }
+
+/// Of two routes that match as well, the older takes the request (Gateway API, `HTTPRouteRule.matches`).
+#[tokio::test]
+async fn a_route_keeps_the_time_at_which_it_first_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = Store::open(&path).unwrap();
+    let route = |listener: &str, made: Option<&str>| {
+        let spec = json!({ "listeners": [listener], "creationTimestamp": made, "rules": [{}] });
+        Change::Put(Arc::new(Resource::parse(Kind::HttpRoute, "shop", spec).unwrap()), Condition::Any)
+    };
+    let key = Key { kind: Kind::HttpRoute, name: "shop".parse().unwrap() };
+    let made = |store: &Store| store.world().objects()[&key].resource.creation_timestamp();
+
+    store.write(vec![route("web", None)]).await.unwrap();
+    let first = made(&store);
+    assert!(first.is_some());
+    let same = store.write(vec![route("web", None)]).await.unwrap();
+    assert_eq!(same[0].done, Done::Unchanged);
+    store.close().await;
+
+    let store = Store::open(&path).unwrap();
+    let changed = store.write(vec![route("other", None)]).await.unwrap();
+    assert_eq!((changed[0].done, made(&store)), (Done::Changed, first));
+    store.write(vec![route("other", Some("2020-01-01T00:00:00Z"))]).await.unwrap();
+    store.write(vec![route("web", None)]).await.unwrap();
+    assert_eq!(made(&store).unwrap().to_string(), "2020-01-01T00:00:00Z");
+    store.close().await;
+}

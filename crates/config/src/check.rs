@@ -5,25 +5,16 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
 
+use self::filter::{check_filters, check_rule_filters};
 use crate::backend::Backend;
-use crate::listener::{Certificate, Direction, Listener, Protocol};
+use crate::listener::{Certificate, Direction, HttpLimits, Listener, Protocol};
 use crate::resource::Invalid;
 use crate::route::{
-    BackendRef, HeaderModifier, HttpFilter, HttpMatch, HttpRoute, HttpRule, Retry, TcpRoute, Timeouts,
+    BackendRef, CookieConfig, CookieLifetime, HttpMatch, HttpRoute, HttpRule, Retry, SessionKind,
+    SessionPersistence, TcpRoute, Timeouts,
 };
 
-/// Headers that frame a message or belong to one connection (RFC 9110, sections 7.6.1 and 8.6; RFC 9112, section 6):
-/// changing one would change where a message ends.
-const FRAMING: [&str; 8] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+mod filter;
 
 /// A part of the model that can be wrong although each of its fields is right.
 pub(crate) trait Check {
@@ -59,8 +50,19 @@ impl Check for Listener {
         if self.mtls.is_some() && self.tls.is_some() {
             return wrong("mtls", "not allowed beside tls: a listener ends one kind of TLS");
         }
+        check_limits("http.limits", &self.http.limits)?;
+        unique("http.forwarded.trust", &self.http.forwarded.trust)?;
         unique("nodes", &self.nodes)
     }
+}
+
+fn check_limits(at: &str, limits: &HttpLimits) -> Result<(), Invalid> {
+    within(format!("{at}.headerBytes"), limits.header_bytes, 1024..=1_048_576)?;
+    within(format!("{at}.headerFields"), limits.header_fields, 16..=8192)?;
+    within(format!("{at}.streamsPerConnection"), limits.streams_per_connection, 1..=65_536)?;
+    within(format!("{at}.connections"), limits.connections.unwrap_or(1), 1..=u32::MAX)?;
+    let rate = limits.min_body_rate.map_or(1, |rate| rate.bytes_per_second);
+    within(format!("{at}.minBodyRate.bytesPerSecond"), rate, 1..=u32::MAX)
 }
 
 impl Check for HttpRoute {
@@ -82,13 +84,16 @@ fn check_rule(at: &str, rule: &HttpRule) -> Result<(), Invalid> {
     for (index, one) in rule.matches.iter().enumerate() {
         check_match(&format!("{at}.matches[{index}]"), one)?;
     }
-    check_filters(&format!("{at}.filters"), &rule.filters)?;
+    check_rule_filters(at, rule)?;
     length(format!("{at}.backendRefs"), &rule.backend_refs, 0..=16)?;
     for (index, backend) in rule.backend_refs.iter().enumerate() {
         check_backend_ref(&format!("{at}.backendRefs[{index}]"), backend)?;
     }
     check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)?;
-    rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))
+    rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))?;
+    rule.session_persistence
+        .as_ref()
+        .map_or(Ok(()), |session| check_session(&format!("{at}.sessionPersistence"), session))
 }
 
 fn check_match(at: &str, one: &HttpMatch) -> Result<(), Invalid> {
@@ -101,49 +106,6 @@ fn check_match(at: &str, one: &HttpMatch) -> Result<(), Invalid> {
 fn check_backend_ref(at: &str, backend: &BackendRef) -> Result<(), Invalid> {
     within(format!("{at}.weight"), backend.weight, 0..=1_000_000)?;
     check_filters(&format!("{at}.filters"), &backend.filters)
-}
-
-fn check_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Invalid> {
-    length(at, filters, 0..=16)?;
-    let mut seen = HashSet::new();
-    for (index, filter) in filters.iter().enumerate() {
-        if !seen.insert(std::mem::discriminant(filter)) {
-            return wrong(format!("{at}[{index}].type"), "a second filter of this type: put both into one");
-        }
-        match filter {
-            HttpFilter::RequestHeaderModifier(modifier) => {
-                check_modifier(&format!("{at}[{index}].requestHeaderModifier"), modifier)?;
-            }
-            HttpFilter::ResponseHeaderModifier(modifier) => {
-                check_modifier(&format!("{at}[{index}].responseHeaderModifier"), modifier)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_modifier(at: &str, modifier: &HeaderModifier) -> Result<(), Invalid> {
-    let named =
-        |fields: &[crate::route::HeaderField]| fields.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
-    for (list, names, field) in [
-        ("set", named(&modifier.set), ".name"),
-        ("add", named(&modifier.add), ".name"),
-        ("remove", modifier.remove.clone(), ""),
-    ] {
-        let at = format!("{at}.{list}");
-        length(at.clone(), &names, 0..=16)?;
-        let mut seen = HashSet::new();
-        for (index, name) in names.iter().enumerate() {
-            let at = || format!("{at}[{index}]{field}");
-            if FRAMING.contains(&name.0.as_str()) {
-                return wrong(at(), format!("`{name}` frames the message: it cannot be changed"));
-            }
-            if !seen.insert(name) {
-                return wrong(at(), format!("`{name}` is in this list already: name each header once"));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Gateway API, `HTTPRouteTimeouts`: an attempt must not last longer than the request that it is part of.
@@ -164,6 +126,27 @@ fn check_retry(at: &str, retry: &Retry) -> Result<(), Invalid> {
     }
     unique(&format!("{at}.codes"), &retry.codes)?;
     within(format!("{at}.maxBodyBytes"), retry.max_body_bytes.unwrap_or(0), 0..=16_777_216)
+}
+
+fn check_session(at: &str, session: &SessionPersistence) -> Result<(), Invalid> {
+    let name = session.session_name.as_ref().map_or(1, |name| name.as_str().len());
+    if name > 128 {
+        return wrong(
+            format!("{at}.sessionName"),
+            format!("has {name} characters: it must have at most 128"),
+        );
+    }
+    if session.cookie_config.is_some() && session.kind == SessionKind::Header {
+        return wrong(format!("{at}.cookieConfig"), "not allowed with `type: Header`: there is no cookie");
+    }
+    let permanent = Some(CookieConfig { lifetime_type: CookieLifetime::Permanent });
+    if session.cookie_config == permanent && session.absolute_timeout.is_none() {
+        return wrong(
+            format!("{at}.absoluteTimeout"),
+            "missing: a cookie with `lifetimeType: Permanent` lives as long",
+        );
+    }
+    Ok(())
 }
 
 impl Check for TcpRoute {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::listener::Protocol;
 use crate::resource::{Key, Kind, Resource, Spec};
+use crate::route::{HttpFilter, HttpRule};
 use crate::scalar::Name;
 
 /// Something that is most likely not meant.
@@ -92,7 +93,9 @@ fn references(spec: &Spec) -> Vec<Reference> {
         }
         Spec::HttpRoute(route) => {
             let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
-            of_route(&route.listeners, rules)
+            let mut references = of_route(&route.listeners, rules);
+            route.rules.iter().enumerate().for_each(|(index, rule)| of_mirrors(index, rule, &mut references));
+            references
         }
         Spec::TcpRoute(route) => {
             let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
@@ -112,6 +115,25 @@ fn of_route<'a>(
         references.extend(refer(Kind::Backend, names, field));
     }
     references
+}
+
+/// The backends that get copies of a rule's requests.
+fn of_mirrors(index: usize, rule: &HttpRule, references: &mut Vec<Reference>) {
+    let mut lists = vec![(format!("rules[{index}].filters"), &rule.filters)];
+    for (place, backend) in rule.backend_refs.iter().enumerate() {
+        lists.push((format!("rules[{index}].backendRefs[{place}].filters"), &backend.filters));
+    }
+    for (at, filters) in lists {
+        for (place, filter) in filters.iter().enumerate() {
+            if let HttpFilter::RequestMirror(mirror) = filter {
+                let name = mirror.backend_ref.name.clone();
+                references.push(Reference {
+                    field: format!("{at}[{place}].requestMirror.backendRef.name"),
+                    target: Key { kind: Kind::Backend, name },
+                });
+            }
+        }
+    }
 }
 
 fn refer<'a>(

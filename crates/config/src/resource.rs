@@ -13,7 +13,7 @@ use crate::check::Check;
 use crate::explain::explain;
 use crate::listener::{Certificate, Listener};
 use crate::route::{HttpRoute, TcpRoute};
-use crate::scalar::{Name, Refused};
+use crate::scalar::{Name, Refused, Timestamp};
 use crate::strict::Strict;
 
 /// The kinds of resource.
@@ -191,6 +191,29 @@ impl Resource {
             Spec::Backend(_) => Kind::Backend,
             Spec::Certificate(_) => Kind::Certificate,
         }
+    }
+
+    /// When it was made, where that is known.
+    pub fn creation_timestamp(&self) -> Option<Timestamp> {
+        match &self.spec {
+            Spec::HttpRoute(route) => route.creation_timestamp,
+            Spec::TcpRoute(route) => route.creation_timestamp,
+            Spec::Listener(_) | Spec::Backend(_) | Spec::Certificate(_) => None,
+        }
+    }
+
+    /// The same, made at `time` if it is of a kind whose age counts, and does not say when it was made.
+    pub fn made_at(mut self, time: Timestamp) -> Self {
+        match &mut self.spec {
+            Spec::HttpRoute(route) if route.creation_timestamp.is_none() => {
+                Arc::make_mut(route).creation_timestamp = Some(time);
+            }
+            Spec::TcpRoute(route) if route.creation_timestamp.is_none() => {
+                Arc::make_mut(route).creation_timestamp = Some(time);
+            }
+            _ => {}
+        }
+        self
     }
 
     /// Its kind and name.

@@ -10,7 +10,7 @@ use crate::listener::{Certificate, Listener};
 use crate::matching::HttpTable;
 use crate::resource::{Key, Resource, Spec};
 use crate::route::{HttpRoute, TcpRoute};
-use crate::scalar::Name;
+use crate::scalar::{Name, Timestamp};
 use crate::shares::Shares;
 
 /// One immutable, complete, validated configuration, laid out for the data plane: what refers to something else in
@@ -41,8 +41,8 @@ pub struct ListenerEntry {
     pub spec: Arc<Listener>,
     /// Which rule takes an HTTP request.
     pub http: HttpTable,
-    /// What takes a connection that is not HTTP: an index into [`Snapshot::tcp_rules`]. Of several TCPRoutes the first
-    /// by name.
+    /// What takes a connection that is not HTTP: an index into [`Snapshot::tcp_rules`]. Of several TCPRoutes the
+    /// oldest, then the first by name.
     pub tcp: Option<usize>,
 }
 
@@ -149,9 +149,11 @@ impl Builder {
         }
     }
 
-    fn build(self) -> Snapshot {
+    fn build(mut self) -> Snapshot {
         let backends: HashMap<Name, usize> =
             self.backends.iter().enumerate().map(|(index, backend)| (backend.name.clone(), index)).collect();
+        by_age(&mut self.http_routes, |route| route.creation_timestamp);
+        by_age(&mut self.tcp_routes, |route| route.creation_timestamp);
         let http = attached(&self.http_routes, |route| &route.listeners);
         let tcp = attached(&self.tcp_routes, |route| &route.listeners);
         let mut snapshot =
@@ -161,7 +163,8 @@ impl Builder {
             for (route, spec) in http.get(&name).into_iter().flatten() {
                 snapshot.http_rules.extend(http_rules(&name, route, spec, &backends));
             }
-            let table = HttpTable::new(snapshot.http_rules.get(first..).unwrap_or_default(), first);
+            let rules = snapshot.http_rules.get(first..).unwrap_or_default();
+            let table = HttpTable::new(rules, first, spec.http.path);
             let route = tcp.get(&name).and_then(|routes| routes.first());
             let rule = route.and_then(|(route, spec)| tcp_rule(&name, route, spec, &backends));
             let tcp = rule.map(|rule| {
@@ -174,7 +177,15 @@ impl Builder {
     }
 }
 
-/// The routes of each listener, sorted by name.
+/// Puts the oldest first, and those without a time last; of the same age they stay sorted by name.
+fn by_age<T>(routes: &mut [(Name, Arc<T>)], made: impl Fn(&T) -> Option<Timestamp>) {
+    routes.sort_by_key(|(_, route)| {
+        let made = made(route);
+        (made.is_none(), made)
+    });
+}
+
+/// The routes of each listener, in their order.
 fn attached<T>(
     routes: &[(Name, Arc<T>)],
     listeners: impl Fn(&T) -> &Vec<Name>,

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::format_collect, missing_docs)]
 
 use http::{HeaderMap, HeaderName, Method};
-use outrigger_config::{Head, Snapshot, file};
+use outrigger_config::path::normalize;
+use outrigger_config::{Found, Head, Snapshot, file};
 use proptest::prelude::*;
 
 /// Routes attached to one listener, written as the objects under `httpRoutes`, without the listener.
@@ -18,6 +19,15 @@ fn snapshot(routes: &str) -> Snapshot {
 
 /// `METHOD URL` and header lines, as the route and rule that take it.
 fn find(snapshot: &Snapshot, request: &str) -> String {
+    match found(snapshot, request) {
+        Some(Found { rule, .. }) => {
+            format!("{}/{}", snapshot.http_rules[rule].route, snapshot.http_rules[rule].rule)
+        }
+        None => "nothing".to_owned(),
+    }
+}
+
+fn found(snapshot: &Snapshot, request: &str) -> Option<Found> {
     let mut lines = request.lines();
     let (method, url) = lines.next().unwrap().split_once(' ').unwrap();
     let (host, target) = url.split_at(url.find(['/', '*']).unwrap());
@@ -30,11 +40,9 @@ fn find(snapshot: &Snapshot, request: &str) -> String {
             headers
         });
     let method: Method = method.parse().unwrap();
-    let head = Head { host, path, query, method: &method, headers: &headers };
-    match snapshot.listeners[0].http.find(&head) {
-        Some(index) => format!("{}/{}", snapshot.http_rules[index].route, snapshot.http_rules[index].rule),
-        None => "nothing".to_owned(),
-    }
+    let path = normalize(path, snapshot.listeners[0].spec.http.path).unwrap();
+    let head = Head { host, path: &path, query, method: &method, headers: &headers };
+    snapshot.listeners[0].http.find(&head)
 }
 
 #[track_caller]
@@ -187,7 +195,7 @@ fn long_hosts_and_paths_are_walked_once() {
     let headers = HeaderMap::new();
     let (host, path) = ("a.".repeat(100_000) + "example", "/x/y".to_owned() + &"/".repeat(100_000));
     let head = Head { host: &host, path: &path, query: None, method: &method, headers: &headers };
-    assert_eq!(snapshot.listeners[0].http.find(&head), Some(0));
+    assert_eq!(snapshot.listeners[0].http.find(&head), Some(Found { rule: 0, matched: 0, prefix: 4 }));
 }
 
 /// A rule of the model below: hosts, then path, method and headers of its one match.
@@ -303,5 +311,67 @@ fn how_long_it_takes() {
         let per_request = started.elapsed() / u32::try_from(rounds * count).unwrap();
         assert_eq!(found, rounds * count);
         println!("{count} routes: {per_request:?} for each request");
+    }
+}
+
+#[test]
+fn http_route_precedence_by_age_then_name() {
+    let snapshot = snapshot(
+        "
+- { name: a, rules: [{}] }
+- { name: b, creationTimestamp: '2026-01-02T00:00:00Z', rules: [{}, { matches: [{ method: GET }] }] }
+- { name: d, creationTimestamp: '2026-01-01T00:00:00Z', rules: [{}] }
+- { name: c, creationTimestamp: '2026-01-01T01:00:00+01:00', rules: [{ matches: [{ path: { value: /x } }] }, {}] }
+",
+    );
+    // The younger one with a method is more specific; of the two of the same age the first by name; with no time last.
+    assert_found(&snapshot, &[("GET a/", "b/1"), ("POST a/", "c/1"), ("POST a/x", "c/0")]);
+}
+
+#[test]
+fn a_path_is_found_in_all_its_spellings() {
+    let snapshot = snapshot(
+        "
+- { name: a, rules: [
+    { name: tilde, matches: [{ path: { value: /%7euser/ } }] },
+    { name: space, matches: [{ path: { type: Exact, value: /a%c3%a9%20 } }] },
+    { name: expression, matches: [{ path: { type: RegularExpression, value: '/n[0-9]~' } }] }] }
+",
+    );
+    assert_found(
+        &snapshot,
+        &[
+            ("GET h/~user", "a/tilde"),
+            ("GET h/%7Euser/x", "a/tilde"),
+            ("GET h/x/../%7eus%65r", "a/tilde"),
+            ("GET h/~user/../x", "nothing"),
+            ("GET h/~user%2F..", "nothing"),
+            ("GET h/a%C3%A9%20", "a/space"),
+            ("GET h/aé ", "a/space"),
+            ("GET h/./n%31%7e", "a/expression"),
+        ],
+    );
+}
+
+#[test]
+fn what_took_a_request_is_told() {
+    let snapshot = snapshot(
+        "
+- { name: a, rules: [
+    { matches: [{ path: { type: Exact, value: /x } }, { path: { value: /api/v1/ } }, { path: { value: / }, method: PUT }] },
+    { matches: [{ path: { type: RegularExpression, value: '/y.*' } }] },
+    {}] }
+",
+    );
+    for (request, expected) in [
+        ("GET h/x", (0, 0, 0)),
+        ("GET h/api/v1/y", (0, 1, 7)),
+        ("GET h/api/v1", (0, 1, 7)),
+        ("PUT h/z", (0, 2, 0)),
+        ("GET h/yz", (1, 0, 0)),
+        ("GET h/z", (2, 0, 0)),
+    ] {
+        let found = found(&snapshot, request).map(|found| (found.rule, found.matched, found.prefix));
+        assert_eq!(found, Some(expected), "{request}");
     }
 }

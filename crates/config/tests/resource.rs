@@ -11,8 +11,9 @@ fn refused(kind: Kind, spec: Value) -> String {
 
 #[test]
 fn what_is_read_is_written_back() {
-    let file = file::parse(include_str!("files/design.yaml")).unwrap();
-    for resource in file.resources {
+    let read = |text: &str| file::parse(text).unwrap().resources;
+    let resources = [read(include_str!("files/design.yaml")), read(include_str!("files/full.yaml"))].concat();
+    for resource in resources {
         let (kind, name) = (resource.kind(), resource.name.clone());
         let spec = resource.spec_json();
         let wire = serde_json::to_value(&resource).unwrap();

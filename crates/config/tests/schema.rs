@@ -8,6 +8,11 @@ fn design() -> Value {
     serde_saphyr::from_str(include_str!("files/design.yaml")).unwrap()
 }
 
+/// What the design's example does not say.
+fn full() -> Value {
+    serde_saphyr::from_str(include_str!("files/full.yaml")).unwrap()
+}
+
 /// Tells whether the schema accepts a file, and whether the parser does.
 fn judge() -> impl Fn(&Value) -> (bool, bool) {
     let schema = jsonschema::validator_for(&schema()).unwrap();
@@ -57,17 +62,22 @@ fn it_is_a_schema_with_descriptions() {
 fn the_designs_example_is_valid() {
     let verdicts = judge();
     assert_eq!(verdicts(&design()), (true, true));
+    assert_eq!(verdicts(&full()), (true, true));
     assert_eq!(verdicts(&json!({})), (true, true));
     assert_eq!(verdicts(&json!([])), (false, false));
 }
 
-/// Every object of the example with a field that nobody knows, and every value in turn of another type.
+/// Every object of the examples with a field that nobody knows, and every value in turn of another type.
 #[test]
 fn one_change_is_wrong_for_both() {
+    one_change_at_a_time(&design());
+    one_change_at_a_time(&full());
+}
+
+fn one_change_at_a_time(design: &Value) {
     let verdicts = judge();
-    let design = design();
     let mut all = Vec::new();
-    pointers(&design, "", &mut all);
+    pointers(design, "", &mut all);
     for pointer in all {
         let mut changed = design.clone();
         let value = changed.pointer_mut(&pointer).unwrap();
@@ -93,6 +103,7 @@ fn limits_are_the_same_for_both() {
     let weight = |weight: u32| rule(json!({ "backendRefs": [{ "name": "b", "weight": weight }] }));
     let endpoint = |weight: u32| backend("endpoints", json!([{ "address": "a:1", "weight": weight }]));
     let percent = |percent: u32| backend("retryConstraint", json!({ "budget": { "percent": percent } }));
+    let limit = |field: &str, limit: u32| json!({ "listeners": [{ "name": "a", "address": "127.0.0.1:0", "http": { "limits": { field: limit } } }] });
     for (file, valid) in [
         (weight(0), true),
         (weight(1_000_000), true),
@@ -123,6 +134,14 @@ fn limits_are_the_same_for_both() {
         (json!({ "listeners": [{ "name": "a", "address": "localhost:0" }] }), false),
         (json!({ "httpRoutes": [{ "name": "r", "listeners": ["a"], "rules": [] }] }), false),
         (json!({ "httpRoutes": [{ "name": "r", "listeners": [], "rules": [{}] }] }), false),
+        (rule(json!({ "sessionPersistence": { "sessionName": "a".repeat(128) } })), true),
+        (rule(json!({ "sessionPersistence": { "sessionName": "a".repeat(129) } })), false),
+        (limit("headerBytes", 1024), true),
+        (limit("headerBytes", 1023), false),
+        (limit("headerFields", 8192), true),
+        (limit("headerFields", 8193), false),
+        (limit("streamsPerConnection", 0), false),
+        (limit("connections", 0), false),
         (json!({ "identity": { "chain": "a", "key": "b", "trust": "c" }, "backends": null }), true),
     ] {
         assert_eq!(verdicts(&file), (valid, valid), "{file}");

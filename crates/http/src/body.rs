@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use crate::copy::{self, Copy, Feed};
 use crate::h2::Received;
 use crate::pool::Lease;
 
@@ -127,6 +128,8 @@ pub enum RequestBody {
     Empty,
     /// Streamed from the caller as it comes.
     Upload(Attempt),
+    /// A copy of what is streamed elsewhere.
+    Copy(Copy),
 }
 
 /// A request's body as it comes from the caller, which up to a limit of bytes can be sent more than once.
@@ -145,6 +148,8 @@ struct UploadState {
     bytes: u64,
     ended: bool,
     broken: bool,
+    /// Those who get a copy of it as it comes.
+    copies: Vec<Feed>,
 }
 
 impl Upload {
@@ -159,6 +164,7 @@ impl Upload {
             bytes: 0,
             ended: false,
             broken: false,
+            copies: Vec::new(),
         })))
     }
 
@@ -176,6 +182,18 @@ impl Upload {
             next: 0,
             held: None,
         }))
+    }
+
+    /// A copy of the body, for another request: it comes as the body is read, and breaks off where that does, or where
+    /// it is read too slowly. `None` if a part of it was read already.
+    pub fn copy(&self) -> Option<RequestBody> {
+        let mut state = self.0.borrow_mut();
+        if state.bytes > 0 || state.ended || state.broken {
+            return None;
+        }
+        let (feed, copy) = copy::copy(state.incoming.size_hint().exact());
+        state.copies.push(feed);
+        Some(RequestBody::Copy(copy))
     }
 
     /// How many bytes came from the caller.
@@ -197,6 +215,9 @@ impl UploadState {
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 self.bytes += length as u64;
                 self.keep(&frame, length);
+                if !self.copies.is_empty() {
+                    self.feed(&frame);
+                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
@@ -205,9 +226,18 @@ impl UploadState {
             }
             None => {
                 self.ended = true;
+                self.copies.drain(..).for_each(Feed::end);
                 None
             }
         })
+    }
+
+    fn feed(&mut self, frame: &Frame<Bytes>) {
+        self.copies.retain(|feed| again(frame).is_none_or(|frame| feed.push(frame)));
+        // Who knows its length does not read on to find that there is no more.
+        if self.incoming.is_end_stream() {
+            self.copies.drain(..).for_each(Feed::end);
+        }
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>, length: usize) {
@@ -216,15 +246,15 @@ impl UploadState {
         {
             self.kept = None;
         } else if let Some(kept) = &mut self.kept
-            && let Some(copy) = copy(frame)
+            && let Some(frame) = again(frame)
         {
-            kept.push(copy);
+            kept.push(frame);
         }
     }
 }
 
 /// A frame again: its bytes are shared, its trailers copied.
-fn copy(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
+fn again(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
     frame.data_ref().cloned().map(Frame::data).or_else(|| frame.trailers_ref().cloned().map(Frame::trailers))
 }
 
@@ -270,7 +300,11 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Upload(attempt) = self.get_mut() else { return Poll::Ready(None) };
+        let attempt = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Upload(attempt) => attempt,
+            Self::Copy(copy) => return Pin::new(copy).poll_frame(cx),
+        };
         if let Some(held) = &mut attempt.held {
             std::task::ready!(held.0.as_mut().poll(cx));
             attempt.held = None;
@@ -279,7 +313,7 @@ impl Body for RequestBody {
         if state.attempt != attempt.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if let Some(frame) = state.kept.as_ref().and_then(|kept| kept.get(attempt.next)).and_then(copy) {
+        if let Some(frame) = state.kept.as_ref().and_then(|kept| kept.get(attempt.next)).and_then(again) {
             attempt.next += 1;
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -291,6 +325,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Copy(copy) => copy.is_end_stream(),
             Self::Upload(attempt) => {
                 let state = attempt.upload.0.borrow();
                 let behind = state.kept.as_ref().is_some_and(|kept| attempt.next < kept.len());
@@ -302,6 +337,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Copy(copy) => copy.size_hint(),
             Self::Upload(attempt) => {
                 // What was read by an earlier attempt is read again, before the rest.
                 let state = attempt.upload.0.borrow();

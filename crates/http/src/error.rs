@@ -45,6 +45,8 @@ pub enum Reason {
     HttpRequestDenied,
     /// The connection could not be upgraded.
     HttpUpgradeFailed,
+    /// The route fails it on purpose.
+    FaultInjected,
     /// The route cannot answer: it has no backend with a weight above 0.
     ProxyConfigurationError,
     /// A defect of the proxy, or it is out of file descriptors or memory.
@@ -53,7 +55,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -67,6 +69,7 @@ impl Reason {
         Self::HttpRequestError,
         Self::HttpRequestDenied,
         Self::HttpUpgradeFailed,
+        Self::FaultInjected,
         Self::ProxyConfigurationError,
         Self::ProxyInternalError,
     ];
@@ -98,6 +101,7 @@ impl Reason {
             Self::HttpRequestError => ("http_request_error", StatusCode::BAD_REQUEST, Source::Caller),
             Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),
+            Self::FaultInjected => ("fault_injected", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy),
             Self::ProxyConfigurationError => {
                 ("proxy_configuration_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
             }
@@ -132,17 +136,30 @@ pub struct Error {
     pub details: Cow<'static, str>,
     /// Whether the application can have seen the request. A request that is not idempotent is sent again only if not.
     pub reached: bool,
+    /// What the caller gets in place of the reason's own status.
+    status: Option<StatusCode>,
 }
 
 impl Error {
     /// A failure before the request was sent.
     pub fn unsent(reason: Reason, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, details: details.into(), reached: false }
+        Self { reason, details: details.into(), reached: false, status: None }
     }
 
     /// A failure after the request, or a part of it, may have been seen by the application.
     pub fn sent(reason: Reason, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, details: details.into(), reached: true }
+        Self { reason, details: details.into(), reached: true, status: None }
+    }
+
+    /// The same, with another status for the caller.
+    #[must_use]
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
+    /// The status that the caller gets.
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or(self.reason.status())
     }
 
     /// Whether it says something of the endpoint, as opposed to this proxy.

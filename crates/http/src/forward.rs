@@ -92,6 +92,8 @@ pub struct Way<'a> {
     pub started: Instant,
     /// Until when the response's head must have come.
     pub deadline: Option<Instant>,
+    /// The endpoint that takes it if it can, by its place in the backend: an earlier request went there.
+    pub prefer: Option<usize>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
 }
@@ -206,7 +208,9 @@ impl Flight<'_> {
         let idempotent = is_idempotent(request.method());
         // Over HTTP/2 it can be known that a request of any method was not processed.
         let mesh = self.way.pools.first().is_some_and(|pool| pool.endpoint().identity().is_some());
-        let keep = idempotent || mesh || self.way.speak == Speak::Http2;
+        // What is a copy itself cannot be read twice.
+        let once = matches!(request.body(), RequestBody::Copy(_));
+        let keep = !once && (idempotent || mesh || self.way.speak == Speak::Http2);
         let spare = Spare {
             head: keep.then(|| copy_head(request)),
             spelling: outgoing.spelling.clone(),
@@ -290,7 +294,11 @@ impl Flight<'_> {
     /// The endpoint for the next attempt.
     fn pick(&mut self, now: Instant) -> Result<(usize, Rc<Pool>), Error> {
         let backend = self.way.backend;
-        let picked = {
+        let preferred = self.way.prefer.filter(|at| {
+            let usable = backend.loads.get(*at).is_some_and(|load| load.available(now));
+            usable && self.progress.attempts == 0
+        });
+        let picked = preferred.or_else(|| {
             let mut random = self.way.random.borrow_mut();
             let first = backend.balancer.pick(&backend.loads, now, &self.tried, &mut random);
             first.or_else(|| {
@@ -298,7 +306,7 @@ impl Flight<'_> {
                 self.tried.clear();
                 backend.balancer.pick(&backend.loads, now, &self.tried, &mut random)
             })
-        };
+        });
         let found = picked.and_then(|at| Some((at, self.way.pools.get(at)?.clone())));
         if let Some((at, _)) = found {
             self.progress.endpoint = Some(at);

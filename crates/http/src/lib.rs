@@ -9,6 +9,7 @@
 
 pub mod body;
 pub mod connect;
+mod copy;
 pub mod endpoint;
 pub mod error;
 pub mod filter;

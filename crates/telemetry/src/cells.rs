@@ -168,6 +168,8 @@ pub(crate) struct BackendCell {
     /// By [`ConnectResult`](crate::ConnectResult).
     pub(crate) attempts: [Cell; 6],
     pub(crate) closed: Cell,
+    /// By [`MirrorResult`](crate::MirrorResult).
+    pub(crate) mirrored: [Cell; 3],
 }
 
 /// All that one worker counts.

@@ -9,10 +9,10 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use crate::cells::{Block, CONNECTION_BOUNDS, Cell, Durations, REQUEST_BOUNDS};
 use crate::metrics::Workers;
 use crate::series::Index;
-use crate::worker::ConnectResult;
+use crate::worker::{ConnectResult, MirrorResult};
 
 /// Every metric made here: its name, its help, its type, in the order of [`Family`].
-const FAMILIES: [(&str, &str, MetricType); 17] = {
+const FAMILIES: [(&str, &str, MetricType); 18] = {
     use MetricType::{COUNTER, GAUGE, HISTOGRAM};
     [
         (
@@ -40,6 +40,11 @@ const FAMILIES: [(&str, &str, MetricType); 17] = {
         ("outrigger_connections_open", "Connections that a listener accepted, still open.", GAUGE),
         ("outrigger_backend_connections_total", "Attempts to connect to a backend, by result.", COUNTER),
         ("outrigger_backend_connections_open", "Connections to a backend, still open.", GAUGE),
+        (
+            "outrigger_mirrored_requests_total",
+            "Copies of requests for a backend, by what became of them.",
+            COUNTER,
+        ),
     ]
 };
 
@@ -63,6 +68,7 @@ enum Family {
     ConnectionsOpen,
     BackendConnections,
     BackendConnectionsOpen,
+    MirroredRequests,
 }
 
 /// Sums the cells of all workers.
@@ -188,6 +194,12 @@ impl Families {
             }
             let closed = total(cells.iter().map(|cell| &cell.closed));
             let open = attempts(ConnectResult::Ok).wrapping_sub(closed);
+            for result in MirrorResult::ALL {
+                let count = total(cells.iter().map(|cell| &cell.mirrored[result as usize]));
+                if count > 0 {
+                    self.counter(Family::MirroredRequests, with(&labels, "result", result.as_str()), count);
+                }
+            }
             self.gauge(Family::BackendConnectionsOpen, labels, open);
         }
     }

@@ -22,4 +22,4 @@ pub use metrics::Metrics;
 pub use prometheus;
 pub use series::{BackendSeries, ConnectionSeries, MAX_SERIES, RequestLabels, Series, TcpLabels, TcpSeries};
 pub use tracing::level_filters::LevelFilter;
-pub use worker::{ConnectResult, RequestEnd, Worker};
+pub use worker::{ConnectResult, MirrorResult, RequestEnd, Worker};

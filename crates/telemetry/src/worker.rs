@@ -66,6 +66,30 @@ impl ConnectResult {
     }
 }
 
+/// How the copy of a request that a route mirrors ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MirrorResult {
+    /// It was answered.
+    Ok,
+    /// It could not be sent, or was not answered.
+    Failed,
+    /// It was not sent: too many are under way.
+    Dropped,
+}
+
+impl MirrorResult {
+    pub(crate) const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Dropped];
+
+    /// The result as the label `result` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 impl Worker {
     pub(crate) fn new(block: Arc<Block>) -> Self {
         Self { block, one_thread: PhantomData }
@@ -111,6 +135,11 @@ impl Worker {
     /// A connection to an endpoint of a backend is closed.
     pub fn backend_closed(&self, series: BackendSeries) {
         self.block.backends.cell(series.0).closed.add(1);
+    }
+
+    /// The copy of a request that goes to a backend beside the request itself is over.
+    pub fn mirrored(&self, series: BackendSeries, result: MirrorResult) {
+        self.block.backends.cell(series.0).mirrored[result as usize].add(1);
     }
 
     /// A connection that is not HTTP begins. [`tcp_finished`](Self::tcp_finished) must follow.

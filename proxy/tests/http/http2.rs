@@ -35,13 +35,13 @@ fn post(path: &str, frames: Vec<Frame<Bytes>>) -> Request<Body> {
     Request::post(format!("http://shop{path}")).body(body).unwrap()
 }
 
-async fn read(response: Response<Incoming>) -> (u16, serde_json::Value) {
+pub(crate) async fn read(response: Response<Incoming>) -> (u16, serde_json::Value) {
     let status = response.status().as_u16();
     let body = soon(response.collect()).await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-fn values(seen: &serde_json::Value, name: &str) -> Vec<String> {
+pub(crate) fn values(seen: &serde_json::Value, name: &str) -> Vec<String> {
     let fields = seen["headers"].as_array().unwrap().iter();
     fields.filter(|field| field[0] == name).map(|field| field[1].as_str().unwrap().to_owned()).collect()
 }

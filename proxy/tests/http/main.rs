@@ -4,11 +4,17 @@
 #![allow(clippy::float_cmp, reason = "metrics are whole numbers")]
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
+mod cors;
 mod http2;
+mod instead;
 mod messages;
+mod mirror;
+mod paths;
+mod redirect;
 mod refused;
 mod retries;
 mod routing;
+mod session;
 mod streaming;
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,13 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{is_one, one};
 use crate::listener::is_default;
-use crate::scalar::{Duration, Hostname, Name};
+use crate::scalar::{Duration, Hostname, Name, Timestamp};
 
 mod filter;
 mod matches;
+mod session;
 
-pub use filter::{HeaderField, HeaderModifier, HttpFilter};
+pub use filter::{
+    Abort, Cors, Delay, Fault, FixedResponse, Fraction, HeaderField, HeaderModifier, HttpFilter, MirrorRef,
+    PathModifier, Portion, RequestMirror, RequestRedirect, UrlRewrite,
+};
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};
+pub use session::{CookieConfig, CookieLifetime, SessionKind, SessionPersistence};
 
 /// Maps requests to backends (Gateway API, `HTTPRoute`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +29,10 @@ pub struct HttpRoute {
     /// The hosts it answers to; any host where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<Hostname>,
+    /// When it was made: of two routes that match a request equally well, the older takes it, and one with a time comes
+    /// before one without. The control API sets it on a route that does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Timestamp>,
     /// Its rules.
     #[schemars(length(min = 1, max = 64))]
     pub rules: Vec<HttpRule>,
@@ -54,6 +63,9 @@ pub struct HttpRule {
     /// Whether and when a request is sent again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Whether the requests of one session go to one endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// A backend's share of a rule's requests (Gateway API, `HTTPBackendRef`).
@@ -113,6 +125,10 @@ pub struct TcpRoute {
     /// The listeners it is attached to, by name.
     #[schemars(length(min = 1))]
     pub listeners: Vec<Name>,
+    /// When it was made: of two routes at a listener, the older takes its connections, and one with a time comes before
+    /// one without. The control API sets it on a route that does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<Timestamp>,
     /// Its one rule.
     #[schemars(length(min = 1, max = 1))]
     pub rules: Vec<TcpRule>,

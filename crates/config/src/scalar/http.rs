@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use regex_syntax::hir::literal::Extractor;
+
 use super::{Refused, refuse};
 
 /// A header's name (RFC 9110, section 5.1), lower case.
@@ -99,10 +101,58 @@ impl fmt::Display for Method {
     }
 }
 
+/// A token of HTTP (RFC 9110, section 5.6.2), such as a pseudonym in `via` or the name of a cookie.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Token(Arc<str>);
+
+text!(
+    Token,
+    "Token",
+    "a string",
+    "A token of HTTP (RFC 9110, section 5.6.2): letters, digits, and some signs, such as - and _.",
+    r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,255}$"
+);
+
+impl Token {
+    /// What a proxy calls itself in `via` where nobody says otherwise.
+    pub(crate) fn outrigger() -> Self {
+        Self("outrigger".into())
+    }
+
+    /// The token as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Token {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            refuse(format!(
+                "`{}` is not a token of HTTP: use letters, digits, `-`, `_` and `.`, at most 255",
+                text.escape_debug()
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A regular expression in the syntax of the `regex` crate (RE2's, linear in time), matched against the whole text.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     source: Arc<str>,
+    /// What every text that it matches begins with.
+    prefix: Arc<str>,
     regex: regex::Regex,
 }
 
@@ -120,6 +170,16 @@ impl Pattern {
         &self.source
     }
 
+    /// Text with which everything begins that it matches; often empty.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The expression as it is compiled: for the whole text.
+    pub(crate) fn anchored(&self) -> String {
+        anchored(&self.source)
+    }
+
     /// Whether the whole of `text` matches.
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
@@ -132,12 +192,24 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self, Refused> {
         // Compiled on its own first, so that `)(` cannot close the group that anchors it.
         let build = |source: &str| regex::RegexBuilder::new(source).size_limit(1 << 20).build();
-        let anchored = build(text).and_then(|_| build(&format!("^(?:{text})$")));
-        match anchored {
-            Ok(regex) => Ok(Self { source: text.into(), regex }),
+        match build(text).and_then(|_| build(&anchored(text))) {
+            Ok(regex) => Ok(Self { source: text.into(), prefix: literal_prefix(text).into(), regex }),
             Err(error) => refuse(format!("`{text}` is not a regular expression: {error}")),
         }
     }
+}
+
+fn anchored(source: &str) -> String {
+    format!("^(?:{source})$")
+}
+
+/// The text with which everything begins that an expression matches, as far as it is easily seen.
+fn literal_prefix(source: &str) -> String {
+    let Ok(parsed) = regex_syntax::parse(source) else { return String::new() };
+    let prefixes = Extractor::new().extract(&parsed);
+    let common = prefixes.longest_common_prefix().unwrap_or_default();
+    let text = common.utf8_chunks().next().map(|chunk| chunk.valid());
+    text.unwrap_or_default().to_owned()
 }
 
 impl fmt::Display for Pattern {

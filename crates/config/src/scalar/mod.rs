@@ -51,12 +51,18 @@ mod duration;
 mod http;
 mod identity;
 mod name;
+mod network;
+mod origin;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 
 pub use address::HostPort;
 pub(crate) use address::{socket_address, socket_address_schema};
 pub use duration::Duration;
-pub use http::{HeaderName, HeaderValue, Method, Pattern};
+pub use http::{HeaderName, HeaderValue, Method, Pattern, Token};
 pub use identity::SpiffeId;
 pub use name::{Hostname, Name};
+pub use network::Cidr;
+pub use origin::{CorsOrigin, Scheme};
+pub use timestamp::Timestamp;

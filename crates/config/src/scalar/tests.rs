@@ -32,6 +32,21 @@ proptest! {
     }
 
     #[test]
+    fn networks(v4: [u8; 4], v6: [u8; 16], bits in 0u8..=130) {
+        for address in [std::net::IpAddr::from(v4), v6.into()] {
+            round_trip::<Cidr>(&address.to_string())?;
+            round_trip::<Cidr>(&format!("{address}/{bits}"))?;
+            prop_assert!(address.to_string().parse::<Cidr>().unwrap().contains(address));
+        }
+        prop_assert!("0.0.0.0/0".parse::<Cidr>().unwrap().contains(v4.into()));
+    }
+
+    #[test]
+    fn times(text in "20[0-9]{2}-0[0-3]-[0-3][0-9][Tt][0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{1,10})?(Z|[+-][0-2][0-9]:[0-9]{2})") {
+        round_trip::<Timestamp>(&text)?;
+    }
+
+    #[test]
     fn names(text in "[a-cA-C0-1.-]{0,8}") {
         round_trip::<Name>(&text)?;
         round_trip::<Hostname>(&text)?;
@@ -152,4 +167,19 @@ fn patterns_match_the_whole_text() {
 fn what_is_not_text_is_refused_by_what_was_expected() {
     let error = serde_json::from_value::<Duration>(json!(10)).unwrap_err();
     assert_eq!(error.to_string(), "invalid type: integer `10`, expected a duration, such as 250ms or 10s");
+}
+
+#[test]
+fn a_time_is_the_same_in_every_zone() {
+    let utc: Timestamp = "2026-01-31T08:00:00Z".parse().unwrap();
+    assert_eq!("2026-01-31T09:30:00+01:30".parse(), Ok(utc));
+    assert_eq!(utc.to_string(), "2026-01-31T08:00:00Z");
+    assert!("2026-01-31T07:59:59.999Z".parse::<Timestamp>().unwrap() < utc);
+    let now = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_769_846_400_999);
+    assert_eq!(Timestamp::from(now), utc);
+    for wrong in
+        ["", "2026-01-31", "2026-02-30T00:00:00Z", "2026-01-31 08:00:00", "0000-01-01T00:00:00+01:00"]
+    {
+        assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+    }
 }

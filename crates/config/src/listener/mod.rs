@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::{Name, socket_address, socket_address_schema};
 
+mod http;
+
+pub use http::{
+    EncodedSlash, Forwarded, HttpLimits, HttpPath, HttpTimeouts, ListenerHttp, MinBodyRate, Normalize, Via,
+};
+
 /// An address that accepts connections, and what is expected on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -27,6 +33,9 @@ pub struct Listener {
     /// Whether callers in the mesh must prove their identity. For direction `Inbound` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtls: Option<Mtls>,
+    /// How HTTP is served on it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub http: ListenerHttp,
     /// The nodes that open it; every node of the control API where it is empty. A file's proxy opens all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<Name>,
@@ -34,8 +43,16 @@ pub struct Listener {
 
 impl Listener {
     /// The listener for captured traffic that a sidecar has by itself.
-    pub const fn captured(address: SocketAddr, direction: Direction) -> Self {
-        Self { address, direction, protocol: None, tls: None, mtls: None, nodes: Vec::new() }
+    pub fn captured(address: SocketAddr, direction: Direction) -> Self {
+        Self {
+            address,
+            direction,
+            protocol: None,
+            tls: None,
+            mtls: None,
+            http: ListenerHttp::default(),
+            nodes: Vec::new(),
+        }
     }
 }
 

@@ -1,0 +1,149 @@
+//! What a route's filters do to a request's head: bound when the live table is built, acted on in one place, and absent
+//! where a rule has none.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Request, Response, StatusCode};
+use outrigger_config::Snapshot;
+use outrigger_config::route::{HttpFilter, HttpRule, PathMatch};
+use outrigger_http::Error;
+use outrigger_http::body::{RequestBody, ResponseBody, Upload};
+use outrigger_http::forward::Speak;
+use outrigger_http::message::{Asked, Reply};
+
+use self::cors::Cors;
+use self::fault::Fault;
+use self::instead::Instead;
+use self::mirror::Mirror;
+use self::target::Rewrite;
+use crate::connection::Connection;
+use crate::plan::Plan;
+use crate::record::Record;
+use crate::request::{Answer, carry_out, fail};
+use crate::worker::Local;
+
+mod cors;
+mod fault;
+mod instead;
+mod mirror;
+
+mod target;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The filters of a rule, with those of the backend that a request goes to.
+#[derive(Debug)]
+pub(crate) struct Filters {
+    cors: Option<Cors>,
+    faults: Box<[Fault]>,
+    /// In place of a backend's response.
+    instead: Option<Instead>,
+    rewrite: Option<Rewrite>,
+    mirrors: Box<[Mirror]>,
+}
+
+impl Filters {
+    /// Binds the filters of a rule and those of one of its backends; of two that exclude each other the backend's
+    /// counts. `None` if there is nothing to do.
+    pub(crate) fn bind(rule: &HttpRule, share: &[HttpFilter], snapshot: &Snapshot) -> Option<Box<Self>> {
+        let prefix = match rule.matches.first().and_then(|one| one.path.as_ref()) {
+            Some(PathMatch::PathPrefix(prefix)) => prefix,
+            _ => "",
+        };
+        let (mut cors, mut instead, mut rewrite) = (None, None, None);
+        let (mut faults, mut mirrors) = (Vec::new(), Vec::new());
+        for filter in rule.filters.iter().chain(share) {
+            match filter {
+                HttpFilter::RequestRedirect(it) => instead = Some(Instead::redirect(it, prefix)),
+                HttpFilter::FixedResponse(it) => instead = Some(Instead::fixed(it)),
+                HttpFilter::UrlRewrite(it) => rewrite = Some(Rewrite::new(it, prefix)),
+                HttpFilter::RequestMirror(it) => mirrors.push(Mirror::new(it, snapshot)),
+                HttpFilter::Cors(it) => cors = Some(Cors::new(it)),
+                HttpFilter::Fault(it) => faults.push(Fault::new(it)),
+                // Those are done with the headers themselves, when the request is brought into its form.
+                HttpFilter::RequestHeaderModifier(_) | HttpFilter::ResponseHeaderModifier(_) => {}
+            }
+        }
+        let filters = Self { cors, faults: faults.into(), instead, rewrite, mirrors: mirrors.into() };
+        let idle = filters.cors.is_none()
+            && filters.faults.is_empty()
+            && filters.instead.is_none()
+            && filters.rewrite.is_none()
+            && filters.mirrors.is_empty();
+        (!idle).then(|| Box::new(filters))
+    }
+
+    /// Answers a request: by what the filters say, otherwise by the plan.
+    pub(crate) async fn answer(
+        &self,
+        connection: &Connection,
+        plan: Result<Plan<'_>, Error>,
+        asked: Asked,
+        record: Record,
+    ) -> Answer {
+        let Some(cors) = &self.cors else { return self.pass(connection, plan, asked, record).await };
+        if let Some(headers) = cors.preflight(asked.request.method(), asked.request.headers()) {
+            return answered(StatusCode::NO_CONTENT, headers, Bytes::new(), record);
+        }
+        let origin = cors.judge(asked.request.headers());
+        let mut answer = self.pass(connection, plan, asked, record).await;
+        cors.apply(origin, answer.response.headers_mut());
+        answer
+    }
+
+    async fn pass(
+        &self,
+        connection: &Connection,
+        plan: Result<Plan<'_>, Error>,
+        mut asked: Asked,
+        record: Record,
+    ) -> Answer {
+        if !self.faults.is_empty() {
+            let limit = plan.as_ref().ok().and_then(|plan| plan.rule?.0.policy.request_timeout);
+            let deadline = limit.map(|limit| record.started() + limit);
+            let random = &connection.worker.random;
+            if let Some(abort) = fault::inject(&self.faults, asked.request.headers(), deadline, random).await
+            {
+                return abort.answer(record);
+            }
+        }
+        if let Some(instead) = &self.instead {
+            let (status, headers, body) = instead.make(connection, record.local(), &asked.request);
+            return answered(status, headers, body, record);
+        }
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error) => return fail(error, record),
+        };
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.apply(&mut asked.request);
+        }
+        carry_out(connection, plan, asked, record).await
+    }
+
+    /// Sends copies of a request, as it is about to be sent on, to where they are wanted.
+    pub(crate) fn mirror(
+        &self,
+        connection: &Connection,
+        local: &Rc<Local>,
+        request: &Request<RequestBody>,
+        upload: Option<&Upload>,
+        speak: Speak,
+    ) {
+        for mirror in &self.mirrors {
+            mirror.send(connection, local, request, upload, speak);
+        }
+    }
+}
+
+/// An answer that a filter gives.
+fn answered(status: StatusCode, mut headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
+    record.answered(status.as_u16());
+    headers.entry(PROXY_STATUS).or_insert(HeaderValue::from_static("outrigger"));
+    let mut response = Response::new(ResponseBody::full(body, record));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Reply::new(response)
+}
