@@ -29,6 +29,8 @@ mod source;
 mod state;
 mod tcp;
 mod threads;
+mod told;
+mod tunnel;
 mod watch;
 mod worker;
 

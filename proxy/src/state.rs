@@ -27,6 +27,7 @@ use crate::filters::Filters;
 use crate::listeners::Sockets;
 use crate::resolve::Addresses;
 use crate::session::{Names, Session};
+use crate::told::Told;
 
 /// One whole configuration, ready to act on. Immutable: every decision reads exactly one.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub(crate) struct LiveListener {
     pub(crate) private: bool,
     /// Whether a route takes connections that are not HTTP.
     pub(crate) opaque: bool,
+    /// What it tells of its callers and of itself.
+    pub(crate) told: Option<Box<Told>>,
     pub(crate) connections: ConnectionSeries,
     /// For requests that no route takes.
     pub(crate) unrouted: Series,
@@ -185,6 +188,7 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         sockets: from.sockets.get(&entry.name).cloned(),
         tls: from.tls.get(&entry.name).cloned(),
         opaque: entry.tcp.is_some(),
+        told: Told::by(spec),
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
         private: from.node.captured && name == CAPTURED_OUTBOUND,
         connections: from.metrics.connection_series(direction, name),

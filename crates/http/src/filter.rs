@@ -66,19 +66,35 @@ fn strip_named(headers: &mut HeaderMap, connection: &HeaderValue) {
     }
 }
 
-/// The protocol that an HTTP/1.1 request asks to change to (RFC 9110, section 7.8).
+/// The protocol that a request asks to change to (RFC 9110, section 7.8). One of HTTP/2 can have the field only where
+/// it stands for extended CONNECT. A change to HTTP/2 itself is not made: it is obsolete (RFC 9113, section 3.1), and
+/// what is asked on such a connection would go past every route and policy.
 pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
-    let upgrade = headers.get(header::UPGRADE).filter(|_| version == Version::HTTP_11)?;
-    let named = headers.get_all(header::CONNECTION).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|v| v.trim().eq_ignore_ascii_case("upgrade")))
-    });
+    let upgrade = headers.get(header::UPGRADE)?;
+    match version {
+        Version::HTTP_2 => return Some(upgrade),
+        Version::HTTP_11 if !names(upgrade, "h2c") => {}
+        _ => return None,
+    }
+    let named = headers.get_all(header::CONNECTION).iter().any(|value| names(value, "upgrade"));
     named.then_some(upgrade)
 }
 
+/// Whether a list has this element.
+fn names(list: &HeaderValue, element: &str) -> bool {
+    list.to_str().is_ok_and(|list| list.split(',').any(|one| one.trim().eq_ignore_ascii_case(element)))
+}
+
 /// Brings a request into the form of HTTP/1.1: a target that is a path, and the host in `Host`. Of an absolute target
-/// the authority wins (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1).
+/// the authority wins (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1). The target of CONNECT stays an authority.
 pub fn to_http1(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap) {
-    if let Some(authority) = uri.authority() {
+    if let (Some(authority), None) = (uri.authority(), uri.scheme()) {
+        if let Entry::Vacant(host) = headers.entry(header::HOST)
+            && let Ok(authority) = HeaderValue::from_str(authority.as_str())
+        {
+            host.insert(authority);
+        }
+    } else if let Some(authority) = uri.authority() {
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             headers.insert(header::HOST, host);
         }

@@ -106,4 +106,10 @@ pub trait Handler {
 
     /// What is said of a request that could not be understood.
     fn refuse(&self, error: Error) -> Reply<Self::Body>;
+
+    /// What is said of a request that was understood, and is wrong.
+    fn decline(&self, error: Error, request: &Request<()>) -> Reply<Self::Body> {
+        let _ = request;
+        self.refuse(error)
+    }
 }

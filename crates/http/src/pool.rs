@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::EXPECT;
-use http::{Request, Response, StatusCode};
+use http::header::{EXPECT, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use outrigger_balance::InFlight;
@@ -182,8 +182,9 @@ impl Pool {
                 return Err(Failed::nothing());
             };
             await_continue(&mut request);
+            let connect = request.method() == Method::CONNECT;
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok((received(response), self.lease(Held::Http1(sender)))),
+                Ok(response) => return Ok((received(response, connect), self.lease(Held::Http1(sender)))),
                 Err(mut failed) => {
                     *slot = failed.take_message().map(|request| Outgoing { request, spelling, interim });
                     // If the connection ended before the request was put on it, take another, or make one.
@@ -206,7 +207,12 @@ impl Pool {
         let found = self.multiplexed(wire, shared, dialer).await;
         let (connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
         let lease = self.lease(Held::Http2 { _place: connection.begin() });
-        match connection.send(slot).await {
+        let upgrade = slot.as_ref().is_some_and(|out| out.request.headers().contains_key(UPGRADE));
+        if upgrade && !connection.takes_upgrades().await {
+            let text = format!("{} does not take extended CONNECT (RFC 8441)", self.endpoint.address);
+            return Err(Failed { error: Error::unsent(Reason::HttpUpgradeFailed, text), phase });
+        }
+        match connection.send(slot, upgrade).await {
             Ok(answered) => Ok((answered, lease)),
             Err(error) => Err(Failed { error: self.describe_http2(&error, slot.is_none()), phase }),
         }
@@ -398,8 +404,9 @@ fn await_continue(request: &mut Request<RequestBody>) {
     }
 }
 
-fn received(mut response: Response<hyper::body::Incoming>) -> Answered {
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+fn received(mut response: Response<hyper::body::Incoming>, connect: bool) -> Answered {
+    let status = response.status();
+    let switching = status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success());
     let upgrade = switching.then(|| OnUpgrade::hyper(hyper::upgrade::on(&mut response)));
     Answered { response: response.map(Into::into), spelling: None, upgrade }
 }

@@ -131,7 +131,8 @@ where
 }
 
 fn receive(mut request: Request<HyperIncoming>) -> Asked {
-    let upgrades = request.headers().contains_key(http::header::UPGRADE);
+    let upgrades =
+        request.headers().contains_key(http::header::UPGRADE) || request.method() == http::Method::CONNECT;
     let upgrade = upgrades.then(|| OnUpgrade::hyper(hyper::upgrade::on(&mut request)));
     Asked { request: request.map(Incoming::from), spelling: None, interim: Interim::default(), upgrade }
 }

@@ -4,18 +4,23 @@
 #![allow(clippy::float_cmp, reason = "metrics are whole numbers")]
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
+mod connect;
 mod cors;
+mod extended_connect;
+mod forwarded;
 mod http2;
 mod instead;
 mod messages;
 mod mirror;
 mod paths;
+mod peer;
 mod redirect;
 mod refused;
 mod retries;
 mod routing;
 mod session;
 mod streaming;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod upgrade;

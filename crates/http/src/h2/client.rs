@@ -141,11 +141,15 @@ impl Connection {
         self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Sends the request in `slot`, and waits for the response's head.
+    /// Sends the request in `slot`, and waits for the response's head. With `upgrade`, as extended CONNECT.
     ///
     /// # Errors
     /// Where the request is still in its slot, not a byte of it was sent.
-    pub(crate) async fn send(&self, slot: &mut Option<Outgoing>) -> Result<Answered, h2::Error> {
+    pub(crate) async fn send(
+        &self,
+        slot: &mut Option<Outgoing>,
+        upgrade: bool,
+    ) -> Result<Answered, h2::Error> {
         if let Poll::Ready(Err(error)) = self.poll_ready() {
             return Err(error);
         }
@@ -153,7 +157,11 @@ impl Connection {
             return Err(h2::Reason::INTERNAL_ERROR.into());
         };
         let (mut parts, body) = request.into_parts();
-        let wanted = extended::to_connect(&mut parts.method, &mut parts.headers, &mut parts.extensions);
+        let wanted = if upgrade {
+            extended::to_connect(&mut parts.method, &mut parts.headers, &mut parts.extensions)
+        } else {
+            None
+        };
         let connect = parts.method == Method::CONNECT;
         to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers);
         // A route's filters may have set what HTTP/2 has no place for.

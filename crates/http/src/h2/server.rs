@@ -8,9 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::{self, Handshake, SendResponse};
-use h2::{Reason, RecvStream};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +24,7 @@ use super::received::Received;
 use super::sending::Sending;
 use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW};
 use crate::body::{BodyError, Incoming};
+use crate::error::{Error, Reason};
 use crate::filter::strip_hop_by_hop;
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
 use crate::serve::{Busy, Quiet, Serving};
@@ -93,7 +96,7 @@ where
                 }
                 State::Open(connection, alive) => {
                     if alive.as_mut().is_some_and(|alive| alive.poll(cx, true).is_ready()) {
-                        return Poll::Ready(Err(Reason::SETTINGS_TIMEOUT.into()));
+                        return Poll::Ready(Err(h2::Reason::SETTINGS_TIMEOUT.into()));
                     }
                     let Some(accepted) = ready!(connection.poll_accept(cx)) else {
                         return Poll::Ready(Ok(()));
@@ -159,6 +162,12 @@ where
     let (mut parts, receive) = request.into_parts();
     let head = parts.method == Method::HEAD;
     let connect = parts.method == Method::CONNECT;
+    if let Err(error) = consistent(&parts) {
+        let stream = Stream { respond, head, upgraded: false, tunnel: None, _busy: busy };
+        let reply = handler.decline(error, &Request::from_parts(parts, ()));
+        tokio::task::spawn_local(stream.run(std::future::ready(reply)));
+        return;
+    }
     let upgraded = extended::to_upgrade(&mut parts.method, &mut parts.headers, &mut parts.extensions);
     let (body, tunnel, upgrade) = if connect {
         let (there, upgrade) = OnUpgrade::pair();
@@ -175,6 +184,23 @@ where
     let answer = handler.answer(asked);
     let stream = Stream { respond, head, upgraded, tunnel, _busy: busy };
     tokio::task::spawn_local(stream.run(answer));
+}
+
+/// Whether a request says but one thing of its host (RFC 9113, section 8.3.1).
+fn consistent(parts: &Parts) -> Result<(), Error> {
+    let wrong = |why| Err(Error::unsent(Reason::HttpRequestError, why));
+    let authority = parts.uri.authority().map(Authority::as_str);
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        return wrong("the request's :authority names a user");
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    match (authority, hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => wrong("the request has several Host fields"),
+        (Some(authority), Some(host), _) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
+            wrong("the request's Host is not its :authority")
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Stream {
@@ -222,7 +248,7 @@ impl Stream {
         let stream = match respond.send_response(Response::from_parts(parts, ()), last) {
             Ok(stream) => stream,
             Err(error) => {
-                respond.send_reset(Reason::INTERNAL_ERROR);
+                respond.send_reset(h2::Reason::INTERNAL_ERROR);
                 return Err(error);
             }
         };
