@@ -11,8 +11,10 @@ mod admin;
 mod capture;
 pub mod cli;
 mod connection;
+mod dev;
 mod director;
 mod edge;
+mod files;
 mod filters;
 mod inbound;
 mod listeners;
@@ -31,6 +33,7 @@ mod tcp;
 mod threads;
 mod told;
 mod tunnel;
+mod waiting;
 mod watch;
 mod worker;
 

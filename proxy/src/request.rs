@@ -19,11 +19,13 @@ use crate::connection::Connection;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
 use crate::tunnel::{self, Tunnel};
+use crate::waiting::{Waiting, is_not_up, page};
+use crate::worker::LocalBackend;
 
 /// A response on its way to the caller.
 pub(crate) type Answer = Reply<ResponseBody<Record>>;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Answers what a connection asks.
 pub(crate) struct Serving(pub(crate) Rc<Connection>);
@@ -110,6 +112,7 @@ pub(crate) async fn carry_out(
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
     let Asked { request, spelling, interim, upgrade } = asked;
+    let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
     let mut tunnel = Tunnel::wanted(&request, plan.speak);
     let (request, upload) = prepare(connection, &plan, &mut tunnel, policy, request);
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
@@ -127,6 +130,7 @@ pub(crate) async fn carry_out(
         speak: plan.speak,
         started: record.started(),
         deadline,
+        limits: connection.settings.limits,
         prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
         random: &connection.worker.random,
     };
@@ -138,7 +142,16 @@ pub(crate) async fn carry_out(
         record.retry_refused();
     }
     match result {
-        Err(error) => fail(error, record),
+        Err(error) => {
+            if error.reason == Reason::DnsError {
+                // Without an address, no failed connection has the name looked up.
+                plan.to.doubt();
+            }
+            match waiting.filter(|_| is_not_up(&error)) {
+                Some(waiting) => wait(waiting, &plan.to, error, record),
+                None => fail(error, record),
+            }
+        }
         Ok((answered, lease)) => pass_on(&plan, &tunnel, answered, lease, upgrade, deadline, record),
     }
 }
@@ -236,4 +249,14 @@ pub(crate) fn refusal(error: &Error, headers: HeaderMap, body: Bytes, mut record
     *response.status_mut() = error.status();
     *response.headers_mut() = headers;
     Reply::new(response)
+}
+
+/// The answer to a browser while the application is not up.
+fn wait(waiting: Waiting, to: &LocalBackend, error: Error, mut record: Record) -> Answer {
+    let Waiting::Page(host) = waiting else {
+        record.unlogged();
+        return fail(error, record);
+    };
+    let (headers, text) = page(&host, to, &error);
+    refusal(&error, headers, text, record)
 }

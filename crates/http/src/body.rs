@@ -5,21 +5,18 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::copy::{self, Copy, Feed};
+use crate::error::{Error, Reason};
+use crate::h1;
 use crate::h2::Received;
 use crate::pool::Lease;
-
-/// How long a caller that expects `100 Continue` waits for a backend that does not say it (RFC 9110, section 10.1.1).
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// In how many parts a body may come that is kept. Each takes far more than its bytes where it has few.
 const MAX_KEPT_PARTS: usize = 1024;
@@ -33,6 +30,9 @@ pub enum BodyError {
     /// The stream of HTTP/2 that it comes on was reset, or its connection broke.
     #[error("{0}")]
     Http2(#[from] h2::Error),
+    /// What came may not be sent on.
+    #[error("{0}")]
+    Refused(Error),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
@@ -64,26 +64,24 @@ pub struct Incoming(Source);
 #[derive(Debug)]
 enum Source {
     Empty,
-    Hyper(hyper::body::Incoming),
+    Http1(h1::Body),
     Http2(Received),
 }
 
 impl Incoming {
-    /// A body of which there is nothing.
+    /// There is none.
     pub const fn empty() -> Self {
         Self(Source::Empty)
     }
-}
 
-impl From<Received> for Incoming {
-    fn from(received: Received) -> Self {
-        Self(Source::Http2(received))
+    /// From a connection of HTTP/1.
+    pub(crate) const fn http1(body: h1::Body) -> Self {
+        Self(Source::Http1(body))
     }
-}
 
-impl From<hyper::body::Incoming> for Incoming {
-    fn from(incoming: hyper::body::Incoming) -> Self {
-        Self(Source::Hyper(incoming))
+    /// From a stream of HTTP/2.
+    pub(crate) const fn http2(body: Received) -> Self {
+        Self(Source::Http2(body))
     }
 }
 
@@ -97,26 +95,24 @@ impl Body for Incoming {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
             Source::Empty => Poll::Ready(None),
-            Source::Http2(received) => Pin::new(received).poll_frame(cx),
-            Source::Hyper(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
-            }
+            Source::Http1(body) => body.poll_frame(cx),
+            Source::Http2(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::Empty => true,
-            Source::Http2(received) => received.is_end_stream(),
-            Source::Hyper(incoming) => incoming.is_end_stream(),
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::Empty => SizeHint::with_exact(0),
-            Source::Http2(received) => received.size_hint(),
-            Source::Hyper(incoming) => incoming.size_hint(),
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
         }
     }
 }
@@ -147,7 +143,8 @@ struct UploadState {
     attempt: u32,
     bytes: u64,
     ended: bool,
-    broken: bool,
+    /// Why no more of it comes.
+    failure: Option<Error>,
     /// Those who get a copy of it as it comes.
     copies: Vec<Feed>,
 }
@@ -163,7 +160,7 @@ impl Upload {
             attempt: 0,
             bytes: 0,
             ended: false,
-            broken: false,
+            failure: None,
             copies: Vec::new(),
         })))
     }
@@ -172,23 +169,18 @@ impl Upload {
     pub fn attempt(&self) -> Option<RequestBody> {
         let mut state = self.0.borrow_mut();
         let untouched = state.bytes == 0 && !state.ended;
-        if state.broken || (state.kept.is_none() && !untouched) {
+        if state.failure.is_some() || (state.kept.is_none() && !untouched) {
             return None;
         }
         state.attempt += 1;
-        Some(RequestBody::Upload(Attempt {
-            upload: self.clone(),
-            number: state.attempt,
-            next: 0,
-            held: None,
-        }))
+        Some(RequestBody::Upload(Attempt { upload: self.clone(), number: state.attempt, next: 0 }))
     }
 
     /// A copy of the body, for another request: it comes as the body is read, and breaks off where that does, or where
     /// it is read too slowly. `None` if a part of it was read already.
     pub fn copy(&self) -> Option<RequestBody> {
         let mut state = self.0.borrow_mut();
-        if state.bytes > 0 || state.ended || state.broken {
+        if state.bytes > 0 || state.ended || state.failure.is_some() {
             return None;
         }
         let (feed, copy) = copy::copy(state.incoming.size_hint().exact());
@@ -201,9 +193,9 @@ impl Upload {
         self.0.borrow().bytes
     }
 
-    /// Whether the caller broke off.
-    pub fn broken(&self) -> bool {
-        self.0.borrow().broken
+    /// Why no more of it comes, if the caller broke off, or sent what may not be sent on.
+    pub fn failure(&self) -> Option<Error> {
+        self.0.borrow().failure.clone()
     }
 }
 
@@ -221,7 +213,13 @@ impl UploadState {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.broken = true;
+                self.failure = Some(match &error {
+                    BodyError::Refused(refused) => refused.clone(),
+                    error => Error::sent(
+                        Reason::HttpRequestError,
+                        format!("the request's body broke off: {error}"),
+                    ),
+                });
                 Some(Err(error))
             }
             None => {
@@ -265,31 +263,6 @@ pub struct Attempt {
     number: u32,
     /// The next of the kept frames to send.
     next: usize,
-    /// While the backend has not asked for it.
-    held: Option<Held>,
-}
-
-/// Ends when a body that is held back is asked for.
-struct Held(Pin<Box<dyn Future<Output = ()>>>);
-
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Held")
-    }
-}
-
-impl RequestBody {
-    /// Holds the body back until the backend asks for it by what is returned, or says nothing for a while. `None` if
-    /// there is nothing to hold back.
-    pub(crate) fn hold(&mut self) -> Option<Arc<Notify>> {
-        let Self::Upload(attempt) = self else { return None };
-        let asked = Arc::new(Notify::new());
-        let ask = asked.clone();
-        attempt.held = Some(Held(Box::pin(async move {
-            let _ = tokio::time::timeout(CONTINUE_PATIENCE, asked.notified()).await;
-        })));
-        Some(ask)
-    }
 }
 
 impl Body for RequestBody {
@@ -305,10 +278,6 @@ impl Body for RequestBody {
             Self::Upload(attempt) => attempt,
             Self::Copy(copy) => return Pin::new(copy).poll_frame(cx),
         };
-        if let Some(held) = &mut attempt.held {
-            std::task::ready!(held.0.as_mut().poll(cx));
-            attempt.held = None;
-        }
         let mut state = attempt.upload.0.borrow_mut();
         if state.attempt != attempt.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));

@@ -41,8 +41,22 @@ pub enum Reason {
     HttpResponseIncomplete,
     /// The request was not valid.
     HttpRequestError,
+    /// The request's header has more bytes or fields than the listener allows.
+    HttpRequestHeaderSectionSize,
+    /// The request's target is longer than the listener allows a header to be.
+    HttpRequestUriTooLong,
+    /// The request, or its body, did not come in time. Ours.
+    HttpRequestTimeout,
+    /// The request is of a version of HTTP that is not spoken here. Ours.
+    HttpVersionNotSupported,
+    /// The request's body has a transfer coding that is not known here. Ours.
+    HttpTransferCodingNotSupported,
     /// The caller may not.
     HttpRequestDenied,
+    /// The response's header has more bytes or fields than the listener allows.
+    HttpResponseHeaderSectionSize,
+    /// The response's body has a transfer coding that is not known here.
+    HttpResponseTransferCoding,
     /// The connection could not be upgraded.
     HttpUpgradeFailed,
     /// The route fails it on purpose.
@@ -55,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 23] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -67,7 +81,14 @@ impl Reason {
         Self::HttpResponseTimeout,
         Self::HttpResponseIncomplete,
         Self::HttpRequestError,
+        Self::HttpRequestHeaderSectionSize,
+        Self::HttpRequestUriTooLong,
+        Self::HttpRequestTimeout,
+        Self::HttpVersionNotSupported,
+        Self::HttpTransferCodingNotSupported,
         Self::HttpRequestDenied,
+        Self::HttpResponseHeaderSectionSize,
+        Self::HttpResponseTransferCoding,
         Self::HttpUpgradeFailed,
         Self::FaultInjected,
         Self::ProxyConfigurationError,
@@ -99,6 +120,27 @@ impl Reason {
                 ("http_response_incomplete", StatusCode::BAD_GATEWAY, Source::Callee)
             }
             Self::HttpRequestError => ("http_request_error", StatusCode::BAD_REQUEST, Source::Caller),
+            Self::HttpRequestHeaderSectionSize => (
+                "http_request_header_section_size",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Source::Caller,
+            ),
+            Self::HttpRequestUriTooLong => {
+                ("http_request_uri_too_long", StatusCode::URI_TOO_LONG, Source::Caller)
+            }
+            Self::HttpRequestTimeout => ("http_request_timeout", StatusCode::REQUEST_TIMEOUT, Source::Caller),
+            Self::HttpVersionNotSupported => {
+                ("http_version_not_supported", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Source::Caller)
+            }
+            Self::HttpTransferCodingNotSupported => {
+                ("http_transfer_coding_not_supported", StatusCode::NOT_IMPLEMENTED, Source::Caller)
+            }
+            Self::HttpResponseHeaderSectionSize => {
+                ("http_response_header_section_size", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
+            Self::HttpResponseTransferCoding => {
+                ("http_response_transfer_coding", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
             Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::FaultInjected => ("fault_injected", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy),
@@ -190,21 +232,6 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.reason.as_str(), self.details)
     }
-}
-
-/// The text of an error and of what caused it: hyper's own text alone says little.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -124,14 +124,14 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Brings a request in the form of HTTP/1.1 into that of HTTP/2: an absolute target, and no `Host`.
-pub fn to_http2(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap) {
+pub fn to_http2(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap, scheme: &Scheme) {
     if uri.authority().is_none() {
         let host = headers.remove(header::HOST);
         let authority = host
             .and_then(|host| Authority::try_from(host.as_bytes()).ok())
             .unwrap_or_else(|| Authority::from_static("localhost"));
         let mut parts = std::mem::take(uri).into_parts();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(scheme.clone());
         parts.authority = Some(authority);
         parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
         *uri = Uri::from_parts(parts).unwrap_or_default();
@@ -186,7 +186,7 @@ mod tests {
     fn a_request_goes_to_http2_and_back() {
         let (mut uri, mut version) = (Uri::from_static("/a?b"), Version::HTTP_11);
         let mut map = headers(&[("host", "shop:8080"), ("x", "1")]);
-        to_http2(&mut uri, &mut version, &mut map);
+        to_http2(&mut uri, &mut version, &mut map, &Scheme::HTTP);
         assert_eq!((uri.to_string(), map.len()), ("http://shop:8080/a?b".into(), 1));
         map.append(header::COOKIE, HeaderValue::from_static("a=1"));
         map.append(header::COOKIE, HeaderValue::from_static("b=2"));

@@ -6,21 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{EXPECT, UPGRADE};
-use http::{Method, Request, Response, StatusCode};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::header::UPGRADE;
+use http::uri::Scheme;
 use outrigger_balance::InFlight;
 use outrigger_certs::Identity;
 use tracing::debug;
 
-use crate::body::RequestBody;
-use crate::connect::{Connection, Dialer, Open, Target, Wire, own, target, to_target};
-use crate::endpoint::Endpoint;
-use crate::error::{Error, Reason, chain};
+use crate::connect::{Connection, Dialer, Opened, Target, Wire, own, target, to_target};
+use crate::endpoint::{Endpoint, Security};
+use crate::error::{Error, Reason};
+use crate::h1::{self, Limits, Unsent};
 use crate::h2;
 use crate::message::{Answered, Outgoing};
-use crate::upgrade::OnUpgrade;
 
 /// How long a connection is kept that nobody uses. Shorter than the 60 s and 75 s after which servers commonly close.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -48,19 +45,25 @@ struct Targets {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    sender: Http1,
     since: Instant,
 }
 
 /// Connections that several requests share.
 #[derive(Debug, Default)]
 struct Shared {
-    open: RefCell<Vec<Rc<h2::client::Connection>>>,
+    open: RefCell<Vec<Rc<Http2>>>,
     /// Held while a connection is made, so that a burst of requests makes one.
     making: tokio::sync::Mutex<()>,
     /// How often none could be made, and why not, the last time.
     failed: RefCell<(u64, Option<Error>)>,
 }
+
+/// A connection of HTTP/1.
+type Http1 = h1::Sender<Opened>;
+
+/// A connection of HTTP/2.
+type Http2 = h2::client::Connection;
 
 /// A connection in use by one request.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ pub struct Lease {
 
 #[derive(Debug)]
 enum Held {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     /// Its place is free again when the lease is dropped.
     Http2 {
         _place: h2::client::UnderWay,
@@ -96,6 +99,15 @@ impl Lease {
     }
 }
 
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Its response was not read to its end.
+        if let Held::Http1(sender) = &self.held {
+            sender.close();
+        }
+    }
+}
+
 /// An attempt that got no response.
 #[derive(Debug)]
 pub struct Failed {
@@ -107,14 +119,6 @@ pub struct Failed {
 
 /// A request on its way: taken by the attempt that sends it, and put back if not a byte of it was sent.
 pub type Slot = Option<Outgoing>;
-
-impl Failed {
-    /// A defect of ours: there was no request to send.
-    fn nothing() -> Self {
-        let error = Error::unsent(Reason::ProxyInternalError, "the request was sent already");
-        Self { error, phase: Phase::New }
-    }
-}
 
 /// How far an attempt came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,12 +158,13 @@ impl Pool {
         wire: Wire,
         slot: &mut Slot,
         dialer: &Dialer,
+        limits: Limits,
         fresh: bool,
     ) -> Result<(Answered, Lease), Failed> {
         match wire {
-            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, fresh).await,
-            Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer).await,
-            Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer).await,
+            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, limits, fresh).await,
+            Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer, limits).await,
+            Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer, limits).await,
         }
     }
 
@@ -167,30 +172,24 @@ impl Pool {
         self: &Rc<Self>,
         slot: &mut Slot,
         dialer: &Dialer,
+        limits: Limits,
         fresh: bool,
     ) -> Result<(Answered, Lease), Failed> {
         let mut phase = Phase::Reused;
         loop {
-            let mut sender = if !fresh && let Some(sender) = self.take_idle() {
+            let sender = if !fresh && let Some(sender) = self.take_idle() {
                 sender
             } else {
                 phase = Phase::New;
                 let made = self.connect_http1(dialer).await;
                 made.map_err(|error| Failed { error, phase: Phase::Connect })?
             };
-            let Some(Outgoing { mut request, spelling, interim }) = slot.take() else {
-                return Err(Failed::nothing());
-            };
-            await_continue(&mut request);
-            let connect = request.method() == Method::CONNECT;
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((received(response, connect), self.lease(Held::Http1(sender)))),
-                Err(mut failed) => {
-                    *slot = failed.take_message().map(|request| Outgoing { request, spelling, interim });
+            match sender.send(slot, limits).await {
+                Ok(answered) => return Ok((answered, self.lease(Held::Http1(sender)))),
+                Err((unsent, written)) => {
                     // If the connection ended before the request was put on it, take another, or make one.
                     if slot.is_none() || phase == Phase::New {
-                        let error = self.describe(&failed.into_error(), slot.is_none());
-                        return Err(Failed { error, phase });
+                        return Err(Failed { error: self.explain(unsent, limits, written), phase });
                     }
                 }
             }
@@ -203,6 +202,7 @@ impl Pool {
         shared: &Shared,
         slot: &mut Slot,
         dialer: &Dialer,
+        limits: Limits,
     ) -> Result<(Answered, Lease), Failed> {
         let found = self.multiplexed(wire, shared, dialer).await;
         let (connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
@@ -212,9 +212,9 @@ impl Pool {
             let text = format!("{} does not take extended CONNECT (RFC 8441)", self.endpoint.address);
             return Err(Failed { error: Error::unsent(Reason::HttpUpgradeFailed, text), phase });
         }
-        match connection.send(slot, upgrade).await {
+        match connection.send(slot, limits, upgrade).await {
             Ok(answered) => Ok((answered, lease)),
-            Err(error) => Err(Failed { error: self.describe_http2(&error, slot.is_none()), phase }),
+            Err(unsent) => Err(Failed { error: self.explain_http2(unsent, slot.is_none()), phase }),
         }
     }
 
@@ -223,23 +223,14 @@ impl Pool {
     }
 
     /// The connection used last that is ready. What closed meanwhile is let go.
-    fn take_idle(&self) -> Option<http1::SendRequest<RequestBody>> {
+    fn take_idle(&self) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
-        let mut at = idle.len();
-        while at > 0 {
-            at -= 1;
-            match idle.get(at).map(|i| (i.sender.is_ready(), i.sender.is_closed())) {
-                Some((true, _)) => return Some(idle.remove(at).sender),
-                Some((_, true)) => drop(idle.remove(at)),
-                _ => {}
-            }
-        }
-        None
+        std::iter::from_fn(|| idle.pop()).map(|idle| idle.sender).find(Http1::is_usable)
     }
 
-    fn keep(&self, sender: http1::SendRequest<RequestBody>, now: Instant) {
+    fn keep(&self, sender: Http1, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if !sender.is_closed() && idle.len() < MAX_IDLE {
+        if idle.len() < MAX_IDLE && sender.is_usable() {
             idle.push(Idle { sender, since: now });
         }
     }
@@ -248,7 +239,7 @@ impl Pool {
     pub fn close_idle(&self, now: Instant) {
         self.idle
             .borrow_mut()
-            .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE_TIMEOUT);
+            .retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.sender.is_usable());
         for shared in [&self.http2, &self.carried] {
             shared.open.borrow_mut().retain(|connection| {
                 if connection.streams() > 0 {
@@ -266,7 +257,7 @@ impl Pool {
         self.idle.borrow().is_empty() && none(&self.http2) && none(&self.carried)
     }
 
-    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<(Connection, Open), Error> {
+    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<Opened, Error> {
         dialer.note(self.reach(wire, dialer).await)
     }
 
@@ -296,18 +287,9 @@ impl Pool {
         Ok(target)
     }
 
-    async fn connect_http1(&self, dialer: &Dialer) -> Result<http1::SendRequest<RequestBody>, Error> {
-        let (connection, open) = self.connect(Wire::Http1, dialer).await?;
-        let address = self.endpoint.address;
-        let handshake = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(connection));
-        let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                debug!(%address, error = chain(&error), "connection to the endpoint ended");
-            }
-            drop(open);
-        });
-        Ok(sender)
+    async fn connect_http1(&self, dialer: &Dialer) -> Result<Http1, Error> {
+        let opened = self.connect(Wire::Http1, dialer).await?;
+        Ok(h1::Sender::new(opened, self.endpoint.address.to_string().into()))
     }
 
     async fn multiplexed(
@@ -315,7 +297,7 @@ impl Pool {
         wire: Wire,
         shared: &Shared,
         dialer: &Dialer,
-    ) -> Result<(Rc<h2::client::Connection>, Phase), Error> {
+    ) -> Result<(Rc<Http2>, Phase), Error> {
         if let Some(open) = shared.available() {
             return Ok((open, Phase::Reused));
         }
@@ -341,43 +323,66 @@ impl Pool {
         made.map(|connection| (connection, Phase::New))
     }
 
-    async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Rc<h2::client::Connection>, Error> {
-        let (connection, open) = self.connect(wire, dialer).await?;
+    async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Rc<Http2>, Error> {
+        let opened = self.connect(wire, dialer).await?;
         let address = self.endpoint.address;
-        let handshake = h2::client::handshake(connection).await;
-        let (connection, driver) = handshake.map_err(|error| self.describe_http2(&error, false))?;
+        let (connection, driver) = h2::client::handshake(opened, self.scheme())
+            .await
+            .map_err(|error| self.explain_http2(h2::client::Unsent::Http2(error), false))?;
         tokio::task::spawn_local(async move {
             if let Err(error) = driver.await {
                 debug!(%address, %error, "connection to the endpoint ended");
             }
-            drop(open);
         });
         Ok(Rc::new(connection))
     }
 
-    /// What hyper says, as an error of ours.
-    fn describe(&self, error: &hyper::Error, sent: bool) -> Error {
-        let text = format!("{}: {}", self.endpoint.address, chain(error));
-        let reason = match error {
-            _ if error.is_parse() || error.is_parse_too_large() => Reason::HttpResponseIncomplete,
-            _ => Reason::ConnectionTerminated,
-        };
-        if sent { Error::sent(reason, text) } else { Error::unsent(reason, text) }
+    /// What `:scheme` says there.
+    fn scheme(&self) -> Scheme {
+        match self.endpoint.security {
+            Security::Tls(_) => Scheme::HTTPS,
+            Security::Plain | Security::Own | Security::Mesh { .. } | Security::Inside(_) => Scheme::HTTP,
+        }
     }
 
-    /// What went wrong over HTTP/2, as an error of ours.
-    fn describe_http2(&self, error: &::h2::Error, sent: bool) -> Error {
-        let text = format!("{}: {error}", self.endpoint.address);
-        // A stream that is reset is an answer, if a poor one; its connection goes on.
-        let reason =
-            if error.is_reset() { Reason::HttpResponseIncomplete } else { Reason::ConnectionTerminated };
-        if sent && !unprocessed(error) { Error::sent(reason, text) } else { Error::unsent(reason, text) }
+    /// Why a request of HTTP/1 got no response.
+    fn explain(&self, unsent: Unsent, limits: Limits, written: bool) -> Error {
+        let address = self.endpoint.address;
+        match unsent {
+            Unsent::Wrong(wrong) => wrong.of_response(&limits, &address.to_string()),
+            Unsent::Broke(error) if written => {
+                Error::sent(Reason::ConnectionTerminated, format!("{address}: {error}"))
+            }
+            Unsent::Broke(error) => {
+                Error::unsent(Reason::ConnectionTerminated, format!("{address}: {error}"))
+            }
+            Unsent::Body => {
+                Error::sent(Reason::HttpRequestError, "the request's body is not as long as it says")
+            }
+        }
+    }
+
+    /// Why a request of HTTP/2 got no response.
+    fn explain_http2(&self, unsent: h2::client::Unsent, sent: bool) -> Error {
+        let address = self.endpoint.address;
+        match unsent {
+            h2::client::Unsent::Wrong(wrong, limits) => wrong.of_response(&limits, &address.to_string()),
+            h2::client::Unsent::Http2(error) => {
+                let text = format!("{address}: {error}");
+                // A stream that is reset is an answer, if a poor one; its connection goes on.
+                let reset = error.is_reset();
+                let reason =
+                    if reset { Reason::HttpResponseIncomplete } else { Reason::ConnectionTerminated };
+                let seen = sent && !unprocessed(&error);
+                if seen { Error::sent(reason, text) } else { Error::unsent(reason, text) }
+            }
+        }
     }
 }
 
 impl Shared {
     /// An open connection with room.
-    fn available(&self) -> Option<Rc<h2::client::Connection>> {
+    fn available(&self) -> Option<Rc<Http2>> {
         let mut open = self.open.borrow_mut();
         open.retain(|connection| connection.is_open());
         open.iter().find(|connection| connection.has_room(STREAMS_PER_CONNECTION)).cloned()
@@ -389,24 +394,4 @@ impl Shared {
 fn unprocessed(error: &::h2::Error) -> bool {
     let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(::h2::Reason::NO_ERROR);
     graceful || (error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM))
-}
-
-/// Lets a body wait for the backend's `100 Continue`, where the request says that it does (RFC 9110, section 10.1.1).
-fn await_continue(request: &mut Request<RequestBody>) {
-    let expects = matches!(request.body(), RequestBody::Upload(_))
-        && request.headers().get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if expects && let Some(asked) = request.body_mut().hold() {
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                asked.notify_one();
-            }
-        });
-    }
-}
-
-fn received(mut response: Response<hyper::body::Incoming>, connect: bool) -> Answered {
-    let status = response.status();
-    let switching = status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success());
-    let upgrade = switching.then(|| OnUpgrade::hyper(hyper::upgrade::on(&mut response)));
-    Answered { response: response.map(Into::into), spelling: None, upgrade }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
+use http::uri::Scheme;
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,14 +19,17 @@ use super::alive::{Ear, Heard, KeepAlive, Terms};
 use super::extended::{self, Wanted};
 use super::received::{Received, Uploading};
 use super::sending::Sending;
-use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW};
+use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits};
 use crate::body::{Incoming, RequestBody};
+use crate::error::Error;
 use crate::filter::{strip_hop_by_hop, to_http2};
+use crate::h1::{Limits, Wrong};
 use crate::message::{Answered, Interim, InterimResponse, Outgoing};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
-/// How many bytes of header a response may have.
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// How much header `h2` is told to read: the most that a listener can allow, for all share the connection, and more, so
+/// that what is too large can be named.
+const MAX_HEADER_LIST: u32 = 2 * 1024 * 1024;
 /// A backend that is gone is found within twice this time, while requests wait for it.
 const ALIVE: Terms = Terms { silence: Duration::from_secs(10), patience: Duration::from_secs(10) };
 
@@ -33,6 +37,8 @@ const ALIVE: Terms = Terms { silence: Duration::from_secs(10), patience: Duratio
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: RefCell<SendRequest<Bytes>>,
+    /// What its requests are said to be asked over.
+    scheme: Scheme,
     state: Rc<State>,
     /// When it was last seen to be in use.
     pub(crate) used: Cell<Instant>,
@@ -56,7 +62,7 @@ pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
 }
 
 /// Begins to speak HTTP/2.
-pub(crate) async fn handshake<IO>(io: IO) -> Result<(Connection, Driver<IO>), h2::Error>
+pub(crate) async fn handshake<IO>(io: IO, scheme: Scheme) -> Result<(Connection, Driver<IO>), h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -64,7 +70,7 @@ where
     let (sender, mut connection) = client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_header_list_size(MAX_HEADER_LIST)
         .max_local_error_reset_streams(Some(MAX_RESETS))
         .max_send_buffer_size(MAX_SEND_BUFFER)
         .enable_push(false)
@@ -74,7 +80,7 @@ where
     let state = State { streams: Cell::new(0), ended: Cell::new(false), heard, news: Notify::new() };
     let state = Rc::new(state);
     let driver = Driver { connection, alive, state: state.clone() };
-    Ok((Connection { sender: RefCell::new(sender), state, used: Cell::new(Instant::now()) }, driver))
+    Ok((Connection { sender: RefCell::new(sender), scheme, state, used: Cell::new(Instant::now()) }, driver))
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
@@ -97,6 +103,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
             this.state.news.notify_waiters();
         }
         polled
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(crate) enum Unsent {
+    /// It is larger than it may be.
+    Wrong(Wrong, Limits),
+    /// The stream or its connection failed.
+    Http2(h2::Error),
+}
+
+impl From<h2::Error> for Unsent {
+    fn from(error: h2::Error) -> Self {
+        Self::Http2(error)
     }
 }
 
@@ -148,13 +169,14 @@ impl Connection {
     pub(crate) async fn send(
         &self,
         slot: &mut Option<Outgoing>,
+        limits: Limits,
         upgrade: bool,
-    ) -> Result<Answered, h2::Error> {
+    ) -> Result<Answered, Unsent> {
         if let Poll::Ready(Err(error)) = self.poll_ready() {
-            return Err(error);
+            return Err(error.into());
         }
         let Some(Outgoing { request, interim, .. }) = slot.take() else {
-            return Err(h2::Reason::INTERNAL_ERROR.into());
+            return Err(h2::Error::from(h2::Reason::INTERNAL_ERROR).into());
         };
         let (mut parts, body) = request.into_parts();
         let wanted = if upgrade {
@@ -163,20 +185,21 @@ impl Connection {
             None
         };
         let connect = parts.method == Method::CONNECT;
-        to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers);
+        to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers, &self.scheme);
         // A route's filters may have set what HTTP/2 has no place for.
         strip_hop_by_hop(&mut parts.headers, false);
         let last = body.is_end_stream() && !connect;
         let sent = self.sender.borrow_mut().send_request(Request::from_parts(parts, ()), last);
         let (response, stream) = sent?;
         if connect {
-            return tunnelled(wait(response, &interim).await?, stream, wanted);
+            let response = wait(response, &interim, limits).await?;
+            return Ok(tunnelled(response, stream, wanted, limits)?);
         }
         let uploading = if last { Uploading::default() } else { upload(body, stream).await };
-        let response = wait(response, &interim).await?;
+        let response = wait(response, &interim, limits).await?;
         let (parts, stream) = response.into_parts();
-        let body = Received::new(stream, &parts.headers).with_upload(uploading);
-        let response = Response::from_parts(parts, Incoming::from(body));
+        let body = Received::new(stream, &parts.headers, limits, refuse).with_upload(uploading);
+        let response = Response::from_parts(parts, Incoming::http2(body));
         Ok(Answered { response, spelling: None, upgrade: None })
     }
 
@@ -195,18 +218,28 @@ impl Connection {
     }
 }
 
+fn refuse(wrong: Wrong, limits: &Limits) -> Error {
+    wrong.of_response(limits, "the response's trailers")
+}
+
 /// Waits for the response's head. Interim responses are passed on.
 async fn wait(
     mut response: ResponseFuture,
     interim: &Interim,
-) -> Result<Response<h2::RecvStream>, h2::Error> {
-    poll_fn(|cx| {
+    limits: Limits,
+) -> Result<Response<h2::RecvStream>, Unsent> {
+    let response = poll_fn(|cx| {
         while let Poll::Ready(Some(Ok(response))) = response.poll_informational(cx) {
+            if let Err(wrong) = fits(response.headers(), 0, &limits) {
+                return Poll::Ready(Err(Unsent::Wrong(wrong, limits)));
+            }
             interim.send(&InterimResponse { response, spelling: None });
         }
-        Pin::new(&mut response).poll(cx)
+        Pin::new(&mut response).poll(cx).map_err(Unsent::Http2)
     })
-    .await
+    .await?;
+    fits(response.headers(), 0, &limits).map_err(|wrong| Unsent::Wrong(wrong, limits))?;
+    Ok(response)
 }
 
 /// Sends a request's body. What does not go out at once does so in a task of its own, whoever reads the response.
@@ -221,6 +254,7 @@ fn tunnelled(
     response: Response<h2::RecvStream>,
     mut stream: h2::SendStream<Bytes>,
     wanted: Option<Wanted>,
+    limits: Limits,
 ) -> Result<Answered, h2::Error> {
     let (mut parts, receive) = response.into_parts();
     if parts.status.is_success() {
@@ -234,6 +268,6 @@ fn tunnelled(
         return Ok(Answered { response, spelling: None, upgrade: Some(upgrade) });
     }
     stream.send_data(Bytes::new(), true)?;
-    let body = Received::new(receive, &parts.headers);
-    Ok(Answered { response: Response::from_parts(parts, body.into()), spelling: None, upgrade: None })
+    let body = Incoming::http2(Received::new(receive, &parts.headers, limits, refuse));
+    Ok(Answered { response: Response::from_parts(parts, body), spelling: None, upgrade: None })
 }

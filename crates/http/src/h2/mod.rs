@@ -7,10 +7,15 @@
 mod alive;
 pub(crate) mod client;
 mod extended;
+mod pace;
 mod received;
 mod sending;
 pub(crate) mod server;
 mod tunnel;
+
+use http::HeaderMap;
+
+use crate::h1::{Limits, Wrong};
 
 pub(crate) use received::Received;
 pub(crate) use tunnel::ByteStream;
@@ -23,6 +28,23 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MAX_RESETS: usize = 1024;
 /// How much of what is sent on a stream may wait for the connection.
 const MAX_SEND_BUFFER: usize = 400 * 1024;
+
+/// How much header `h2` is told to read: more than is allowed, so that what is too large can be answered and named.
+fn read_anyway(limits: &Limits) -> u32 {
+    // `h2` counts 32 bytes for each field beside its name and value.
+    let most = limits.bytes.saturating_mul(2).saturating_add(limits.fields.saturating_mul(32));
+    u32::try_from(most).unwrap_or(u32::MAX)
+}
+
+/// Whether a header is within limits, which count what it would be in HTTP/1.1, after so many bytes of a first line.
+fn fits(headers: &HeaderMap, first: usize, limits: &Limits) -> Result<(), Wrong> {
+    const AROUND: usize = ": \r\n".len();
+    if headers.len() > limits.fields {
+        return Err(Wrong::Fields);
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND).sum();
+    if first + bytes > limits.bytes { Err(Wrong::Bytes) } else { Ok(()) }
+}
 
 /// The code with which a stream is reset whose other half, on the far side of the proxy, was reset with `reason`. What
 /// was wrong with one connection says nothing of the other (RFC 9113, section 7).

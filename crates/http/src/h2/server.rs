@@ -1,127 +1,116 @@
-//! A caller's connection of HTTP/2.
+//! Serving a caller of HTTP/2.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use h2::server::{self, Handshake, SendResponse};
+use h2::server::{self, SendResponse};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::alive::{Ear, Heard, KeepAlive, Terms};
-use super::extended;
+use super::alive::{Ear, KeepAlive, Terms};
+use super::pace::{BodyPace, Pace, UnderWay};
 use super::received::Received;
 use super::sending::Sending;
-use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW};
+use super::{
+    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
+};
 use crate::body::{BodyError, Incoming};
-use crate::error::{Error, Reason};
 use crate::filter::strip_hop_by_hop;
+use crate::h1::{Limits, Wrong, same_host};
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
-use crate::serve::{Busy, Quiet, Serving};
+use crate::serve::{Drain, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
-/// How many requests a caller may have under way.
-const MAX_STREAMS: u32 = 256;
 /// How many streams a caller may open and reset before they are even looked at (CVE-2023-44487).
 const MAX_UNSEEN_RESETS: usize = 20;
-/// How many bytes of header a request may have.
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// A caller that is gone is found within 50 seconds.
 const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20) };
+/// How long a connection that nobody has asked anything of still may once it is to end: a request may be on its way.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// A caller's connection, to be polled to its end.
-pub(crate) struct Connection<IO: AsyncRead + AsyncWrite + Unpin, H> {
-    state: State<IO>,
+/// Serves a connection until it ends. When its drain begins, or nothing was asked for too long, its caller is told
+/// GOAWAY, in both phases.
+pub(crate) async fn serve<IO, H, B>(
+    io: IO,
     handler: H,
-    quiet: Rc<Quiet>,
-    ending: bool,
-}
-
-enum State<IO: AsyncRead + AsyncWrite + Unpin> {
-    Greeting(Handshake<Ear<IO>, Bytes>, Rc<Heard>),
-    Open(server::Connection<Ear<IO>, Bytes>, Option<KeepAlive>),
-}
-
-impl<IO, H> Connection<IO, H>
+    settings: Arc<Settings>,
+    drain: Rc<Drain>,
+) -> Result<(), h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-{
-    /// A connection whose requests are answered by `handler`, and noted in `quiet`.
-    pub(crate) fn new(io: IO, handler: H, quiet: Rc<Quiet>) -> Self {
-        let (ear, heard) = Ear::new(io);
-        let handshake = server::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEADER_BYTES)
-            .max_local_error_reset_streams(Some(MAX_RESETS))
-            .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
-            .max_send_buffer_size(MAX_SEND_BUFFER)
-            .enable_connect_protocol()
-            .handshake(ear);
-        Self { state: State::Greeting(handshake, heard), handler, quiet, ending: false }
-    }
-}
-
-impl<IO, H, B> Future for Connection<IO, H>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-    H: Handler<Body = B> + Unpin + 'static,
+    H: Handler<Body = B> + 'static,
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
-    type Output = Result<(), h2::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
+    let (ear, heard) = Ear::new(io);
+    let pace = Pace::new(settings.clone(), &drain);
+    let mut last_word = pin!(last_word(&pace));
+    let mut handshake = server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(settings.streams)
+        .max_header_list_size(read_anyway(&settings.limits))
+        .max_local_error_reset_streams(Some(MAX_RESETS))
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_send_buffer_size(MAX_SEND_BUFFER)
+        .enable_connect_protocol()
+        .handshake(ear);
+    let greeted = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
+        Poll::Pending => last_word.as_mut().poll(cx).map(|()| None),
+        Poll::Ready(greeted) => Poll::Ready(Some(greeted)),
+    });
+    let Some(mut connection) = greeted.await.transpose()? else { return Ok(()) };
+    drop(handshake);
+    let mut alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
+    let mut ending = false;
+    let caller = Caller { handler, pace: pace.clone(), settings, drain };
+    poll_fn(|cx| {
         loop {
-            match &mut this.state {
-                State::Greeting(handshake, heard) => {
-                    let mut connection = ready!(Pin::new(handshake).poll(cx))?;
-                    let pings = connection.ping_pong();
-                    let alive = pings.map(|pings| KeepAlive::new(pings, ALIVE, heard.clone()));
-                    if this.ending {
-                        connection.graceful_shutdown();
-                    }
-                    this.state = State::Open(connection, alive);
+            if alive.as_mut().is_some_and(|alive| alive.poll(cx, true).is_ready()) {
+                return Poll::Ready(Err(h2::Reason::SETTINGS_TIMEOUT.into()));
+            }
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => caller.accept(request, respond),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                // Only now: a request that is there already is under way.
+                Poll::Pending if !ending && pace.is_ending(cx) => {
+                    ending = true;
+                    connection.graceful_shutdown();
                 }
-                State::Open(connection, alive) => {
-                    if alive.as_mut().is_some_and(|alive| alive.poll(cx, true).is_ready()) {
-                        return Poll::Ready(Err(h2::Reason::SETTINGS_TIMEOUT.into()));
-                    }
-                    let Some(accepted) = ready!(connection.poll_accept(cx)) else {
-                        return Poll::Ready(Ok(()));
-                    };
-                    let (request, respond) = accepted?;
-                    accept(&this.handler, request, respond, this.quiet.asked());
-                }
+                Poll::Pending if ending => return last_word.as_mut().poll(cx).map(Ok),
+                Poll::Pending => return Poll::Pending,
             }
         }
-    }
+    })
+    .await
 }
 
-impl<IO, H> Serving for Connection<IO, H>
-where
-    Self: Future,
-    IO: AsyncRead + AsyncWrite + Unpin,
-    H: Unpin,
-{
-    fn wind_down(self: Pin<&mut Self>) {
-        let this = self.get_mut();
-        this.ending = true;
-        if let State::Open(connection, _) = &mut this.state {
-            connection.graceful_shutdown();
-        }
-    }
+/// Ends when a connection that is to end has had its time, on which nothing was ever asked.
+async fn last_word(pace: &Pace) {
+    poll_fn(|cx| if pace.is_ending(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    tokio::time::sleep(LAST_WORD).await;
+    poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
+}
+
+/// What all requests of a connection share.
+struct Caller<H> {
+    handler: H,
+    pace: Rc<Pace>,
+    settings: Arc<Settings>,
+    drain: Rc<Drain>,
 }
 
 /// The way back to the caller, until the final response has begun.
@@ -148,56 +137,67 @@ struct Stream {
     /// Whether it is extended CONNECT.
     upgraded: bool,
     /// CONNECT: what the caller sends, and who takes the tunnel.
-    tunnel: Option<(RecvStream, tokio::sync::oneshot::Sender<Tunnel>)>,
-    _busy: Busy,
+    tunnel: Option<(RecvStream, oneshot::Sender<Tunnel>)>,
+    _under_way: UnderWay,
 }
 
-/// Answers a request in a task of its own.
-fn accept<H, B>(handler: &H, request: Request<RecvStream>, respond: SendResponse<Bytes>, busy: Busy)
+impl<H, B> Caller<H>
 where
     H: Handler<Body = B> + 'static,
     B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
-    let respond = Rc::new(Respond(RefCell::new(Some(respond))));
-    let (mut parts, receive) = request.into_parts();
-    let head = parts.method == Method::HEAD;
-    let connect = parts.method == Method::CONNECT;
-    if let Err(error) = consistent(&parts) {
-        let stream = Stream { respond, head, upgraded: false, tunnel: None, _busy: busy };
-        let reply = handler.decline(error, &Request::from_parts(parts, ()));
-        tokio::task::spawn_local(stream.run(std::future::ready(reply)));
-        return;
+    /// Answers a request in a task of its own.
+    fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (mut parts, receive) = request.into_parts();
+        let respond = Rc::new(Respond(RefCell::new(Some(respond))));
+        let head = parts.method == Method::HEAD;
+        let connect = parts.method == Method::CONNECT;
+        let under_way = self.pace.begin();
+        let mut stream = Stream { respond, head, upgraded: false, tunnel: None, _under_way: under_way };
+        if let Err(wrong) = check(&parts, &self.settings.limits) {
+            let error = wrong.of_request(&self.settings.limits);
+            let reply = self.handler.decline(error, &Request::from_parts(parts, ()));
+            tokio::task::spawn_local(stream.run(std::future::ready(reply)));
+            return;
+        }
+        stream.upgraded = extended::to_upgrade(&mut parts.method, &mut parts.headers, &mut parts.extensions);
+        let (body, upgrade) = if connect {
+            let (there, upgrade) = OnUpgrade::pair();
+            stream.tunnel = Some((receive, there));
+            (Incoming::empty(), Some(upgrade))
+        } else {
+            let pace = BodyPace::new(&self.settings, &self.drain);
+            let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request);
+            (Incoming::http2(body.with_pace(pace)), None)
+        };
+        let request = Request::from_parts(parts, body);
+        let interim = Interim::to(stream.respond.clone());
+        let answer = self.handler.answer(Asked { request, spelling: None, interim, upgrade });
+        tokio::task::spawn_local(stream.run(answer));
     }
-    let upgraded = extended::to_upgrade(&mut parts.method, &mut parts.headers, &mut parts.extensions);
-    let (body, tunnel, upgrade) = if connect {
-        let (there, upgrade) = OnUpgrade::pair();
-        (Incoming::empty(), Some((receive, there)), Some(upgrade))
-    } else {
-        (Received::new(receive, &parts.headers).into(), None, None)
-    };
-    let asked = Asked {
-        request: Request::from_parts(parts, body),
-        spelling: None,
-        interim: Interim::to(respond.clone()),
-        upgrade,
-    };
-    let answer = handler.answer(asked);
-    let stream = Stream { respond, head, upgraded, tunnel, _busy: busy };
-    tokio::task::spawn_local(stream.run(answer));
 }
 
-/// Whether a request says but one thing of its host (RFC 9113, section 8.3.1).
-fn consistent(parts: &Parts) -> Result<(), Error> {
-    let wrong = |why| Err(Error::unsent(Reason::HttpRequestError, why));
-    let authority = parts.uri.authority().map(Authority::as_str);
-    if authority.is_some_and(|authority| authority.contains('@')) {
-        return wrong("the request's :authority names a user");
+/// Whether a request is not too large, and says but one thing of its host (RFC 9113, section 8.3.1).
+fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
+    let target = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if target > limits.bytes {
+        return Err(Wrong::FirstLine);
     }
+    fits(&parts.headers, target, limits)?;
     let mut hosts = parts.headers.get_all(HOST).iter();
-    match (authority, hosts.next(), hosts.next()) {
-        (_, _, Some(_)) => wrong("the request has several Host fields"),
-        (Some(authority), Some(host), _) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
-            wrong("the request's Host is not its :authority")
+    let (host, more) = (hosts.next(), hosts.next());
+    let authority = parts.uri.authority();
+    match (authority, host) {
+        _ if more.is_some() => Err(Wrong::Malformed("there is more than one Host")),
+        (None, None) => Err(Wrong::Malformed("there is neither an :authority nor a Host")),
+        (Some(authority), _) if authority.as_str().contains('@') => {
+            Err(Wrong::Malformed("the :authority names a user"))
+        }
+        (Some(authority), Some(host)) if !same_host(authority, host.as_bytes(), parts.uri.scheme_str()) => {
+            Err(Wrong::Malformed("the :authority and Host do not agree"))
+        }
+        (None, Some(host)) if Authority::try_from(host.as_bytes()).is_err() => {
+            Err(Wrong::Malformed("the Host is not valid"))
         }
         _ => Ok(()),
     }
