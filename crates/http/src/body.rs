@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -30,15 +31,25 @@ pub enum BodyError {
     /// The stream of HTTP/2 that it comes on was reset, or its connection broke.
     #[error("{0}")]
     Http2(#[from] h2::Error),
-    /// What came may not be sent on.
-    #[error("{0}")]
-    Refused(Error),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
     /// The body was taken over by a later attempt.
     #[error("sent again elsewhere")]
     Superseded,
+    /// What came may not be sent on, or a filter of the route refuses it.
+    #[error(transparent)]
+    Refused(#[from] Error),
+}
+
+impl BodyError {
+    /// Why a request fails whose body ends so.
+    pub fn refusal(&self) -> Error {
+        match self {
+            Self::Refused(error) => error.clone(),
+            error => Error::sent(Reason::HttpRequestError, format!("the request's body broke off: {error}")),
+        }
+    }
 }
 
 impl From<std::convert::Infallible> for BodyError {
@@ -61,11 +72,30 @@ impl BodyError {
 #[derive(Debug)]
 pub struct Incoming(Source);
 
-#[derive(Debug)]
 enum Source {
     Empty,
     Http1(h1::Body),
     Http2(Received),
+    /// What a filter makes of a body. Types are erased here and nowhere else, where a rule has such a filter.
+    Changed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Http1(_) => "Http1",
+            Self::Http2(_) => "Http2",
+            Self::Changed(_) => "Changed",
+        })
+    }
+}
+
+impl Incoming {
+    /// What a filter makes of a body.
+    pub fn changed(body: impl Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self(Source::Changed(Box::pin(body)))
+    }
 }
 
 impl Incoming {
@@ -97,6 +127,7 @@ impl Body for Incoming {
             Source::Empty => Poll::Ready(None),
             Source::Http1(body) => body.poll_frame(cx),
             Source::Http2(body) => Pin::new(body).poll_frame(cx),
+            Source::Changed(body) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -105,6 +136,7 @@ impl Body for Incoming {
             Source::Empty => true,
             Source::Http1(body) => body.is_end_stream(),
             Source::Http2(body) => body.is_end_stream(),
+            Source::Changed(body) => body.is_end_stream(),
         }
     }
 
@@ -113,6 +145,7 @@ impl Body for Incoming {
             Source::Empty => SizeHint::with_exact(0),
             Source::Http1(body) => body.size_hint(),
             Source::Http2(body) => body.size_hint(),
+            Source::Changed(body) => body.size_hint(),
         }
     }
 }
@@ -213,13 +246,7 @@ impl UploadState {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.failure = Some(match &error {
-                    BodyError::Refused(refused) => refused.clone(),
-                    error => Error::sent(
-                        Reason::HttpRequestError,
-                        format!("the request's body broke off: {error}"),
-                    ),
-                });
+                self.failure = Some(error.refusal());
                 Some(Err(error))
             }
             None => {
@@ -334,6 +361,8 @@ pub enum End {
     CallerGone,
     /// The backend broke off.
     BackendBroke,
+    /// A filter of the route refused the rest.
+    Refused(Reason),
     /// The route's request timeout passed.
     Timeout,
 }
@@ -342,6 +371,9 @@ pub enum End {
 pub trait Observe {
     /// The response ended at `now` after `bytes` bytes of its body.
     fn ended(self, end: End, bytes: u64, now: Instant);
+
+    /// These trailers are on their way to the caller.
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
 }
 
 /// A response's body as the caller gets it. Its observer is told when it ends, and the connection that it came on goes
@@ -433,10 +465,16 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let (Some(trailers), Some(observer)) = (frame.trailers_ref(), &mut this.observer) {
+                    observer.trailers(trailers);
+                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                this.end(End::BackendBroke);
+                this.end(match &error {
+                    BodyError::Refused(refusal) => End::Refused(refusal.reason),
+                    _ => End::BackendBroke,
+                });
                 Some(Err(error))
             }
             None => {

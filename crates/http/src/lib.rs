@@ -15,11 +15,13 @@ pub mod error;
 pub mod filter;
 pub mod forward;
 pub mod forwarded;
+pub mod grpc;
 pub mod h1;
 mod h2;
 pub mod message;
 pub mod pool;
 pub mod serve;
+pub mod transform;
 pub mod upgrade;
 pub mod websocket;
 

@@ -20,3 +20,6 @@ pub use head::Limits;
 pub(crate) use head::{Wrong, same_host};
 pub(crate) use server::serve;
 pub use spelling::Spelling;
+
+#[cfg(test)]
+mod tests;
