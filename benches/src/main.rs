@@ -50,6 +50,9 @@ struct DiffArgs {
     /// Only names the exchanges.
     #[arg(long)]
     list: bool,
+    /// Only prints which differences are allowed, as a table in Markdown.
+    #[arg(long)]
+    allowed: bool,
     /// Prints what both ends saw, without the proxy (-) and with it (+), for each exchange that differs, and with
     /// --only for each.
     #[arg(long)]
@@ -181,6 +184,10 @@ fn diff(args: DiffArgs) -> Result<bool> {
         for (name, section) in diff::list() {
             println!("{name:40} {section}");
         }
+        return Ok(true);
+    }
+    if args.allowed {
+        print!("{}", diff::table());
         return Ok(true);
     }
     let mut settings = diff::Settings::default();

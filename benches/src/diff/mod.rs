@@ -12,6 +12,7 @@ mod caller;
 mod compare;
 mod corpus;
 mod exchange;
+mod harness;
 mod http1;
 mod http2;
 mod message;
@@ -25,8 +26,9 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use anyhow::{Result, ensure};
 
-pub use allowed::{INTERIM, RULES, Rule};
+pub use allowed::{INTERIM, RESENT, RULES, Rule};
 pub use exchange::Speaks;
+pub use harness::Harness;
 pub use report::{Mode, Outcome, Report};
 
 /// What stands between caller and application.
@@ -116,6 +118,17 @@ pub async fn run(settings: &Settings) -> Result<Report> {
         ensure!(!corpus.is_empty(), "no exchange is called {only}; --list names them");
     }
     runner::run(settings, corpus).await
+}
+
+/// The differences that are allowed, as a table in Markdown.
+pub fn table() -> String {
+    let mut table =
+        String::from("| name | what may differ | why | where it says so |\n| --- | --- | --- | --- |\n");
+    for rule in RULES.iter().chain([&INTERIM, &RESENT]) {
+        let Rule { id, difference, reason, section, .. } = rule;
+        table.push_str(&format!("| {id} | {difference} | {reason} | {section} |\n"));
+    }
+    table
 }
 
 /// The name and the section of each exchange.
