@@ -66,11 +66,14 @@ fn unused(
     }
     let name = &listener.name;
     match (route.kind(), protocols.get(name)) {
-        (Kind::HttpRoute, Some(Protocol::Tcp | Protocol::Tls)) => {
+        (Kind::HttpRoute | Kind::GrpcRoute, Some(Protocol::Tcp | Protocol::Tls)) => {
             Some(format!("listener `{name}` speaks no HTTP: this route takes nothing from it"))
         }
         (Kind::TcpRoute, Some(Protocol::Http | Protocol::Https)) => {
             Some(format!("listener `{name}` speaks HTTP alone: this route takes nothing from it"))
+        }
+        (Kind::TlsRoute, Some(Protocol::Http | Protocol::Https | Protocol::Tcp)) => {
+            Some(format!("listener `{name}` has no `protocol: TLS`: this route takes nothing from it"))
         }
         (Kind::TcpRoute, _) => {
             let first = tcp.entry(name.clone()).or_insert_with(|| route.name.clone());
@@ -94,8 +97,16 @@ fn references(spec: &Spec) -> Vec<Reference> {
         Spec::HttpRoute(route) => {
             let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
             let mut references = of_route(&route.listeners, rules);
-            route.rules.iter().enumerate().for_each(|(index, rule)| of_mirrors(index, rule, &mut references));
+            route.rules.iter().enumerate().for_each(|(index, rule)| of_filters(index, rule, &mut references));
             references
+        }
+        Spec::GrpcRoute(route) => {
+            let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
+            of_route(&route.listeners, rules)
+        }
+        Spec::TlsRoute(route) => {
+            let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
+            of_route(&route.listeners, rules)
         }
         Spec::TcpRoute(route) => {
             let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
@@ -117,21 +128,21 @@ fn of_route<'a>(
     references
 }
 
-/// The backends that get copies of a rule's requests.
-fn of_mirrors(index: usize, rule: &HttpRule, references: &mut Vec<Reference>) {
+/// The backends that a rule's filters name.
+fn of_filters(index: usize, rule: &HttpRule, references: &mut Vec<Reference>) {
     let mut lists = vec![(format!("rules[{index}].filters"), &rule.filters)];
     for (place, backend) in rule.backend_refs.iter().enumerate() {
         lists.push((format!("rules[{index}].backendRefs[{place}].filters"), &backend.filters));
     }
     for (at, filters) in lists {
         for (place, filter) in filters.iter().enumerate() {
-            if let HttpFilter::RequestMirror(mirror) = filter {
-                let name = mirror.backend_ref.name.clone();
-                references.push(Reference {
-                    field: format!("{at}[{place}].requestMirror.backendRef.name"),
-                    target: Key { kind: Kind::Backend, name },
-                });
-            }
+            let (field, name) = match filter {
+                HttpFilter::RequestMirror(mirror) => ("requestMirror", &mirror.backend_ref.name),
+                HttpFilter::ExternalAuth(auth) => ("externalAuth", &auth.backend_ref.name),
+                _ => continue,
+            };
+            let target = Key { kind: Kind::Backend, name: name.clone() };
+            references.push(Reference { field: format!("{at}[{place}].{field}.backendRef.name"), target });
         }
     }
 }
@@ -151,6 +162,8 @@ const fn noun(kind: Kind) -> &'static str {
     match kind {
         Kind::Listener => "listener",
         Kind::HttpRoute => "HTTPRoute",
+        Kind::GrpcRoute => "GRPCRoute",
+        Kind::TlsRoute => "TLSRoute",
         Kind::TcpRoute => "TCPRoute",
         Kind::Backend => "backend",
         Kind::Certificate => "certificate",

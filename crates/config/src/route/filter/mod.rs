@@ -3,9 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{BodyLimit, Buffer, Compression, Decompression, GrpcWeb};
 use crate::scalar::{Refused, refuse};
 
 mod answer;
+mod auth;
 mod cors;
 mod headers;
 mod mirror;
@@ -13,10 +15,12 @@ mod portion;
 mod url;
 
 pub use answer::{Abort, Delay, Fault, FixedResponse};
+pub use auth::{AuthProtocol, ExternalAuth, HttpAuth};
 pub use cors::Cors;
 pub use headers::{HeaderField, HeaderModifier};
-pub use mirror::{MirrorRef, RequestMirror};
+pub use mirror::{FilterBackend, RequestMirror};
 pub use portion::{Fraction, Portion};
+pub(crate) use url::check_path;
 pub use url::{PathModifier, RequestRedirect, UrlRewrite};
 
 /// What a rule changes on the way (Gateway API, `HTTPRouteFilter`).
@@ -35,10 +39,22 @@ pub enum HttpFilter {
     RequestMirror(RequestMirror),
     /// Says which pages of other origins may read responses.
     Cors(Cors),
+    /// Asks another backend whether a request may pass.
+    ExternalAuth(ExternalAuth),
     /// Answers with the same response, without a backend.
     FixedResponse(FixedResponse),
     /// Delays requests, or fails them, on purpose.
     Fault(Fault),
+    /// Compresses responses. Ours.
+    Compression(Compression),
+    /// Decompresses requests. Ours.
+    Decompression(Decompression),
+    /// Says how large bodies may be. Ours.
+    BodyLimit(BodyLimit),
+    /// Sends a request once its whole body is there. Ours.
+    Buffer(Buffer),
+    /// Makes calls of gRPC out of requests of gRPC-Web. Ours.
+    GrpcWeb(GrpcWeb),
 }
 
 /// What a filter does.
@@ -59,10 +75,22 @@ enum FilterType {
     /// Says which pages of other origins may read responses.
     #[serde(rename = "CORS")]
     Cors,
+    /// Asks another backend whether a request may pass.
+    ExternalAuth,
     /// Answers with the same response, without a backend.
     FixedResponse,
     /// Delays requests, or fails them, on purpose.
     Fault,
+    /// Compresses responses. Ours.
+    Compression,
+    /// Decompresses requests. Ours.
+    Decompression,
+    /// Says how large bodies may be. Ours.
+    BodyLimit,
+    /// Sends a request once its whole body is there. Ours.
+    Buffer,
+    /// Makes calls of gRPC out of requests of gRPC-Web. Ours.
+    GrpcWeb,
 }
 
 /// What a rule changes on the way (Gateway API, `HTTPRouteFilter`): a type, and the field of its name.
@@ -90,12 +118,30 @@ struct RawFilter {
     /// Says which pages of other origins may read responses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cors: Option<Cors>,
+    /// Asks another backend whether a request may pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    external_auth: Option<ExternalAuth>,
     /// Answers with the same response, without a backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fixed_response: Option<FixedResponse>,
     /// Delays requests, or fails them, on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fault: Option<Fault>,
+    /// Compresses responses. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    compression: Option<Compression>,
+    /// Decompresses requests. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decompression: Option<Decompression>,
+    /// Says how large bodies may be. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_limit: Option<BodyLimit>,
+    /// Sends a request once its whole body is there. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    buffer: Option<Buffer>,
+    /// Makes calls of gRPC out of requests of gRPC-Web. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grpc_web: Option<GrpcWeb>,
 }
 
 impl HttpFilter {
@@ -112,8 +158,14 @@ impl HttpFilter {
             Self::UrlRewrite(_) => FilterType::UrlRewrite,
             Self::RequestMirror(_) => FilterType::RequestMirror,
             Self::Cors(_) => FilterType::Cors,
+            Self::ExternalAuth(_) => FilterType::ExternalAuth,
             Self::FixedResponse(_) => FilterType::FixedResponse,
             Self::Fault(_) => FilterType::Fault,
+            Self::Compression(_) => FilterType::Compression,
+            Self::Decompression(_) => FilterType::Decompression,
+            Self::BodyLimit(_) => FilterType::BodyLimit,
+            Self::Buffer(_) => FilterType::Buffer,
+            Self::GrpcWeb(_) => FilterType::GrpcWeb,
         }
     }
 }
@@ -128,8 +180,14 @@ impl FilterType {
             Self::UrlRewrite => ("URLRewrite", "urlRewrite"),
             Self::RequestMirror => ("RequestMirror", "requestMirror"),
             Self::Cors => ("CORS", "cors"),
+            Self::ExternalAuth => ("ExternalAuth", "externalAuth"),
             Self::FixedResponse => ("FixedResponse", "fixedResponse"),
             Self::Fault => ("Fault", "fault"),
+            Self::Compression => ("Compression", "compression"),
+            Self::Decompression => ("Decompression", "decompression"),
+            Self::BodyLimit => ("BodyLimit", "bodyLimit"),
+            Self::Buffer => ("Buffer", "buffer"),
+            Self::GrpcWeb => ("GrpcWeb", "grpcWeb"),
         }
     }
 }
@@ -146,13 +204,24 @@ impl TryFrom<RawFilter> for HttpFilter {
             raw.url_rewrite.map(Self::UrlRewrite),
             raw.request_mirror.map(Self::RequestMirror),
             raw.cors.map(Self::Cors),
+            raw.external_auth.map(Self::ExternalAuth),
             raw.fixed_response.map(Self::FixedResponse),
             raw.fault.map(Self::Fault),
+            raw.compression.map(Self::Compression),
+            raw.decompression.map(Self::Decompression),
+            raw.body_limit.map(Self::BodyLimit),
+            raw.buffer.map(Self::Buffer),
+            raw.grpc_web.map(Self::GrpcWeb),
         ]
         .into_iter()
         .flatten();
         match (given.next(), given.next()) {
             (Some(filter), None) if filter.kind() == kind => Ok(filter),
+            (None, None) if kind == FilterType::Compression => Ok(Self::Compression(Compression::default())),
+            (None, None) if kind == FilterType::Decompression => {
+                Ok(Self::Decompression(Decompression::default()))
+            }
+            (None, None) if kind == FilterType::GrpcWeb => Ok(Self::GrpcWeb(GrpcWeb {})),
             _ => {
                 let (kind, field) = kind.names();
                 refuse(format!("a filter of type {kind} has the field {field}, and no other"))
@@ -171,8 +240,14 @@ impl From<HttpFilter> for RawFilter {
             HttpFilter::UrlRewrite(it) => raw.url_rewrite = Some(it),
             HttpFilter::RequestMirror(it) => raw.request_mirror = Some(it),
             HttpFilter::Cors(it) => raw.cors = Some(it),
+            HttpFilter::ExternalAuth(it) => raw.external_auth = Some(it),
             HttpFilter::FixedResponse(it) => raw.fixed_response = Some(it),
             HttpFilter::Fault(it) => raw.fault = Some(it),
+            HttpFilter::Compression(it) => raw.compression = Some(it),
+            HttpFilter::Decompression(it) => raw.decompression = Some(it),
+            HttpFilter::BodyLimit(it) => raw.body_limit = Some(it),
+            HttpFilter::Buffer(it) => raw.buffer = Some(it),
+            HttpFilter::GrpcWeb(it) => raw.grpc_web = Some(it),
         }
         raw
     }
