@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outrigger_config::SpiffeId;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+    PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
@@ -58,6 +58,28 @@ pub struct Authority {
 impl Authority {
     /// Makes a root, ECDSA P-256, that lives for ten years from now and signs leaves alone.
     pub fn create(trust_domain: &str) -> Result<Self, Error> {
+        Self::root(trust_domain, |number| format!("{trust_domain} root {number}"), None)
+    }
+
+    /// Makes a root as [`Authority::create`] does, that may vouch for `domain` and the names below it alone: its name
+    /// constraints (RFC 5280, section 4.2.1.10) shut out other names, and every IP address. `owner` is named in it.
+    pub fn create_constrained(domain: &str, owner: &str) -> Result<Self, Error> {
+        let name = domain.parse().map_err(|_| Error::BadName(domain.to_owned()))?;
+        let constraints = NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(name)],
+            excluded_subtrees: vec![
+                GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])),
+                GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])),
+            ],
+        };
+        Self::root(domain, |number| format!("Outrigger {domain} {number} of {owner}"), Some(constraints))
+    }
+
+    fn root(
+        trust_domain: &str,
+        common_name: impl FnOnce(&str) -> String,
+        constraints: Option<NameConstraints>,
+    ) -> Result<Self, Error> {
         let doing = Error::crypto("make a root certificate");
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&doing)?;
         let mut params = CertificateParams::default();
@@ -65,7 +87,8 @@ impl Authority {
         // Two roots of one trust domain need two names: a chain is matched to its root by name first.
         let serial = serial()?;
         let number = serial.iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-        params.distinguished_name.push(DnType::CommonName, format!("{trust_domain} root {number}"));
+        params.distinguished_name.push(DnType::CommonName, common_name(&number));
+        params.name_constraints = constraints;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.serial_number = Some(SerialNumber::from_slice(&serial));

@@ -1,5 +1,6 @@
 //! The `outrigger` command: what it takes, and what it says.
 
+use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::{self, Capture};
+use crate::dev::{self, cli::Dev};
 use crate::director::{Captured, Tell};
 use crate::proxy::{Options, Source, start};
 
@@ -36,6 +38,8 @@ enum Command {
     },
     /// Prints the JSON Schema of the configuration file.
     Schema,
+    /// A developer's proxy: https://NAME.localhost for what runs on this machine.
+    Dev(Dev),
     /// Redirects an application's traffic to the proxy, by nftables.
     #[command(subcommand)]
     Capture(Capture),
@@ -107,7 +111,7 @@ impl std::str::FromStr for Place {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:15000 or [::]:15001")
 }
 
@@ -127,6 +131,7 @@ pub fn main() -> ExitCode {
             print_line(&format!("{schema:#}"));
             ExitCode::SUCCESS
         }
+        Command::Dev(args) => dev::cli::run(args),
         Command::Capture(capture) => match capture::run(capture) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -134,13 +139,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+pub(crate) fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("outrigger: {error}");
     ExitCode::FAILURE
 }
 
 /// A line on standard output; a reader that has gone is no reason to fail.
-fn print_line(line: &str) {
+pub(crate) fn print_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
@@ -171,12 +176,10 @@ fn check(path: &Path) -> ExitCode {
 }
 
 fn run(args: RunArgs) -> ExitCode {
-    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let (subscriber, log) = diagnostics(args.log_level, ansi);
-    if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
-        return fail(&error);
-    }
-    raise_open_files();
+    let log = match prepare(args.log_level) {
+        Ok(log) => log,
+        Err(error) => return fail(&error),
+    };
     let access_log = match args.access_log {
         AccessLogTo::Stdout => AccessLog::stdout(),
         AccessLogTo::Off => AccessLog::off(),
@@ -189,9 +192,22 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(options) => options,
         Err(why) => return fail(&why),
     };
-    let code = runtime.block_on(until_told(options));
+    let code = runtime.block_on(until_told(options, std::future::pending()));
     access_log.flush_and_close();
     code
+}
+
+/// What every process does that runs a proxy: says what is told on standard error, takes the file descriptors it may.
+pub(crate) fn prepare(level: LevelFilter) -> Result<LogControl, tracing::subscriber::SetGlobalDefaultError> {
+    let (subscriber, log) = diagnostics(level, coloured(&std::io::stderr()));
+    tracing::subscriber::set_global_default(subscriber)?;
+    raise_open_files();
+    Ok(log)
+}
+
+/// Whether what is written there may have colours (<https://no-color.org>).
+pub(crate) fn coloured(to: &impl IsTerminal) -> bool {
+    to.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Takes all the file descriptors that the process may have: the soft limit of 1024, made for programs that use
@@ -260,8 +276,9 @@ fn state_dir(node: &Name) -> Result<PathBuf, String> {
         })
 }
 
-/// Runs a proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once.
-async fn until_told(options: Options) -> ExitCode {
+/// Runs a proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once. Meanwhile, once it has started,
+/// does what is to be done `beside` it.
+pub(crate) async fn until_told(options: Options, beside: impl Future<Output = Infallible>) -> ExitCode {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         return fail(&"cannot wait for signals");
@@ -273,6 +290,7 @@ async fn until_told(options: Options) -> ExitCode {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        never = beside => match never {},
         () = proxy.ended() => return fail(&"ended by itself; see the lines above"),
     }
     eprintln!("outrigger: draining; a second signal ends it at once");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use outrigger_config::Name;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
-use outrigger_http::serve::{Drain, Version};
+use outrigger_http::serve::{Drain, Settings, Version};
 use outrigger_net::detect::{self, Detected};
 use outrigger_net::hello::{self, Hello};
 use rustls::ServerConfig;
@@ -42,6 +42,8 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Name,
     pub(crate) direction: Direction,
+    /// What its caller may do.
+    pub(crate) settings: Arc<Settings>,
     /// Where the caller is.
     pub(crate) peer: SocketAddr,
     /// Where the caller meant to connect to, if its traffic was captured.
@@ -61,17 +63,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        worker: &Rc<Worker>,
-        listener: &Name,
-        direction: Direction,
-        peer: SocketAddr,
-        drain: &Rc<Drain>,
-    ) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>, live: &LiveListener, peer: SocketAddr, drain: &Rc<Drain>) -> Self {
         Self {
             worker: worker.clone(),
-            listener: listener.clone(),
-            direction,
+            listener: live.name.clone(),
+            direction: live.direction,
+            settings: live.settings.clone(),
             peer,
             original: None,
             caller: None,
@@ -131,11 +128,11 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let drain = self.drain.clone();
+        let (settings, drain) = (self.settings.clone(), self.drain.clone());
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());
         let serving = Serving(connection);
-        if let Err(error) = outrigger_http::serve::connection(io, version, serving, drain).await {
+        if let Err(error) = outrigger_http::serve::connection(io, version, serving, settings, drain).await {
             debug!(%peer, %listener, %error, "connection from the caller ended");
         }
     }
@@ -154,7 +151,7 @@ pub(crate) async fn serve(
         worker.local().and_then(|local| local.live.listeners.iter().find(|l| l.name == listener).cloned());
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let mut connection = Connection::new(&worker, &listener, live.direction, peer, &drain);
+    let mut connection = Connection::new(&worker, &live, peer, &drain);
     connection.open.show(live.connections);
     match live.direction {
         Direction::Edge => edge::serve(connection, stream, &live).await,

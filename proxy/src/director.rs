@@ -18,8 +18,9 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::admin::Readiness;
+use crate::files;
 use crate::listeners::{self, Sockets};
-use crate::resolve::Addresses;
+use crate::resolve::{Addresses, Doubted};
 use crate::secrets::{self, Secrets};
 use crate::source::{ConfigFile, Event};
 use crate::state::{Ingredients, Live, Node, hosts};
@@ -53,6 +54,8 @@ pub(crate) struct Means {
     pub(crate) ready: watch::Sender<Readiness>,
     pub(crate) addresses: watch::Receiver<Addresses>,
     pub(crate) wanted: watch::Sender<BTreeSet<Arc<str>>>,
+    /// Takes the names of which an address cannot be connected to.
+    pub(crate) doubt: mpsc::Sender<Doubted>,
     pub(crate) follower: Follower,
     /// Where it listens.
     pub(crate) announce: Tell,
@@ -98,7 +101,7 @@ impl Director {
         file: Option<ConfigFile>,
         captured: Option<Captured>,
     ) -> Self {
-        let folder = file.as_ref().and_then(|file| file.path().parent()).unwrap_or(Path::new("")).to_owned();
+        let folder = file.as_ref().and_then(|file| file.path()?.parent()).unwrap_or(Path::new("")).to_owned();
         Self {
             means,
             folder,
@@ -207,6 +210,7 @@ impl Director {
         self.means.follower.set(self.files(&snapshot));
         let mut problems = self.secrets.load(&self.folder, &snapshot, &self.means.metrics);
         self.resolve(&snapshot).await;
+        problems.extend(files::refused(&snapshot, self.file.is_some().then_some(&self.folder)));
         problems.extend(self.bind(&snapshot));
         let before = self.published();
         let addresses = self.means.addresses.borrow_and_update().clone();
@@ -220,6 +224,8 @@ impl Director {
                 tls: &self.secrets.listeners,
                 origins: &self.secrets.origins,
                 metrics: &self.means.metrics,
+                doubt: &self.means.doubt,
+                folder: self.file.is_some().then_some(&self.folder),
             },
         ));
         self.hand_out(&live).await;
@@ -245,7 +251,7 @@ impl Director {
     fn files(&self, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
         let mut files = Secrets::files(&self.folder, snapshot);
         if let Some(file) = &self.file {
-            files.insert(file.path().to_owned());
+            files.extend(file.path().map(Path::to_owned));
             let identity = file.identity.iter().flat_map(|i| [&i.chain, &i.key, &i.trust]);
             files.extend(identity.map(|path| self.folder.join(path)));
         }

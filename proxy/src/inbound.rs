@@ -105,11 +105,11 @@ async fn refuse(connection: Connection, stream: TcpStream, detected: Detected) {
     let (peer, listener) = (connection.peer, connection.listener.clone());
     debug!(%peer, %listener, "refused: the listener takes mutual TLS alone");
     let Some(version) = http_version(detected) else { return };
-    let drain = connection.drain.clone();
+    let (settings, drain) = (connection.settings.clone(), connection.drain.clone());
     let connection = std::rc::Rc::new(connection);
     let error = Error::unsent(Reason::HttpRequestDenied, "this listener takes mutual TLS alone");
     let refusing = Refusing(connection, error);
-    if let Err(error) = outrigger_http::serve::connection(stream, version, refusing, drain).await {
+    if let Err(error) = outrigger_http::serve::connection(stream, version, refusing, settings, drain).await {
         debug!(%peer, %listener, %error, "connection from the caller ended");
     }
 }

@@ -11,8 +11,10 @@ mod admin;
 mod capture;
 pub mod cli;
 mod connection;
+mod dev;
 mod director;
 mod edge;
+mod files;
 mod filters;
 mod inbound;
 mod listeners;
@@ -29,6 +31,7 @@ mod source;
 mod state;
 mod tcp;
 mod threads;
+mod waiting;
 mod watch;
 mod worker;
 

@@ -37,8 +37,7 @@ impl OwnDoor for Own {
         let local = worker.local()?;
         let (listener, original) = before(&local.live, address)?;
         let (ours, theirs) = tokio::io::duplex(BUFFER);
-        let mut connection =
-            Connection::new(&worker, &listener.name, Direction::Inbound, address, &worker.own);
+        let mut connection = Connection::new(&worker, listener, address, &worker.own);
         connection.original = original;
         connection.caller = local.live.node.identity.as_ref().map(|identity| identity.id().clone());
         let version = match wire {

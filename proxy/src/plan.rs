@@ -120,7 +120,7 @@ impl<'a> Decision<'a> {
                 "route {}: gRPC needs HTTP/2; over HTTP/1.1 there is gRPC-Web, with the filter GrpcWeb",
                 entry.route
             );
-            let plan = Err(Error::unsent(Reason::HttpVersionUnsupported, details));
+            let plan = Err(Error::unsent(Reason::HttpVersionNotSupported, details));
             let filters = share.filters.as_deref();
             return Self { rule: Some(at), series: Some(share.series), plan, filters };
         }

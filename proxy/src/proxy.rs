@@ -27,6 +27,8 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 pub enum Source {
     /// A file, followed as it changes.
     File(PathBuf),
+    /// What would be in a file, and does not change. The files that it names are followed.
+    Text(String),
     /// The control API.
     Control(outrigger_control::Options),
 }
@@ -253,16 +255,14 @@ async fn begin(
     let mut node = None;
     let (mut file, mut admin) = (None, options.admin);
     match options.source {
-        Source::File(path) => {
-            let opened = ConfigFile::open(path, &*options.complain)?;
-            admin = admin.or(opened.admin);
-            file = Some(opened);
-        }
+        Source::File(path) => file = Some(ConfigFile::open(path, &*options.complain)?),
+        Source::Text(text) => file = Some(ConfigFile::of_text(&text, &*options.complain)?),
         Source::Control(control) => {
             node = Some(control.node.clone());
             tokio::spawn(follow_control(control, events.clone()));
         }
     }
+    admin = admin.or(file.as_ref().and_then(|file| file.admin));
     let surfaces = [
         (Surface::All, Some(admin.unwrap_or(ADMIN)), "admin"),
         (Surface::Metrics, options.metrics, "metrics"),
@@ -272,13 +272,15 @@ async fn begin(
     let addresses = watch_over(&interface, surfaces, &options.announce)?;
     let (follower, files) = Follower::start();
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
+    let (doubt, doubted) = mpsc::channel(64);
     let means = Means {
         metrics,
         orders,
         published,
         ready,
-        addresses: Resolver::system().start(names),
+        addresses: Resolver::system().start(names, doubted),
         wanted,
+        doubt,
         follower,
         announce: options.announce,
         complain: options.complain,

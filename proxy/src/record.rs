@@ -120,6 +120,11 @@ impl Record {
         self.details.clone_from(&error.details);
     }
 
+    /// Leaves the request out of the access log.
+    pub(crate) fn unlogged(&mut self) {
+        self.line = None;
+    }
+
     /// Notes that the backend's budget refused to send the request again.
     pub(crate) fn retry_refused(&self) {
         if let Some(series) = self.series {
@@ -163,7 +168,7 @@ impl Record {
             route: rule.map(|rule| rule.route.as_str()),
             rule: rule.map(|rule| &*rule.rule),
             backend: backend.map(|backend| &*backend.name).filter(|name| !name.is_empty()),
-            endpoint: endpoint.map(|endpoint| endpoint.address),
+            endpoint: endpoint.map(|endpoint| endpoint.address).filter(|address| address.port() != 0),
             caller: self.connection.caller.as_ref().map(SpiffeId::as_str),
             caller_address: self.connection.peer,
             callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),

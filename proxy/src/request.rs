@@ -19,11 +19,13 @@ use outrigger_http::{Error, Reason, grpc};
 use crate::connection::Connection;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
+use crate::waiting::{Waiting, is_not_up, page};
+use crate::worker::LocalBackend;
 
 /// A response on its way to the caller.
 pub(crate) type Answer = Reply<ResponseBody<Record>>;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Answers what a connection asks.
 pub(crate) struct Serving(pub(crate) Rc<Connection>);
@@ -118,6 +120,7 @@ pub(crate) async fn carry_out(
             Err(error) => return fail(error, record),
         }
     }
+    let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
     let (request, upload) = prepare(&plan, policy, request);
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
         filters.mirror(connection, record.local(), &request, upload.as_ref(), plan.speak);
@@ -133,6 +136,7 @@ pub(crate) async fn carry_out(
         speak: plan.speak,
         started: record.started(),
         deadline,
+        limits: connection.settings.limits,
         prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
         random: &connection.worker.random,
     };
@@ -144,7 +148,16 @@ pub(crate) async fn carry_out(
         record.retry_refused();
     }
     match result {
-        Err(error) => fail(error, record),
+        Err(error) => {
+            if error.reason == Reason::DnsError {
+                // Without an address, no failed connection has the name looked up.
+                plan.to.doubt();
+            }
+            match waiting.filter(|_| is_not_up(&error)) {
+                Some(waiting) => wait(waiting, &plan.to, error, record),
+                None => fail(error, record),
+            }
+        }
         Ok((mut answered, lease)) => {
             if let Some(error) = record.call.and_then(|_| unreached(&answered)) {
                 return fail(error, record);
@@ -284,4 +297,14 @@ pub(crate) fn refusal(error: &Error, headers: HeaderMap, body: Bytes, mut record
     *response.status_mut() = error.status();
     *response.headers_mut() = headers;
     Reply::new(response)
+}
+
+/// The answer to a browser while the application is not up.
+fn wait(waiting: Waiting, to: &LocalBackend, error: Error, mut record: Record) -> Answer {
+    let Waiting::Page(host) = waiting else {
+        record.unlogged();
+        return fail(error, record);
+    };
+    let (headers, text) = page(&host, to, &error);
+    refusal(&error, headers, text, record)
 }

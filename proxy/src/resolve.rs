@@ -21,8 +21,9 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::Instant as Moment;
 
 #[cfg(test)]
 mod tests;
@@ -38,12 +39,18 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
 /// The longest wait between two attempts that fail; the first is [`SHORTEST`], each next one twice as long.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A name whose address fails is looked up at once, but not more often than this.
+const DOUBT: Duration = Duration::from_millis(100);
 /// The hosts file has no time to live; container runtimes rewrite it while a pod runs.
 const HOSTS_VALID: Duration = Duration::from_secs(5);
 /// One query's patience, and how often it is sent again. `resolv.conf`'s defaults, five seconds and twice,
 /// would hold up a start for too long; what fails here is soon tried again.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(1500);
 const QUERY_RETRIES: usize = 1;
+
+/// Names of which an address cannot be connected to: what they resolve to may have changed, as when a container was
+/// made anew.
+pub(crate) type Doubted = Arc<[Arc<str>]>;
 
 /// Resolves names as this machine is configured to.
 #[derive(Debug)]
@@ -79,15 +86,20 @@ impl Resolver {
     /// Starts to follow the wanted names, on the current tokio runtime.
     ///
     /// Names can come and go later; the work ends when either end of the returned channel is dropped: the
-    /// sender of `wanted`, or the last receiver of the addresses. IP addresses are names of themselves.
-    pub(crate) fn start(self, wanted: watch::Receiver<BTreeSet<Arc<str>>>) -> watch::Receiver<Addresses> {
+    /// sender of `wanted`, or the last receiver of the addresses. IP addresses are names of themselves. What is
+    /// `doubted` is looked up at once.
+    pub(crate) fn start(
+        self,
+        wanted: watch::Receiver<BTreeSet<Arc<str>>>,
+        doubted: mpsc::Receiver<Doubted>,
+    ) -> watch::Receiver<Addresses> {
         let (publish, addresses) = watch::channel(Addresses::default());
         let this = Arc::new(self);
         let lookup = move |name| {
             let this = Arc::clone(&this);
             async move { this.lookup(name).await }
         };
-        tokio::spawn(follow(lookup, wanted, publish));
+        tokio::spawn(follow(lookup, wanted, doubted, publish));
         addresses
     }
 
@@ -171,6 +183,7 @@ fn sorted(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 async fn follow<L, F>(
     lookup: L,
     mut wanted: watch::Receiver<BTreeSet<Arc<str>>>,
+    mut doubted: mpsc::Receiver<Doubted>,
     publish: watch::Sender<Addresses>,
 ) where
     L: Fn(Arc<str>) -> F,
@@ -186,6 +199,10 @@ async fn follow<L, F>(
                     return;
                 }
                 table.want(&wanted.borrow_and_update());
+            }
+            Some(names) = doubted.recv() => {
+                names.iter().for_each(|name| table.doubt(name));
+                continue;
             }
             Some(ended) = table.lookups.join_next_with_id() => {
                 // What has ended meanwhile is taken along, so that readers wake once.
@@ -225,6 +242,10 @@ struct Followed {
     failures: u32,
     /// The task whose end is waited for.
     next: AbortHandle,
+    /// When it begins to look up, or began.
+    due: Moment,
+    /// When the lookup before ended.
+    ended: Moment,
 }
 
 impl<L, F> Table<L>
@@ -243,7 +264,9 @@ where
         for name in wanted {
             if !self.names.contains_key(name) {
                 let next = self.lookups.spawn((self.lookup)(Arc::clone(name)));
-                self.names.insert(Arc::clone(name), Followed { addresses: None, failures: 0, next });
+                let now = Moment::now();
+                let followed = Followed { addresses: None, failures: 0, next, due: now, ended: now };
+                self.names.insert(Arc::clone(name), followed);
             }
         }
     }
@@ -274,14 +297,37 @@ where
         };
         // Up to a tenth more, so that many names and many nodes do not ask in step.
         let wait = wait.mul_f64(1.0 + fastrand::f64() / 10.0);
-        let lookup = (self.lookup)(Arc::clone(name));
-        followed.next = self.lookups.spawn(async move {
-            tokio::time::sleep(wait).await;
-            lookup.await
-        });
+        let now = Moment::now();
+        followed.ended = now;
+        followed.due = now + wait;
+        followed.next = later(&mut self.lookups, (self.lookup)(Arc::clone(name)), followed.due);
+    }
+
+    /// Looks a name up at once, unless it is being looked up, or just was.
+    fn doubt(&mut self, name: &Arc<str>) {
+        let Some(followed) = self.names.get_mut(name) else { return };
+        let now = Moment::now();
+        let due = now.max(followed.ended + DOUBT);
+        if followed.due <= due {
+            return;
+        }
+        followed.next.abort();
+        followed.due = due;
+        followed.next = later(&mut self.lookups, (self.lookup)(Arc::clone(name)), due);
     }
 
     fn addresses(&self) -> BTreeMap<Arc<str>, Vec<IpAddr>> {
         self.names.iter().filter_map(|(n, f)| Some((Arc::clone(n), f.addresses.clone()?))).collect()
     }
+}
+
+/// Begins a lookup when it is due.
+fn later<F>(lookups: &mut JoinSet<Result<Answer, String>>, lookup: F, due: Moment) -> AbortHandle
+where
+    F: Future<Output = Result<Answer, String>> + Send + 'static,
+{
+    lookups.spawn(async move {
+        tokio::time::sleep_until(due).await;
+        lookup.await
+    })
 }

@@ -36,7 +36,8 @@ pub(crate) enum Event {
 /// A configuration file: what was good in it last.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
-    path: PathBuf,
+    /// `None` where it is a text that does not change.
+    path: Option<PathBuf>,
     accepted: Accepted,
     /// Counts the versions read.
     pub(crate) revision: u64,
@@ -49,6 +50,15 @@ impl ConfigFile {
     /// Reads it for the first time. Says on `tell` what is wrong with single objects.
     pub(crate) fn open(path: PathBuf, tell: &dyn Fn(&str)) -> Result<Self, StartError> {
         let file = read(&path)?;
+        Ok(Self::new(Some(path), file, tell))
+    }
+
+    /// Takes what would be in a file.
+    pub(crate) fn of_text(text: &str, tell: &dyn Fn(&str)) -> Result<Self, StartError> {
+        Ok(Self::new(None, parse(text, Path::new(UNNAMED))?, tell))
+    }
+
+    fn new(path: Option<PathBuf>, file: File, tell: &dyn Fn(&str)) -> Self {
         let mut this = Self {
             path,
             accepted: Accepted::default(),
@@ -58,12 +68,13 @@ impl ConfigFile {
             admin: file.admin,
         };
         this.take(file, tell);
-        Ok(this)
+        this
     }
 
     /// Reads it again. A file that is no configuration at all changes nothing.
     pub(crate) fn reload(&mut self, tell: &dyn Fn(&str)) {
-        match read(&self.path) {
+        let Some(path) = &self.path else { return };
+        match read(path) {
             Ok(file) => self.take(file, tell),
             Err(error) => {
                 self.rejected = 1;
@@ -73,7 +84,8 @@ impl ConfigFile {
     }
 
     fn take(&mut self, file: File, tell: &dyn Fn(&str)) {
-        let path = self.path.display();
+        let path = self.path.as_deref().unwrap_or(Path::new(UNNAMED)).to_owned();
+        let path = path.display();
         for rejected in &file.rejected {
             let fate = if rejected.key.as_ref().is_some_and(|key| self.accepted.contains(key)) {
                 "its last good version stays live"
@@ -95,15 +107,23 @@ impl ConfigFile {
         self.accepted.resources().cloned().collect()
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The file; `None` where it is a text that does not change.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 }
+
+/// What a configuration is called that is in no file.
+const UNNAMED: &str = "configuration";
 
 fn read(path: &Path) -> Result<File, StartError> {
     let text =
         fs::read_to_string(path).map_err(|source| StartError::Read { path: path.to_owned(), source })?;
-    file::parse(&text).map_err(|error| StartError::Unreadable {
+    parse(&text, path)
+}
+
+fn parse(text: &str, path: &Path) -> Result<File, StartError> {
+    file::parse(text).map_err(|error| StartError::Unreadable {
         path: path.to_owned(),
         line: error.line,
         column: error.column,

@@ -4,29 +4,34 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use outrigger_balance::{Balancer, Budget, Load};
 use outrigger_certs::Identity;
 use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
-use outrigger_config::listener::{Direction, MtlsMode, Protocol, TlsMode};
+use outrigger_config::listener::{Direction, ListenerHttp, MtlsMode, Protocol, TlsMode};
 use outrigger_config::route::{HeaderModifier, HttpFilter};
 use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};
-use outrigger_config::{HostPort, Name};
+use outrigger_config::{HostPort, Listener, Name};
 use outrigger_http::endpoint::{Empty, Origin};
 use outrigger_http::forward::Policy;
+use outrigger_http::h1::Limits;
+use outrigger_http::serve::{BodyRate, Settings};
 use outrigger_http::transform::Transforms;
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::{
     BackendSeries, ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries,
 };
 use rustls::ServerConfig;
+use tokio::sync::mpsc;
 
 use crate::director::CAPTURED_OUTBOUND;
+use crate::files::{self, Folder};
 use crate::filters::Filters;
 use crate::listeners::Sockets;
-use crate::resolve::Addresses;
+use crate::resolve::{Addresses, Doubted};
 use crate::session::{Names, Session};
 
 /// One whole configuration, ready to act on. Immutable: every decision reads exactly one.
@@ -68,6 +73,8 @@ pub(crate) struct LiveListener {
     pub(crate) protocol: Option<Protocol>,
     /// The address bound, with its real port; `None` if it could not be.
     pub(crate) sockets: Option<Arc<Sockets>>,
+    /// What its callers may do.
+    pub(crate) settings: Arc<Settings>,
     /// Terminates TLS with the listener's certificates.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// Whether TLS goes on as it is.
@@ -129,11 +136,39 @@ pub(crate) struct LiveBackend {
     pub(crate) connections: BackendSeries,
     /// What its endpoints are called in sessions.
     pub(crate) names: Names,
+    /// To have its names looked up, where it is found by any.
+    pub(crate) hosts: Option<Hosts>,
     /// What it was made from, to tell whether it changed.
     spec: Arc<outrigger_config::Backend>,
     origin: Option<Origin>,
     endpoints: Vec<(EndpointSpec, SocketAddr)>,
     node: Option<Name>,
+}
+
+/// The names that a backend is found by, to be looked up anew when a connection to it cannot be made.
+#[derive(Debug, Clone)]
+pub(crate) struct Hosts {
+    hosts: Doubted,
+    doubt: mpsc::Sender<Doubted>,
+}
+
+impl Hosts {
+    fn of(spec: &outrigger_config::Backend, doubt: &mpsc::Sender<Doubted>) -> Option<Self> {
+        let hosts: Doubted = names(spec).collect();
+        (!hosts.is_empty()).then(|| Self { hosts, doubt: doubt.clone() })
+    }
+
+    /// Has them looked up. Where many are waiting for that already, one more is not missed.
+    pub(crate) fn doubt(&self) {
+        let _ = self.doubt.try_send(self.hosts.clone());
+    }
+}
+
+fn names(spec: &outrigger_config::Backend) -> impl Iterator<Item = Arc<str>> {
+    spec.endpoints.iter().filter_map(|endpoint| match &endpoint.address {
+        HostPort::Name(host, _) => Some(host.clone()),
+        HostPort::Socket(_) => None,
+    })
 }
 
 /// What a table is made from, beside the snapshot.
@@ -145,20 +180,32 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) tls: &'a BTreeMap<Name, Arc<ServerConfig>>,
     pub(crate) origins: &'a BTreeMap<Name, Origin>,
     pub(crate) metrics: &'a Metrics,
+    /// Takes the names of which an address cannot be connected to.
+    pub(crate) doubt: &'a mpsc::Sender<Doubted>,
+    /// Where the folders are from which files are served; `None` where none may be.
+    pub(crate) folder: Option<&'a Path>,
+}
+
+impl LiveBackend {
+    /// Whether a browser gets a page to wait on while it is not up.
+    pub(crate) fn waiting_page(&self) -> bool {
+        self.spec.waiting_page
+    }
 }
 
 impl Live {
     /// Makes a table of a snapshot.
     pub(crate) fn build(snapshot: Snapshot, from: &Ingredients<'_>) -> Self {
         let listeners = snapshot.listeners.iter().map(|entry| Arc::new(listener(entry, from))).collect();
-        let direction = |name: &Name| {
+        let spec = |name: &Name| {
             let entry = snapshot.listeners.iter().find(|listener| listener.name == *name);
-            entry.map_or(Direction::Edge, |listener| listener.spec.direction).as_str()
+            entry.map(|entry| &*entry.spec)
         };
+        let direction = |name| spec(name).map_or(Direction::Edge, |listener| listener.direction).as_str();
         let http_rules = snapshot
             .http_rules
             .iter()
-            .map(|entry| http_rule(entry, direction(&entry.listener), &snapshot, from.metrics))
+            .map(|entry| http_rule(entry, spec(&entry.listener), &snapshot, from.metrics))
             .collect();
         let tcp_rules = snapshot
             .tcp_rules
@@ -182,11 +229,7 @@ impl Live {
 
 /// The names that a snapshot's backends are found by, for the resolver.
 pub(crate) fn hosts(snapshot: &Snapshot) -> impl Iterator<Item = Arc<str>> {
-    let endpoints = snapshot.backends.iter().flat_map(|backend| &backend.spec.endpoints);
-    endpoints.filter_map(|endpoint| match &endpoint.address {
-        HostPort::Name(host, _) => Some(host.clone()),
-        HostPort::Socket(_) => None,
-    })
+    snapshot.backends.iter().flat_map(|backend| names(&backend.spec))
 }
 
 fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
@@ -197,6 +240,7 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         direction: spec.direction,
         protocol: spec.protocol,
         sockets: from.sockets.get(&entry.name).cloned(),
+        settings: Arc::new(settings(&spec.http)),
         tls: from.tls.get(&entry.name).cloned(),
         passthrough: spec.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Passthrough),
         named: !entry.tls.is_empty(),
@@ -220,7 +264,27 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
     }
 }
 
-fn http_rule(entry: &HttpRuleEntry, direction: &str, snapshot: &Snapshot, metrics: &Metrics) -> LiveRule {
+fn settings(http: &ListenerHttp) -> Settings {
+    let (limits, timeouts) = (&http.limits, &http.timeouts);
+    Settings {
+        limits: Limits { bytes: limits.header_bytes as usize, fields: limits.header_fields as usize },
+        streams: limits.streams_per_connection,
+        header_timeout: timeouts.header(),
+        idle_timeout: timeouts.idle(),
+        body_rate: limits
+            .min_body_rate
+            .map(|rate| BodyRate { bytes: rate.bytes_per_second.into(), grace: rate.grace.get() }),
+    }
+}
+
+fn http_rule(
+    entry: &HttpRuleEntry,
+    listener: Option<&Listener>,
+    snapshot: &Snapshot,
+    metrics: &Metrics,
+) -> LiveRule {
+    let direction = listener.map_or(Direction::Edge, |listener| listener.direction).as_str();
+    let form = listener.map(|listener| listener.http.path).unwrap_or_default();
     let series = |backend: &str| {
         metrics.request_series(&RequestLabels {
             direction,
@@ -249,7 +313,7 @@ fn http_rule(entry: &HttpRuleEntry, direction: &str, snapshot: &Snapshot, metric
                     _ => None,
                 })
                 .collect(),
-            filters: rule.and_then(|rule| Filters::bind(rule, &reference.filters, snapshot)),
+            filters: rule.and_then(|rule| Filters::bind(rule, &reference.filters, form, snapshot)),
         }
     });
     LiveRule {
@@ -257,7 +321,7 @@ fn http_rule(entry: &HttpRuleEntry, direction: &str, snapshot: &Snapshot, metric
         policy: rule.map(|rule| Policy::new(&rule.timeouts, rule.retry.as_ref())).unwrap_or_default(),
         shares: shares.collect(),
         unrouted: series(""),
-        filters: rule.and_then(|rule| Filters::bind(rule, &[], snapshot)),
+        filters: rule.and_then(|rule| Filters::bind(rule, &[], form, snapshot)),
         session: rule.and_then(|rule| {
             let spec = rule.session_persistence.as_ref()?;
             Session::new(spec, entry.route.as_str(), &entry.rule, rule)
@@ -297,16 +361,21 @@ fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredient
     {
         return before.clone();
     }
-    let made: Vec<_> = endpoints
+    let mut made: Vec<_> = endpoints
         .iter()
         .map(|(spec, address)| {
             carried_over(before, spec, *address, node.as_ref(), origin.as_ref())
                 .unwrap_or_else(|| endpoint(spec, *address, node.as_ref(), origin.as_ref()))
         })
         .collect();
+    let mut weights: Vec<u32> = endpoints.iter().map(|(spec, _)| spec.weight).collect();
+    if let Some(folder) = files::place(spec, from.folder) {
+        made.push(inside(&folder));
+        weights.push(1);
+    }
     let loads: Box<[Arc<Load>]> = made.iter().map(|endpoint| endpoint.load.clone()).collect();
-    let weights: Vec<u32> = endpoints.iter().map(|(spec, _)| spec.weight).collect();
     let budget = before.filter(|before| before.spec.retry_constraint == spec.retry_constraint);
+    let empty = loads.is_empty();
     let backend = Backend {
         name: name.shared(),
         endpoints: made.into(),
@@ -320,7 +389,7 @@ fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredient
         empty: match unresolved {
             _ if insecure => Some(Empty::Insecure),
             Some(host) => Some(Empty::Unresolved(host)),
-            None => endpoints.is_empty().then_some(Empty::Unset),
+            None => empty.then_some(Empty::Unset),
         },
     };
     LiveBackend {
@@ -328,6 +397,7 @@ fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredient
         protocol: spec.protocol,
         connections: from.metrics.backend_series(name.as_str()),
         names: Names::default(),
+        hosts: Hosts::of(spec, from.doubt),
         spec: spec.clone(),
         origin,
         endpoints,
@@ -380,6 +450,13 @@ fn same_origin(a: Option<&Origin>, b: Option<&Origin>) -> bool {
         (None, None) => true,
         _ => false,
     }
+}
+
+/// The endpoint of a backend that is a folder: it has no address.
+fn inside(folder: &Path) -> Arc<Endpoint> {
+    let load = Arc::new(Load::new(1, Instant::now()));
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    Arc::new(Endpoint::new(nowhere, Security::Inside(Arc::new(Folder::new(folder))), load))
 }
 
 fn endpoint(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use outrigger_balance::InFlight;
 use outrigger_config::{Name, SpiffeId};
-use outrigger_http::connect::{Connection as Callee, Open, Wire, connect};
+use outrigger_http::connect::{Opened, Wire, connect};
 use outrigger_http::{Error, Reason};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
@@ -95,9 +95,9 @@ enum First {
 /// An endpoint that a connection was made to.
 struct Reached {
     at: usize,
-    callee: Callee,
+    callee: Opened,
     /// Counts it, while it lives.
-    _under_way: (InFlight, Open),
+    _under_way: InFlight,
 }
 
 /// A connection with what was decided for it.
@@ -239,7 +239,7 @@ where
     let copied = both(&mut caller, &mut callee, Some(IDLE_TIMEOUT)).await;
     if copied.broken {
         break_off(&caller);
-        if let Callee::Plain(stream) = &callee {
+        if let Some(stream) = callee.plain() {
             break_off(stream);
         }
     }
@@ -275,10 +275,10 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
         };
         let mut in_flight = endpoint.load.start(now);
         match connect(endpoint, Wire::Tcp, &to.dialer).await {
-            Ok((stream, open)) => {
+            Ok(callee) => {
                 in_flight.response(Instant::now());
                 endpoint.load.succeeded();
-                return Ok(Reached { at, callee: stream, _under_way: (in_flight, open) });
+                return Ok(Reached { at, callee, _under_way: in_flight });
             }
             Err(error) => {
                 if error.is_of_endpoint() {

@@ -12,7 +12,7 @@ use outrigger_certs::Identity;
 use outrigger_config::Name;
 use outrigger_http::connect::{Dialer, OwnDoor, Watch};
 use outrigger_http::pool::Pool;
-use outrigger_http::serve::{Drain, HEADER_READ_TIMEOUT};
+use outrigger_http::serve::{Drain, TICK};
 use outrigger_http::{Backend, Endpoint, Reason, Security};
 use outrigger_telemetry::{BackendSeries, ConnectResult, ConnectionSeries, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +22,7 @@ use tracing::{debug, error, warn};
 use crate::connection;
 use crate::own::Own;
 use crate::session::Names;
-use crate::state::Live;
+use crate::state::{Hosts, Live};
 
 /// How long a worker waits after an accept that failed, as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -95,12 +95,12 @@ struct Means {
 }
 
 impl Means {
-    fn dialer(&self, series: BackendSeries, timeout: Duration) -> Dialer {
+    fn dialer(&self, series: BackendSeries, hosts: Option<Hosts>, timeout: Duration) -> Dialer {
         Dialer {
             identity: self.identity.clone(),
             own: Some(self.own.clone()),
             timeout,
-            watch: Rc::new(Count { metrics: self.metrics.clone(), series }),
+            watch: Rc::new(Count { metrics: self.metrics.clone(), series, hosts }),
         }
     }
 }
@@ -114,6 +114,16 @@ pub(crate) struct LocalBackend {
     pub(crate) dialer: Dialer,
     /// What its endpoints are called in sessions.
     pub(crate) names: Names,
+    /// Whether a browser gets a page to wait on while it is not up.
+    pub(crate) waiting_page: bool,
+    hosts: Option<Hosts>,
+}
+
+impl LocalBackend {
+    /// Has its names looked up now, because they led nowhere.
+    pub(crate) fn doubt(&self) {
+        self.hosts.iter().for_each(Hosts::doubt);
+    }
 }
 
 /// A listener that this worker accepts on.
@@ -201,15 +211,16 @@ pub(crate) async fn run(
 }
 
 async fn sweep(worker: Rc<Worker>) {
-    let mut looked = Instant::now();
+    let mut swept = Instant::now();
     loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
-        if looked.elapsed() >= HEADER_READ_TIMEOUT {
-            looked = Instant::now();
-            worker.running.borrow().values().for_each(|running| running.drain.let_go_of_quiet());
-        }
-        if let Some(local) = worker.live.borrow().clone() {
-            local.close_idle(Instant::now());
+        tokio::time::sleep(TICK).await;
+        worker.running.borrow().values().for_each(|running| running.drain.tick());
+        worker.own.tick();
+        if swept.elapsed() >= SWEEP_INTERVAL {
+            swept = Instant::now();
+            if let Some(local) = worker.live.borrow().clone() {
+                local.close_idle(swept);
+            }
         }
     }
 }
@@ -399,7 +410,13 @@ impl Local {
                 };
                 Rc::new(LocalBackend {
                     pools: backend.endpoints.iter().map(pool).collect(),
-                    dialer: means.dialer(live_backend.connections, backend.connect_timeout),
+                    dialer: means.dialer(
+                        live_backend.connections,
+                        live_backend.hosts.clone(),
+                        backend.connect_timeout,
+                    ),
+                    waiting_page: live_backend.waiting_page(),
+                    hosts: live_backend.hosts.clone(),
                     names: live_backend.names.clone(),
                     backend,
                 })
@@ -445,7 +462,7 @@ impl Local {
         let pool = Pool::new(endpoint.clone());
         self.remember(
             address,
-            alone("".into(), endpoint, pool, self.means.dialer(self.live.direct, CONNECT_TIMEOUT)),
+            alone("".into(), endpoint, pool, self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT)),
         )
     }
 
@@ -483,11 +500,12 @@ impl Local {
 /// How long a connection to an address outside the configuration may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Counts the connections to a backend.
+/// Counts the connections to a backend, and has its names looked up when one cannot be made.
 #[derive(Debug)]
 struct Count {
     metrics: outrigger_telemetry::Worker,
     series: BackendSeries,
+    hosts: Option<Hosts>,
 }
 
 impl Watch for Count {
@@ -501,6 +519,11 @@ impl Watch for Count {
             Some(_) => ConnectResult::Failed,
         };
         self.metrics.backend_connected(self.series, result);
+        if failed.is_some()
+            && let Some(hosts) = &self.hosts
+        {
+            hosts.doubt();
+        }
     }
 
     fn closed(&self) {
@@ -511,5 +534,12 @@ impl Watch for Count {
 /// A backend of one endpoint: no balancing between it and others.
 fn alone(name: Arc<str>, endpoint: Arc<Endpoint>, pool: Rc<Pool>, dialer: Dialer) -> LocalBackend {
     let backend = Backend::of_one(name, endpoint, dialer.timeout);
-    LocalBackend { backend: Arc::new(backend), pools: Box::new([pool]), dialer, names: Names::default() }
+    LocalBackend {
+        backend: Arc::new(backend),
+        pools: Box::new([pool]),
+        dialer,
+        waiting_page: false,
+        names: Names::default(),
+        hosts: None,
+    }
 }

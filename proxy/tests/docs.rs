@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-const PAGES: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md"];
+const PAGES: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md", "docs/ROUTES.md"];
 
 /// Programs that are not ours: their names alone are known.
 const FOREIGN: [&str; 2] = ["curl", "sudo"];
@@ -107,6 +108,34 @@ fn every_configuration_passes_the_check() {
     let example = std::fs::read_to_string(root().join("examples/dev.yaml")).unwrap();
     let shown = blocks("README.md").into_iter().find(|(_, language, _)| language == "yaml").unwrap().2;
     assert!(example.ends_with(&shown), "README.md and examples/dev.yaml differ");
+}
+
+/// The table of features names the tests that cover them.
+#[test]
+fn every_feature_that_is_supported_has_its_test() {
+    let page = std::fs::read_to_string(root().join("docs/ROUTES.md")).unwrap();
+    let tests = texts(&root().join("proxy/tests"));
+    let mut seen = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [feature, "yes", named] = cells[..] else { continue };
+        let names: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{feature}: no test");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}(")), "{feature}: there is no test {name}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+/// All files below a folder, as one text.
+fn texts(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: PathBuf| {
+        if path.is_dir() { texts(&path) } else { std::fs::read_to_string(path).unwrap_or_default() }
+    };
+    entries.map(text).collect()
 }
 
 /// What each subcommand's `--help` says, asked once.

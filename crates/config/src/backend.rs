@@ -13,6 +13,16 @@ pub struct Backend {
     /// Where it is. May be empty: the backend is then known, and answers 503.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// A folder whose files are served, in place of endpoints: by path, `index.html` for a folder, without names that
+    /// begin with a dot. A relative path is taken from the configuration file's folder. In a file alone: a control API
+    /// cannot have a node's files served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub folder: Option<std::path::PathBuf>,
+    /// Whether a browser that asks for a page gets one that says so while the backend cannot be connected to, and that
+    /// loads the real one once it can. Others get the plain 503. For people at work on the application.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub waiting_page: bool,
     /// What it speaks: HTTP/1.1, or HTTP/2 by prior knowledge (by ALPN over TLS). Absent: what the route calls for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<BackendProtocol>,

@@ -161,6 +161,7 @@ impl Check for TcpRoute {
 
 impl Check for Backend {
     fn check(&self) -> Result<(), Invalid> {
+        check_folder(self)?;
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             within(format!("endpoints[{index}].weight"), endpoint.weight, 1..=1000)?;
             if self.tls.is_some() && endpoint.identity.is_some() {
@@ -185,6 +186,26 @@ impl Check for Backend {
             return wrong("connectTimeout", "must be longer than 0s; leave it out for 5s");
         }
         Ok(())
+    }
+}
+
+/// A folder is all that its backend is.
+fn check_folder(backend: &Backend) -> Result<(), Invalid> {
+    let Some(folder) = &backend.folder else { return Ok(()) };
+    if folder.as_os_str().is_empty() {
+        return wrong("folder", "is empty: name a folder; `.` is the configuration file's");
+    }
+    let beside = [
+        ("endpoints", !backend.endpoints.is_empty()),
+        ("tls", backend.tls.is_some()),
+        ("protocol", backend.protocol.is_some()),
+        ("waitingPage", backend.waiting_page),
+    ];
+    match beside.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => {
+            wrong(field, "not allowed beside folder: the files are served by the proxy itself")
+        }
+        None => Ok(()),
     }
 }
 

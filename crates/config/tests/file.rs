@@ -92,14 +92,91 @@ fn what_is_wrong_in_a_rule_is_shown_where_it_stands() {
         ),
         ("{ name: !secret a }", "4:32: name: the tag !secret is not supported: leave it out"),
     ] {
-        let file = file::parse(&with_rule(rule)).unwrap();
-        let (place, rest) = expected.split_once(": ").unwrap();
-        assert_eq!(rejected(&file), [format!("{place}: httpRoutes[0].rules[0].{rest}")], "{rule}");
-        let [rejected] = &file.rejected[..] else { unreachable!() };
-        assert_eq!(rejected.key.as_ref().unwrap().to_string(), "HTTPRoute/shop");
-        assert_eq!(rejected.object, "httpRoutes `shop`");
-        assert_eq!(names(&file), ["web"]);
+        is_rejected(rule, expected);
     }
+}
+
+#[test]
+fn what_is_wrong_in_a_filter_is_shown_where_it_stands() {
+    for (rule, expected) in [
+        (
+            "{ filters: [{ type: URLRewrite, requestRedirect: {} }] }",
+            "4:28: filters[0]: a filter of type URLRewrite has the field urlRewrite, and no other",
+        ),
+        (
+            "{ filters: [{ type: Cors, cors: {} }] }",
+            "4:36: filters[0].type: unknown value `Cors`: did you mean `CORS`?",
+        ),
+        (
+            "{ filters: [{ type: RequestRedirect, requestRedirect: {} }], backendRefs: [{ name: a }] }",
+            "4:90: backendRefs: not allowed beside the filter RequestRedirect, which answers every request",
+        ),
+        (
+            "{ filters: [{ type: FixedResponse, fixedResponse: {} }], backendRefs: [{ name: a }] }",
+            "4:86: backendRefs: not allowed beside the filter FixedResponse, which answers every request",
+        ),
+        (
+            "{ filters: [{ type: URLRewrite, urlRewrite: {} }, { type: RequestRedirect, requestRedirect: {} }] }",
+            "4:74: filters[1].type: RequestRedirect is not allowed beside URLRewrite: keep one of them",
+        ),
+        (
+            "{ backendRefs: [{ name: a, filters: [{ type: CORS, cors: {} }, { type: CORS, cors: {} }] }] }",
+            "4:87: backendRefs[0].filters[1].type: a second filter of this type: put both into one",
+        ),
+        (
+            "{ matches: [{ path: { type: Exact, value: /a } }], filters: [{ type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /b } } }] }",
+            "4:165: filters[0].urlRewrite.path.replacePrefixMatch: needs a rule with exactly one match, by PathPrefix: it says which prefix is replaced",
+        ),
+        (
+            "{ matches: [{}, {}], backendRefs: [{ name: a, filters: [{ type: RequestRedirect, requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /b } } }] }] }",
+            "4:170: backendRefs[0].filters[0].requestRedirect.path.replacePrefixMatch: needs a rule with exactly one match, by PathPrefix: it says which prefix is replaced",
+        ),
+        (
+            "{ filters: [{ type: URLRewrite, urlRewrite: { hostname: '*.example' } }] }",
+            "4:72: filters[0].urlRewrite.hostname: a wildcard is not a host: write one",
+        ),
+        (
+            "{ filters: [{ type: RequestRedirect, requestRedirect: { statusCode: 304 } }] }",
+            "4:84: filters[0].requestRedirect.statusCode: 304 is not a redirection: use 301, 302, 303, 307 or 308",
+        ),
+        (
+            "{ filters: [{ type: RequestMirror, requestMirror: { backendRef: { name: a }, percent: 1, fraction: { numerator: 1 } } }] }",
+            "4:115: filters[0].requestMirror.fraction: not allowed beside percent: keep one of them",
+        ),
+        (
+            "{ filters: [{ type: CORS, cors: { allowOrigins: ['*', 'https://a'] } }] }",
+            "4:65: filters[0].cors.allowOrigins[0]: `*` stands for all: leave out either it or the others",
+        ),
+        (
+            "{ filters: [{ type: CORS, cors: { allowOrigins: [shop.example] } }] }",
+            "4:65: filters[0].cors.allowOrigins[0]: `shop.example` is not an origin: write http:// or https:// and a host, with a port if it is not the scheme's own",
+        ),
+        (
+            "{ filters: [{ type: Fault, fault: {} }] }",
+            "4:50: filters[0].fault: does nothing: give it a delay, an abort, or both",
+        ),
+        (
+            "{ filters: [{ type: Fault, fault: { abort: { percent: 1 } } }] }",
+            "4:59: filters[0].fault.abort: missing: status, or grpcStatus",
+        ),
+        (
+            "{ filters: [{ type: FixedResponse, fixedResponse: { status: 204, body: a } }] }",
+            "4:87: filters[0].fixedResponse.body: a response with status 204 has none",
+        ),
+    ] {
+        is_rejected(rule, expected);
+    }
+}
+
+/// A route with this rule is rejected, with `LINE:COLUMN: FIELD: REASON`, and the rest lives.
+fn is_rejected(rule: &str, expected: &str) {
+    let file = file::parse(&with_rule(rule)).unwrap();
+    let (place, rest) = expected.split_once(": ").unwrap();
+    assert_eq!(rejected(&file), [format!("{place}: httpRoutes[0].rules[0].{rest}")], "{rule}");
+    let [rejected] = &file.rejected[..] else { unreachable!() };
+    assert_eq!(rejected.key.as_ref().unwrap().to_string(), "HTTPRoute/shop");
+    assert_eq!(rejected.object, "httpRoutes `shop`");
+    assert_eq!(names(&file), ["web"]);
 }
 
 #[test]

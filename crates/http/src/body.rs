@@ -5,22 +5,18 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::copy::{self, Copy, Feed};
 use crate::error::{Error, Reason};
+use crate::h1;
 use crate::pool::Lease;
-
-/// How long a caller that expects `100 Continue` waits for a backend that does not say it (RFC 9110, section 10.1.1).
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// In how many parts a body may come that is kept. Each takes far more than its bytes where it has few.
 const MAX_KEPT_PARTS: usize = 1024;
@@ -31,15 +27,15 @@ pub enum BodyError {
     /// The one who sends it broke off, or what came was not HTTP.
     #[error("{0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What came may not be sent on, or a filter of the route refuses it.
+    #[error("{0}")]
+    Refused(Error),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
     /// The body was taken over by a later attempt.
     #[error("sent again elsewhere")]
     Superseded,
-    /// A filter of the route refuses it.
-    #[error(transparent)]
-    Refused(#[from] Error),
 }
 
 impl BodyError {
@@ -56,25 +52,37 @@ impl BodyError {
 #[derive(Debug)]
 pub struct Incoming(Source);
 
+#[derive(Debug)]
 enum Source {
+    Empty,
+    Http1(h1::Body),
     Hyper(hyper::body::Incoming),
-    /// What a filter makes of a body. Types are erased here and nowhere else, where a rule has such a filter.
-    Changed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
+    Changed(Changed),
 }
 
-impl std::fmt::Debug for Source {
+/// What a filter makes of a body. Types are erased here and nowhere else, where a rule has such a filter.
+struct Changed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>);
+
+impl std::fmt::Debug for Changed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hyper(_) => "Hyper",
-            Self::Changed(_) => "Changed",
-        })
+        f.write_str("Changed")
     }
 }
 
 impl Incoming {
+    /// There is none.
+    pub const fn empty() -> Self {
+        Self(Source::Empty)
+    }
+
     /// What a filter makes of a body.
     pub fn changed(body: impl Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
-        Self(Source::Changed(Box::pin(body)))
+        Self(Source::Changed(Changed(Box::pin(body))))
+    }
+
+    /// From a connection of HTTP/1.
+    pub(crate) const fn http1(body: h1::Body) -> Self {
+        Self(Source::Http1(body))
     }
 }
 
@@ -93,24 +101,30 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
+            Source::Empty => Poll::Ready(None),
+            Source::Http1(body) => body.poll_frame(cx),
             Source::Hyper(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
             }
-            Source::Changed(body) => body.as_mut().poll_frame(cx),
+            Source::Changed(Changed(body)) => body.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
+            Source::Empty => true,
+            Source::Http1(body) => body.is_end_stream(),
             Source::Hyper(incoming) => incoming.is_end_stream(),
-            Source::Changed(body) => body.is_end_stream(),
+            Source::Changed(Changed(body)) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Http1(body) => body.size_hint(),
             Source::Hyper(incoming) => incoming.size_hint(),
-            Source::Changed(body) => body.size_hint(),
+            Source::Changed(Changed(body)) => body.size_hint(),
         }
     }
 }
@@ -141,9 +155,8 @@ struct UploadState {
     attempt: u32,
     bytes: u64,
     ended: bool,
-    broken: bool,
-    /// Why, where a filter refused it.
-    refusal: Option<Box<Error>>,
+    /// Why no more of it comes.
+    failure: Option<Error>,
     /// Those who get a copy of it as it comes.
     copies: Vec<Feed>,
 }
@@ -159,8 +172,7 @@ impl Upload {
             attempt: 0,
             bytes: 0,
             ended: false,
-            broken: false,
-            refusal: None,
+            failure: None,
             copies: Vec::new(),
         })))
     }
@@ -169,23 +181,18 @@ impl Upload {
     pub fn attempt(&self) -> Option<RequestBody> {
         let mut state = self.0.borrow_mut();
         let untouched = state.bytes == 0 && !state.ended;
-        if state.broken || (state.kept.is_none() && !untouched) {
+        if state.failure.is_some() || (state.kept.is_none() && !untouched) {
             return None;
         }
         state.attempt += 1;
-        Some(RequestBody::Upload(Attempt {
-            upload: self.clone(),
-            number: state.attempt,
-            next: 0,
-            held: None,
-        }))
+        Some(RequestBody::Upload(Attempt { upload: self.clone(), number: state.attempt, next: 0 }))
     }
 
     /// A copy of the body, for another request: it comes as the body is read, and breaks off where that does, or where
     /// it is read too slowly. `None` if a part of it was read already.
     pub fn copy(&self) -> Option<RequestBody> {
         let mut state = self.0.borrow_mut();
-        if state.bytes > 0 || state.ended || state.broken {
+        if state.bytes > 0 || state.ended || state.failure.is_some() {
             return None;
         }
         let (feed, copy) = copy::copy(state.incoming.size_hint().exact());
@@ -198,16 +205,9 @@ impl Upload {
         self.0.borrow().bytes
     }
 
-    /// Whether the caller broke off, or a filter refused the rest.
-    pub fn broken(&self) -> bool {
-        self.0.borrow().broken
-    }
-
-    /// Why there is no more of it.
-    pub fn refusal(&self) -> Error {
-        let state = self.0.borrow();
-        let broke_off = || Error::sent(Reason::HttpRequestError, "the request's body broke off");
-        state.refusal.as_deref().map_or_else(broke_off, Error::clone)
+    /// Why no more of it comes, if the caller broke off, or sent what may not be sent on.
+    pub fn failure(&self) -> Option<Error> {
+        self.0.borrow().failure.clone()
     }
 }
 
@@ -225,10 +225,13 @@ impl UploadState {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.broken = true;
-                if let BodyError::Refused(refusal) = &error {
-                    self.refusal = Some(Box::new(refusal.clone()));
-                }
+                self.failure = Some(match &error {
+                    BodyError::Refused(refused) => refused.clone(),
+                    error => Error::sent(
+                        Reason::HttpRequestError,
+                        format!("the request's body broke off: {error}"),
+                    ),
+                });
                 Some(Err(error))
             }
             None => {
@@ -272,31 +275,6 @@ pub struct Attempt {
     number: u32,
     /// The next of the kept frames to send.
     next: usize,
-    /// While the backend has not asked for it.
-    held: Option<Held>,
-}
-
-/// Ends when a body that is held back is asked for.
-struct Held(Pin<Box<dyn Future<Output = ()>>>);
-
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Held")
-    }
-}
-
-impl RequestBody {
-    /// Holds the body back until the backend asks for it by what is returned, or says nothing for a while. `None` if
-    /// there is nothing to hold back.
-    pub(crate) fn hold(&mut self) -> Option<Arc<Notify>> {
-        let Self::Upload(attempt) = self else { return None };
-        let asked = Arc::new(Notify::new());
-        let ask = asked.clone();
-        attempt.held = Some(Held(Box::pin(async move {
-            let _ = tokio::time::timeout(CONTINUE_PATIENCE, asked.notified()).await;
-        })));
-        Some(ask)
-    }
 }
 
 impl Body for RequestBody {
@@ -312,10 +290,6 @@ impl Body for RequestBody {
             Self::Upload(attempt) => attempt,
             Self::Copy(copy) => return Pin::new(copy).poll_frame(cx),
         };
-        if let Some(held) = &mut attempt.held {
-            std::task::ready!(held.0.as_mut().poll(cx));
-            attempt.held = None;
-        }
         let mut state = attempt.upload.0.borrow_mut();
         if state.attempt != attempt.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));

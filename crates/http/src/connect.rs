@@ -50,7 +50,7 @@ impl Wire {
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub enum Connection {
-    /// To this proxy's own inbound listener, without leaving the process.
+    /// To this proxy's own inbound listener, or to an application within it, without leaving the process.
     Own(DuplexStream),
     /// Without TLS.
     Plain(TcpStream),
@@ -157,21 +157,70 @@ pub trait Watch: std::fmt::Debug {
     fn closed(&self);
 }
 
-/// A connection that was made. Dropped with it.
+/// A connection that was made, and is watched until it is dropped.
 #[derive(Debug)]
-pub struct Open(Rc<dyn Watch>);
+pub struct Opened {
+    connection: Connection,
+    watch: Rc<dyn Watch>,
+}
 
-impl Drop for Open {
+impl Opened {
+    /// The connection of TCP, if there is nothing between.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match &self.connection {
+            Connection::Plain(stream) => Some(stream),
+            Connection::Own(_) | Connection::Tls(_) => None,
+        }
+    }
+}
+
+impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.closed();
+        self.watch.closed();
     }
 }
 
 impl Dialer {
     /// Tells the watch how an attempt to connect ended.
-    pub(crate) fn note(&self, made: Result<Connection, Error>) -> Result<(Connection, Open), Error> {
+    pub(crate) fn note(&self, made: Result<Connection, Error>) -> Result<Opened, Error> {
         self.watch.connected(made.as_ref().err().map(|error| error.reason));
-        made.map(|connection| (connection, Open(self.watch.clone())))
+        made.map(|connection| Opened { connection, watch: self.watch.clone() })
+    }
+}
+
+impl AsyncRead for Opened {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Opened {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(cx)
     }
 }
 
@@ -179,7 +228,7 @@ impl Dialer {
 ///
 /// # Errors
 /// The request that wants the connection was not sent: [`Error::reached`] is false.
-pub async fn connect(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<(Connection, Open), Error> {
+pub async fn connect(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Opened, Error> {
     dialer.note(reach(endpoint, wire, dialer).await)
 }
 
@@ -190,9 +239,12 @@ async fn reach(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Conne
     to_target(target(endpoint, wire, dialer.identity.as_deref())?, dialer.timeout).await
 }
 
-/// The connection to an endpoint that is this node's own application, if one of its listeners stands before it. An
-/// endpoint with this node's identity need not be: others of the same service have it too.
+/// The connection to an endpoint that is within this process, or this node's own application, if one of its listeners
+/// stands before it. An endpoint with this node's identity need not be: others of the same service have it too.
 pub(crate) fn own(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Option<Connection> {
+    if let Security::Inside(application) = &endpoint.security {
+        return Some(Connection::Own(application.open()));
+    }
     let door = dialer.own.as_ref()?;
     let own = match &endpoint.security {
         Security::Own => true,
@@ -200,7 +252,7 @@ pub(crate) fn own(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Option<Co
             dialer.identity.as_ref().is_some_and(|identity| identity.id() == expected)
                 && door.is_beside(endpoint.address)
         }
-        Security::Plain | Security::Tls(_) => false,
+        Security::Plain | Security::Tls(_) | Security::Inside(_) => false,
     };
     if !own {
         return None;
@@ -213,7 +265,7 @@ pub(crate) fn own(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Option<Co
 pub(crate) fn target(endpoint: &Endpoint, wire: Wire, identity: Option<&Identity>) -> Result<Target, Error> {
     let address = endpoint.address;
     let tls = match &endpoint.security {
-        Security::Plain | Security::Own => None,
+        Security::Plain | Security::Own | Security::Inside(_) => None,
         Security::Tls(origin) => {
             let config = if matches!(wire, Wire::Http2) { &origin.http2 } else { &origin.http1 };
             Some((origin.name.clone(), config.clone()))

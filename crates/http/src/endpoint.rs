@@ -10,6 +10,7 @@ use outrigger_config::SpiffeId;
 use outrigger_config::backend::{BalanceKind, RetryConstraint};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::DuplexStream;
 
 /// One address of a backend. Carried over from one configuration to the next while it is equal, and with it its load
 /// and the connections to it.
@@ -41,7 +42,7 @@ impl Endpoint {
     pub const fn identity(&self) -> Option<&SpiffeId> {
         match &self.security {
             Security::Mesh { expected } => Some(expected),
-            Security::Plain | Security::Own | Security::Tls(_) => None,
+            Security::Plain | Security::Own | Security::Tls(_) | Security::Inside(_) => None,
         }
     }
 }
@@ -60,6 +61,14 @@ pub enum Security {
     },
     /// TLS to a service outside the mesh.
     Tls(Origin),
+    /// Not at all: this process answers itself, as with files. The endpoint has no address.
+    Inside(Arc<dyn Inside>),
+}
+
+/// An application within this process, which speaks HTTP/1.1.
+pub trait Inside: std::fmt::Debug + Send + Sync {
+    /// A connection to it, served by tasks of the current thread.
+    fn open(&self) -> DuplexStream;
 }
 
 /// TLS to a service outside the mesh.

@@ -43,12 +43,24 @@ pub enum Reason {
     HttpResponseBodySize,
     /// The request was not valid.
     HttpRequestError,
-    /// The request's body is larger than a filter of the route allows.
+    /// The request's body is larger than a filter of the route allows. Ours.
     HttpRequestBodySize,
-    /// The request's version of HTTP cannot carry what the route is for.
-    HttpVersionUnsupported,
+    /// The request's header has more bytes or fields than the listener allows.
+    HttpRequestHeaderSectionSize,
+    /// The request's target is longer than the listener allows a header to be.
+    HttpRequestUriTooLong,
+    /// The request, or its body, did not come in time. Ours.
+    HttpRequestTimeout,
+    /// The request is of a version of HTTP that is not spoken here. Ours.
+    HttpVersionNotSupported,
+    /// The request's body has a transfer coding that is not known here. Ours.
+    HttpTransferCodingNotSupported,
     /// The caller may not.
     HttpRequestDenied,
+    /// The response's header has more bytes or fields than the listener allows.
+    HttpResponseHeaderSectionSize,
+    /// The response's body has a transfer coding that is not known here.
+    HttpResponseTransferCoding,
     /// The connection could not be upgraded.
     HttpUpgradeFailed,
     /// The route fails it on purpose.
@@ -61,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 25] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -75,8 +87,14 @@ impl Reason {
         Self::HttpResponseBodySize,
         Self::HttpRequestError,
         Self::HttpRequestBodySize,
-        Self::HttpVersionUnsupported,
+        Self::HttpRequestHeaderSectionSize,
+        Self::HttpRequestUriTooLong,
+        Self::HttpRequestTimeout,
+        Self::HttpVersionNotSupported,
+        Self::HttpTransferCodingNotSupported,
         Self::HttpRequestDenied,
+        Self::HttpResponseHeaderSectionSize,
+        Self::HttpResponseTransferCoding,
         Self::HttpUpgradeFailed,
         Self::FaultInjected,
         Self::ProxyConfigurationError,
@@ -114,8 +132,26 @@ impl Reason {
             Self::HttpRequestBodySize => {
                 ("http_request_body_size", StatusCode::PAYLOAD_TOO_LARGE, Source::Caller)
             }
-            Self::HttpVersionUnsupported => {
-                ("http_version_unsupported", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Source::Caller)
+            Self::HttpRequestHeaderSectionSize => (
+                "http_request_header_section_size",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Source::Caller,
+            ),
+            Self::HttpRequestUriTooLong => {
+                ("http_request_uri_too_long", StatusCode::URI_TOO_LONG, Source::Caller)
+            }
+            Self::HttpRequestTimeout => ("http_request_timeout", StatusCode::REQUEST_TIMEOUT, Source::Caller),
+            Self::HttpVersionNotSupported => {
+                ("http_version_not_supported", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Source::Caller)
+            }
+            Self::HttpTransferCodingNotSupported => {
+                ("http_transfer_coding_not_supported", StatusCode::NOT_IMPLEMENTED, Source::Caller)
+            }
+            Self::HttpResponseHeaderSectionSize => {
+                ("http_response_header_section_size", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
+            Self::HttpResponseTransferCoding => {
+                ("http_response_transfer_coding", StatusCode::BAD_GATEWAY, Source::Callee)
             }
             Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),

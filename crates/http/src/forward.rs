@@ -16,7 +16,7 @@ use crate::connect::{Dialer, Wire};
 use crate::endpoint::{Backend, Empty, Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::filter::is_idempotent;
-use crate::h1::Spelling;
+use crate::h1::{Limits, Spelling};
 use crate::message::{Answered, Interim, Outgoing};
 use crate::pool::{Failed, Lease, Phase, Pool, Slot};
 
@@ -92,6 +92,8 @@ pub struct Way<'a> {
     pub started: Instant,
     /// Until when the response's head must have come.
     pub deadline: Option<Instant>,
+    /// How much header a response may have.
+    pub limits: Limits,
     /// The endpoint that takes it if it can, by its place in the backend: an earlier request went there.
     pub prefer: Option<usize>,
     /// This worker's randomness.
@@ -241,8 +243,8 @@ impl Flight<'_> {
                 }
                 Err(failed) => failed,
             };
-            if upload.is_some_and(Upload::broken) {
-                return Err(upload.map(Upload::refusal).unwrap_or(failed.error));
+            if let Some(failure) = upload.and_then(Upload::failure) {
+                return Err(failure);
             }
             self.note(at, &pool, &mut in_flight, &failed);
             if slot.is_none() {
@@ -332,7 +334,7 @@ impl Flight<'_> {
             (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
             (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
         };
-        let sent = pool.send(wire, slot, self.way.dialer, self.resent);
+        let sent = pool.send(wire, slot, self.way.dialer, self.way.limits, self.resent);
         let Some(limit) = self.way.policy.attempt_timeout else { return sent.await };
         tokio::time::timeout(limit, sent).await.unwrap_or_else(|_| {
             let details = format!(

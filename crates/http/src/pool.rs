@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::header::EXPECT;
-use http::{Request, Response, StatusCode};
-use hyper::client::conn::{http1, http2};
+use http::{Request, Response};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_balance::InFlight;
 use outrigger_certs::Identity;
@@ -19,12 +18,12 @@ use tracing::debug;
 
 use crate::Local;
 use crate::body::RequestBody;
-use crate::connect::{Connection, Dialer, Open, Target, Wire, own, target, to_target};
+use crate::connect::{Connection, Dialer, Opened, Target, Wire, own, target, to_target};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason, chain};
 use crate::filter::{to_http1, to_http2};
+use crate::h1::{self, Limits, Unsent};
 use crate::message::{Answered, Outgoing};
-use crate::upgrade::OnUpgrade;
 
 /// How long a connection is kept that nobody uses. Shorter than the 60 s and 75 s after which servers commonly close.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -52,7 +51,7 @@ struct Targets {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    sender: Http1,
     since: Instant,
 }
 
@@ -66,8 +65,11 @@ struct Shared {
     failed: RefCell<(u64, Option<Error>)>,
 }
 
+/// A connection of HTTP/1.
+type Http1 = h1::Sender<Opened>;
+
 /// A connection of HTTP/2, to be polled for as long as it lasts.
-type Http2 = http2::Connection<TokioIo<Connection>, RequestBody, Local>;
+type Http2 = http2::Connection<TokioIo<Opened>, RequestBody, Local>;
 
 #[derive(Debug, Clone)]
 struct Multiplexed {
@@ -89,7 +91,7 @@ pub struct Lease {
 
 #[derive(Debug)]
 enum Held {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     Http2(Rc<Cell<u32>>),
     Nothing,
 }
@@ -113,8 +115,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Held::Http2(streams) = &self.held {
-            streams.set(streams.get().saturating_sub(1));
+        match &self.held {
+            Held::Http2(streams) => streams.set(streams.get().saturating_sub(1)),
+            // Its response was not read to its end.
+            Held::Http1(sender) => sender.close(),
+            Held::Nothing => {}
         }
     }
 }
@@ -177,10 +182,11 @@ impl Pool {
         wire: Wire,
         slot: &mut Slot,
         dialer: &Dialer,
+        limits: Limits,
         fresh: bool,
     ) -> Result<(Answered, Lease), Failed> {
         match wire {
-            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, fresh).await,
+            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, limits, fresh).await,
             Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer).await,
             Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer).await,
         }
@@ -190,29 +196,24 @@ impl Pool {
         self: &Rc<Self>,
         slot: &mut Slot,
         dialer: &Dialer,
+        limits: Limits,
         fresh: bool,
     ) -> Result<(Answered, Lease), Failed> {
         let mut phase = Phase::Reused;
         loop {
-            let mut sender = if !fresh && let Some(sender) = self.take_idle() {
+            let sender = if !fresh && let Some(sender) = self.take_idle() {
                 sender
             } else {
                 phase = Phase::New;
                 let made = self.connect_http1(dialer).await;
                 made.map_err(|error| Failed { error, phase: Phase::Connect })?
             };
-            let Some(Outgoing { mut request, spelling, interim }) = slot.take() else {
-                return Err(Failed::nothing());
-            };
-            await_continue(&mut request);
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((received(response), self.lease(Held::Http1(sender)))),
-                Err(mut failed) => {
-                    *slot = failed.take_message().map(|request| Outgoing { request, spelling, interim });
+            match sender.send(slot, limits).await {
+                Ok(answered) => return Ok((answered, self.lease(Held::Http1(sender)))),
+                Err((unsent, written)) => {
                     // If the connection ended before the request was put on it, take another, or make one.
                     if slot.is_none() || phase == Phase::New {
-                        let error = self.describe(&failed.into_error(), slot.is_none());
-                        return Err(Failed { error, phase });
+                        return Err(Failed { error: self.explain(unsent, limits, written), phase });
                     }
                 }
             }
@@ -249,23 +250,14 @@ impl Pool {
     }
 
     /// The connection used last that is ready. What closed meanwhile is let go.
-    fn take_idle(&self) -> Option<http1::SendRequest<RequestBody>> {
+    fn take_idle(&self) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
-        let mut at = idle.len();
-        while at > 0 {
-            at -= 1;
-            match idle.get(at).map(|i| (i.sender.is_ready(), i.sender.is_closed())) {
-                Some((true, _)) => return Some(idle.remove(at).sender),
-                Some((_, true)) => drop(idle.remove(at)),
-                _ => {}
-            }
-        }
-        None
+        std::iter::from_fn(|| idle.pop()).map(|idle| idle.sender).find(Http1::is_usable)
     }
 
-    fn keep(&self, sender: http1::SendRequest<RequestBody>, now: Instant) {
+    fn keep(&self, sender: Http1, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if !sender.is_closed() && idle.len() < MAX_IDLE {
+        if idle.len() < MAX_IDLE && sender.is_usable() {
             idle.push(Idle { sender, since: now });
         }
     }
@@ -274,7 +266,7 @@ impl Pool {
     pub fn close_idle(&self, now: Instant) {
         self.idle
             .borrow_mut()
-            .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE_TIMEOUT);
+            .retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.sender.is_usable());
         for shared in [&self.http2, &self.carried] {
             shared.open.borrow_mut().retain(|connection| {
                 if connection.streams.get() > 0 {
@@ -292,7 +284,7 @@ impl Pool {
         self.idle.borrow().is_empty() && none(&self.http2) && none(&self.carried)
     }
 
-    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<(Connection, Open), Error> {
+    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<Opened, Error> {
         dialer.note(self.reach(wire, dialer).await)
     }
 
@@ -322,18 +314,9 @@ impl Pool {
         Ok(target)
     }
 
-    async fn connect_http1(&self, dialer: &Dialer) -> Result<http1::SendRequest<RequestBody>, Error> {
-        let (connection, open) = self.connect(Wire::Http1, dialer).await?;
-        let address = self.endpoint.address;
-        let handshake = http1::Builder::new().handshake::<_, RequestBody>(TokioIo::new(connection));
-        let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                debug!(%address, error = chain(&error), "connection to the endpoint ended");
-            }
-            drop(open);
-        });
-        Ok(sender)
+    async fn connect_http1(&self, dialer: &Dialer) -> Result<Http1, Error> {
+        let opened = self.connect(Wire::Http1, dialer).await?;
+        Ok(h1::Sender::new(opened, self.endpoint.address.to_string().into()))
     }
 
     async fn multiplexed(
@@ -368,7 +351,7 @@ impl Pool {
     }
 
     async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Multiplexed, Error> {
-        let (connection, open) = self.connect(wire, dialer).await?;
+        let opened = self.connect(wire, dialer).await?;
         let address = self.endpoint.address;
         let handshake = http2::Builder::new(Local)
             .timer(TokioTimer::new())
@@ -377,7 +360,7 @@ impl Pool {
             .max_header_list_size(64 * 1024)
             .keep_alive_interval(Some(Duration::from_secs(10)))
             .keep_alive_timeout(Duration::from_secs(10))
-            .handshake::<_, RequestBody>(TokioIo::new(connection));
+            .handshake::<_, RequestBody>(TokioIo::new(opened));
         let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
         let connection = Rc::new(RefCell::new(Some(connection)));
         let driven = connection.clone();
@@ -390,10 +373,26 @@ impl Pool {
                 debug!(%address, error = chain(&error), "connection to the endpoint ended");
             }
             driven.take();
-            drop(open);
         });
         let used = Rc::new(Cell::new(Instant::now()));
         Ok(Multiplexed { sender, connection, streams: Rc::default(), used })
+    }
+
+    /// Why a request of HTTP/1 got no response.
+    fn explain(&self, unsent: Unsent, limits: Limits, written: bool) -> Error {
+        let address = self.endpoint.address;
+        match unsent {
+            Unsent::Wrong(wrong) => wrong.of_response(&limits, &address.to_string()),
+            Unsent::Broke(error) if written => {
+                Error::sent(Reason::ConnectionTerminated, format!("{address}: {error}"))
+            }
+            Unsent::Broke(error) => {
+                Error::unsent(Reason::ConnectionTerminated, format!("{address}: {error}"))
+            }
+            Unsent::Body => {
+                Error::sent(Reason::HttpRequestError, "the request's body is not as long as it says")
+            }
+        }
     }
 
     /// What hyper says, as an error of ours.
@@ -447,23 +446,8 @@ fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
         .find_map(|cause| cause.downcast_ref())
 }
 
-/// Lets a body wait for the backend's `100 Continue`, where the request says that it does (RFC 9110, section 10.1.1).
-fn await_continue(request: &mut Request<RequestBody>) {
-    let expects = matches!(request.body(), RequestBody::Upload(_))
-        && request.headers().get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if expects && let Some(asked) = request.body_mut().hold() {
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                asked.notify_one();
-            }
-        });
-    }
-}
-
-fn received(mut response: Response<hyper::body::Incoming>) -> Answered {
-    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let upgrade = switching.then(|| OnUpgrade::hyper(hyper::upgrade::on(&mut response)));
-    Answered { response: response.map(Into::into), spelling: None, upgrade }
+fn received(response: Response<hyper::body::Incoming>) -> Answered {
+    Answered { response: response.map(Into::into), spelling: None, upgrade: None }
 }
 
 fn into_http2(request: Request<RequestBody>) -> Request<RequestBody> {

@@ -4,10 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use outrigger_net::copy::{Copied, both};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
@@ -67,26 +66,13 @@ impl AsyncWrite for Tunnel {
 
 /// One side of a connection, once its messages are out of the way. Ends with `None` if that never happens.
 #[derive(Debug)]
-pub struct OnUpgrade(Waiting);
-
-#[derive(Debug)]
-enum Waiting {
-    Hyper(hyper::upgrade::OnUpgrade),
-    #[allow(dead_code)]
-    Own(oneshot::Receiver<Tunnel>),
-}
+pub struct OnUpgrade(oneshot::Receiver<Tunnel>);
 
 impl OnUpgrade {
-    /// By hyper.
-    pub(crate) const fn hyper(waiting: hyper::upgrade::OnUpgrade) -> Self {
-        Self(Waiting::Hyper(waiting))
-    }
-
     /// What is sent once it is there.
-    #[allow(dead_code)]
     pub(crate) fn pair() -> (oneshot::Sender<Tunnel>, Self) {
         let (sender, receiver) = oneshot::channel();
-        (sender, Self(Waiting::Own(receiver)))
+        (sender, Self(receiver))
     }
 }
 
@@ -94,13 +80,7 @@ impl Future for OnUpgrade {
     type Output = Option<Tunnel>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Tunnel>> {
-        Poll::Ready(match &mut self.0 {
-            Waiting::Hyper(waiting) => {
-                let upgraded = ready!(Pin::new(waiting).poll(cx)).ok();
-                upgraded.map(|upgraded| Tunnel::new(Bytes::new(), TokioIo::new(upgraded)))
-            }
-            Waiting::Own(waiting) => ready!(Pin::new(waiting).poll(cx)).ok(),
-        })
+        Pin::new(&mut self.0).poll(cx).map(Result::ok)
     }
 }
 

@@ -13,6 +13,7 @@ use prometheus::IntCounter;
 
 use crate::entry::{Entry, TcpEntry};
 use crate::json::Line;
+use crate::text;
 
 /// The size of a full buffer, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -28,7 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct AccessLog {
     /// Absent where nothing is logged.
     shared: Option<Arc<Shared>>,
+    format: Format,
     dropped: IntCounter,
+}
+
+/// How entries are written.
+#[derive(Clone, Copy)]
+enum Format {
+    Json,
+    Text { colours: bool },
 }
 
 struct Shared {
@@ -50,16 +59,26 @@ struct Progress {
 }
 
 impl AccessLog {
-    /// A log to standard output.
+    /// A log to standard output, of JSON.
     pub fn stdout() -> Self {
         Self::to(Box::new(io::stdout()))
     }
 
-    /// A log to anything. Where no thread can be had to write, nothing is logged, and standard error says so.
+    /// A log to anything, of JSON: an object on each line.
     pub fn to(writer: Box<dyn Write + Send>) -> Self {
+        Self::formatted(writer, Format::Json)
+    }
+
+    /// A log to anything, of text: a line that people read, coloured where that is wanted.
+    pub fn text(writer: Box<dyn Write + Send>, colours: bool) -> Self {
+        Self::formatted(writer, Format::Text { colours })
+    }
+
+    /// Where no thread can be had to write, nothing is logged, and standard error says so.
+    fn formatted(writer: Box<dyn Write + Send>, format: Format) -> Self {
         let (chunks, received) = sync_channel(WAITING);
         let progress = Arc::new(Progress::default());
-        let mut log = Self::off();
+        let mut log = Self { format, ..Self::off() };
         let (written, dropped) = (Arc::clone(&progress), log.dropped.clone());
         let writing = move || write_all(writer, &received, &written, &dropped);
         match thread::Builder::new().name("access-log".into()).spawn(writing) {
@@ -77,7 +96,7 @@ impl AccessLog {
             "Lines of the access log that were dropped because they could not be written in time.",
         )
         .expect("the metric has a valid name");
-        Self { shared: None, dropped }
+        Self { shared: None, format: Format::Json, dropped }
     }
 
     /// A buffer for one worker.
@@ -174,12 +193,26 @@ impl LogBuffer {
 
     /// Logs a request.
     pub fn write(&self, entry: &Entry<'_>) {
-        self.line(|line| entry.write(line));
+        self.line(|text, format| match format {
+            Format::Json => {
+                let mut line = Line::new(text);
+                entry.write(&mut line);
+                line.end();
+            }
+            Format::Text { colours } => text::request(text, entry, colours),
+        });
     }
 
     /// Logs a connection that is not HTTP.
     pub fn write_tcp(&self, entry: &TcpEntry<'_>) {
-        self.line(|line| entry.write(line));
+        self.line(|text, format| match format {
+            Format::Json => {
+                let mut line = Line::new(text);
+                entry.write(&mut line);
+                line.end();
+            }
+            Format::Text { colours } => text::connection(text, entry, colours),
+        });
     }
 
     /// Hands the lines over to be written, if there are any. A worker does so every 100 ms; a full buffer, of 64 KiB,
@@ -194,14 +227,12 @@ impl LogBuffer {
         }
     }
 
-    fn line(&self, write: impl FnOnce(&mut Line<'_>)) {
+    fn line(&self, write: impl FnOnce(&mut Vec<u8>, Format)) {
         if !self.is_on() {
             return;
         }
         let mut lines = self.lines.borrow_mut();
-        let mut line = Line::new(&mut lines.text);
-        write(&mut line);
-        line.end();
+        write(&mut lines.text, self.log.format);
         lines.lines += 1;
         if lines.text.len() >= FULL {
             drop(lines);

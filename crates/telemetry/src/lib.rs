@@ -13,6 +13,7 @@ mod json;
 mod metrics;
 mod process;
 mod series;
+mod text;
 mod worker;
 
 pub use access_log::{AccessLog, LogBuffer};

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use outrigger_config::route::{FixedResponse, RequestRedirect};
 use outrigger_config::scalar::Scheme;
 
-use super::target::{NewPath, with_query};
+use super::target::{NewPath, Prefix, with_query};
 use crate::connection::Connection;
 use crate::plan::authority;
 use crate::worker::Local;
@@ -31,8 +31,7 @@ pub(super) struct Redirect {
 }
 
 impl Instead {
-    /// `prefix` is the one that the rule matches.
-    pub(super) fn redirect(redirect: &RequestRedirect, prefix: &str) -> Self {
+    pub(super) fn redirect(redirect: &RequestRedirect, prefix: Prefix<'_>) -> Self {
         Self::Redirect(Redirect {
             scheme: redirect.scheme,
             host: redirect.hostname.as_ref().map(|host| host.to_string().into()),

@@ -11,6 +11,7 @@ use outrigger_config::backend::BackendProtocol;
 use outrigger_config::route::{Portion, RequestMirror};
 use outrigger_http::body::{End, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::forward::{Policy, Progress, Speak, Way, forward};
+use outrigger_http::h1::Limits;
 use outrigger_http::message::{Interim, Outgoing};
 use outrigger_telemetry::{BackendSeries, MirrorResult};
 
@@ -114,6 +115,7 @@ impl Copy {
             speak,
             started,
             deadline,
+            limits: Limits::default(),
             prefer: None,
             random: &self.worker.random,
         };

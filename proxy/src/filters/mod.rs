@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use outrigger_config::Snapshot;
+use outrigger_config::listener::HttpPath;
 use outrigger_config::route::{HttpFilter, HttpRule, PathMatch};
 use outrigger_http::Error;
 use outrigger_http::body::{RequestBody, ResponseBody, Upload};
@@ -18,7 +19,7 @@ use self::cors::Cors;
 use self::fault::Fault;
 use self::instead::Instead;
 use self::mirror::Mirror;
-use self::target::Rewrite;
+use self::target::{Prefix, Rewrite};
 use crate::connection::Connection;
 use crate::plan::Plan;
 use crate::record::Record;
@@ -48,13 +49,19 @@ pub(crate) struct Filters {
 }
 
 impl Filters {
-    /// Binds the filters of a rule and those of one of its backends; of two that exclude each other the backend's
-    /// counts. `None` if there is nothing to do.
-    pub(crate) fn bind(rule: &HttpRule, share: &[HttpFilter], snapshot: &Snapshot) -> Option<Box<Self>> {
-        let prefix = match rule.matches.first().and_then(|one| one.path.as_ref()) {
+    /// Binds the filters of a rule and those of one of its backends, where paths are seen in this form; of two that
+    /// exclude each other the backend's counts. `None` if there is nothing to do.
+    pub(crate) fn bind(
+        rule: &HttpRule,
+        share: &[HttpFilter],
+        form: HttpPath,
+        snapshot: &Snapshot,
+    ) -> Option<Box<Self>> {
+        let matched = match rule.matches.first().and_then(|one| one.path.as_ref()) {
             Some(PathMatch::PathPrefix(prefix)) => prefix,
             _ => "",
         };
+        let prefix = Prefix { matched, form };
         let (mut cors, mut instead, mut rewrite) = (None, None, None);
         let (mut faults, mut mirrors) = (Vec::new(), Vec::new());
         for filter in rule.filters.iter().chain(share) {

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Uri};
+use outrigger_config::listener::HttpPath;
+use outrigger_config::path::normalize;
 use outrigger_config::route::{PathModifier, UrlRewrite};
 
 /// Another host, another path.
@@ -18,21 +20,35 @@ pub(super) struct Rewrite {
 #[derive(Debug)]
 pub(super) enum NewPath {
     Full(Box<str>),
-    /// What stands in place of a prefix; both without their trailing slash.
-    Prefix {
-        matched: Box<str>,
-        replacement: Box<str>,
-    },
+    Prefix(NewPrefix),
+}
+
+/// What stands in place of a prefix; both without their trailing slash.
+#[derive(Debug)]
+pub(super) struct NewPrefix {
+    matched: Box<str>,
+    replacement: Box<str>,
+    /// The form in which the listener sees paths.
+    form: HttpPath,
+}
+
+/// The prefix that a rule matches, and the form in which its listener sees paths.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Prefix<'a> {
+    pub(super) matched: &'a str,
+    pub(super) form: HttpPath,
 }
 
 impl NewPath {
-    /// `prefix` is the one that the rule matches.
-    pub(super) fn new(path: &PathModifier, prefix: &str) -> Self {
+    pub(super) fn new(path: &PathModifier, prefix: Prefix<'_>) -> Self {
         match path {
             PathModifier::ReplaceFullPath(path) => Self::Full(path.clone()),
-            PathModifier::ReplacePrefixMatch(replacement) => {
-                Self::Prefix { matched: prefix.into(), replacement: replacement.clone() }
-            }
+            PathModifier::ReplacePrefixMatch(replacement) => Self::Prefix(NewPrefix {
+                // A route's has no encoded slash, which is all that can be refused.
+                matched: normalize(prefix.matched, prefix.form).unwrap_or(prefix.matched.into()).into(),
+                replacement: replacement.clone(),
+                form: prefix.form,
+            }),
         }
     }
 
@@ -43,12 +59,24 @@ impl NewPath {
         }
         match self {
             Self::Full(path) => Cow::Borrowed(path),
-            Self::Prefix { matched, replacement } => match below(path, matched) {
-                Some("") if replacement.is_empty() => Cow::Borrowed("/"),
-                Some(rest) => Cow::Owned([replacement, rest].concat()),
-                None => Cow::Borrowed(path),
-            },
+            Self::Prefix(prefix) => prefix.of(path),
         }
+    }
+}
+
+impl NewPrefix {
+    fn of<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        // It was in this form that the rule took it, so it can be brought there, and begins with the prefix.
+        let Ok(seen) = normalize(path, self.form) else { return Cow::Borrowed(path) };
+        let Some(new) = self.joined(&seen) else { return Cow::Borrowed(path) };
+        // As it was received where that means the same, and does not lead out of the new prefix.
+        let raw = self.joined(path).filter(|raw| normalize(raw, self.form) == normalize(&new, self.form));
+        Cow::Owned(raw.unwrap_or(new))
+    }
+
+    fn joined(&self, path: &str) -> Option<String> {
+        let new = [&*self.replacement, below(path, &self.matched)?].concat();
+        Some(if new.is_empty() { "/".into() } else { new })
     }
 }
 
@@ -58,7 +86,7 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 impl Rewrite {
-    pub(super) fn new(rewrite: &UrlRewrite, prefix: &str) -> Self {
+    pub(super) fn new(rewrite: &UrlRewrite, prefix: Prefix<'_>) -> Self {
         let host = rewrite.hostname.as_ref().map(ToString::to_string);
         Self {
             // A hostname can always be either.
@@ -118,14 +146,23 @@ mod tests {
             ("/foo/bar", "/foo", "", "/bar"),
             ("/foo/", "/foo", "", "/"),
             ("/foo", "/foo", "", "/"),
-            ("/foo//a%2Fb/../c", "/foo", "/xyz", "/xyz//a%2Fb/../c"),
+            // What was received stays, where it means the same.
+            ("/foo//a%2fb/./../%63", "/foo", "/xyz", "/xyz//a%2fb/./../%63"),
+            // Where the prefix itself is spelled in another way, or left and entered again, the form that the rule saw.
+            ("/%66oo/b%61r", "/foo", "/xyz", "/xyz/bar"),
+            ("/x/../foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/../foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/../foo", "", "/xyz", "/xyz/foo"),
+            ("/foo/..", "", "/xyz", "/xyz/foo/.."),
+            ("/foo/bar", "/%66oo", "/xyz", "/xyz/bar"),
             ("/bar", "", "/xyz", "/xyz/bar"),
             ("/", "", "/xyz", "/xyz/"),
             ("/foobar", "/foo", "/xyz", "/foobar"),
             ("*", "", "/xyz", "*"),
         ] {
-            let path_modifier = NewPath::Prefix { matched: prefix.into(), replacement: replacement.into() };
-            assert_eq!(path_modifier.of(path), expected, "{path} {prefix} {replacement}");
+            let modifier = PathModifier::ReplacePrefixMatch(replacement.into());
+            let new = NewPath::new(&modifier, Prefix { matched: prefix, form: HttpPath::default() });
+            assert_eq!(new.of(path), expected, "{path} {prefix} {replacement}");
         }
     }
 }

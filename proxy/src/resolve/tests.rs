@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::{Addresses, Answer, Resolver, follow};
+use super::{Addresses, Answer, Doubted, Resolver, follow};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -26,6 +26,11 @@ fn v4(last: u8) -> IpAddr {
 
 fn answer(last: u8, seconds: u64) -> Answer {
     Answer { addresses: vec![v4(last)], valid: Duration::from_secs(seconds) }
+}
+
+/// Names of which nobody says that they fail.
+fn nobody() -> mpsc::Receiver<Doubted> {
+    mpsc::channel(1).1
 }
 
 /// Waits until exactly these addresses are published.
@@ -52,7 +57,7 @@ async fn play(script: Vec<Option<Answer>>) -> (Vec<f64>, Vec<IpAddr>) {
     };
     let (_keep, wanted) = watch::channel(names(&["name"]));
     let (publish, addresses) = watch::channel(Addresses::default());
-    tokio::spawn(follow(lookup, wanted, publish));
+    tokio::spawn(follow(lookup, wanted, nobody(), publish));
     let (mut last, _) = asks.recv().await.unwrap();
     let mut pauses = Vec::new();
     loop {
@@ -105,7 +110,7 @@ async fn one_name_does_not_wait_for_another_and_all_can_come_and_go() {
     };
     let (want, wanted) = watch::channel(names(&["slow", "none", "good"]));
     let (publish, mut addresses) = watch::channel(Addresses::default());
-    let following = tokio::spawn(follow(lookup, wanted, publish));
+    let following = tokio::spawn(follow(lookup, wanted, nobody(), publish));
     until(&mut addresses, &[("good", &[v4(1)]), ("none", &[])]).await;
 
     want.send(names(&["slow", "other"])).unwrap();
@@ -115,6 +120,36 @@ async fn one_name_does_not_wait_for_another_and_all_can_come_and_go() {
 
     drop(want);
     timeout(PATIENCE, following).await.expect("ends with its last wish").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_whose_address_fails_is_looked_up_at_once_but_not_without_pause() {
+    let (asked, mut asks) = mpsc::unbounded_channel();
+    let lookup = move |_| {
+        let asked = asked.clone();
+        async move {
+            asked.send(Instant::now()).ok();
+            Ok(answer(1, 300))
+        }
+    };
+    let (_keep, wanted) = watch::channel(names(&["name"]));
+    let (doubt, doubted) = mpsc::channel::<Doubted>(1);
+    let (publish, mut addresses) = watch::channel(Addresses::default());
+    tokio::spawn(follow(lookup, wanted, doubted, publish));
+    until(&mut addresses, &[("name", &[v4(1)])]).await;
+    asks.recv().await.unwrap();
+
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let now = Instant::now();
+    doubt.send(names(&["name", "stranger"]).into_iter().collect()).await.unwrap();
+    let pause = asks.recv().await.unwrap() - now;
+    assert!(pause < Duration::from_millis(10), "{pause:?}");
+    for _ in 0..3 {
+        doubt.send(names(&["name"]).into_iter().collect()).await.unwrap();
+    }
+    let pause = asks.recv().await.unwrap() - now;
+    assert!(pause >= Duration::from_millis(100) && pause < Duration::from_millis(120), "{pause:?}");
+    assert!(timeout(Duration::from_secs(299), asks.recv()).await.is_err(), "then by its time to live again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +164,7 @@ async fn a_lookup_that_panics_is_a_failed_lookup() {
     };
     let (_keep, wanted) = watch::channel(names(&["name"]));
     let (publish, mut addresses) = watch::channel(Addresses::default());
-    tokio::spawn(follow(lookup, wanted, publish));
+    tokio::spawn(follow(lookup, wanted, nobody(), publish));
     until(&mut addresses, &[("name", &[])]).await;
     until(&mut addresses, &[("name", &[v4(1)])]).await;
 }
@@ -180,7 +215,7 @@ async fn an_answer_that_changes_is_followed_and_kept_while_the_server_fails() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
     let (_keep, wanted) = watch::channel(names(&["api.example.org", "10.9.9.9", "::1"]));
-    let mut addresses = files(directory.path(), port).start(wanted);
+    let mut addresses = files(directory.path(), port).start(wanted, nobody());
     let expect = |list: &[IpAddr]| -> Vec<(&'static str, Vec<IpAddr>)> {
         let literal = |text: &str| vec![text.parse().unwrap()];
         vec![("10.9.9.9", literal("10.9.9.9")), ("::1", literal("::1")), ("api.example.org", list.to_vec())]
@@ -213,7 +248,7 @@ async fn the_search_list_applies_and_a_changed_resolv_conf_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let (want, wanted) = watch::channel(names(&["api"]));
     // Nothing says who to ask: resolv.conf(5) has 127.0.0.1, which is where the server listens.
-    let mut addresses = files(directory.path(), port).start(wanted);
+    let mut addresses = files(directory.path(), port).start(wanted, nobody());
     until(&mut addresses, &[("api", &[v4(1)])]).await;
 
     let conf = "nameserver 127.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local\noptions ndots:5\n";
@@ -234,7 +269,7 @@ async fn the_hosts_file_and_localhost_need_no_name_server() {
         .unwrap();
     let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
     let (_keep, wanted) = watch::channel(names(&["db", "localhost", "shop.localhost", "absent"]));
-    let mut addresses = files(directory.path(), closed).start(wanted);
+    let mut addresses = files(directory.path(), closed).start(wanted, nobody());
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let db = [v4(7), "fd00::7".parse().unwrap()];
     until(

@@ -232,8 +232,8 @@ async fn nothing_is_added_to_a_request() {
 }
 
 #[tokio::test]
-async fn an_absolute_target_names_the_host() {
-    let (received, _) = exchange("GET http://shop:81/a?b HTTP/1.1\r\nHost: other\r\n\r\n", OK).await;
+async fn an_absolute_target_names_the_host_and_host_agrees() {
+    let (received, _) = exchange("GET http://shop:81/a?b HTTP/1.1\r\nHost: Shop:81\r\n\r\n", OK).await;
     assert!(received.head.starts_with("GET /a?b HTTP/1.1"), "{}", received.head);
     assert_eq!(received.header("host").as_deref(), Some("shop:81"));
 }
@@ -264,31 +264,70 @@ async fn what_could_be_understood_in_two_ways_is_refused() {
     let app = App::builder().start().await;
     let proxy = Running::start(&one_backend(&[app.address()])).await;
     let requests = [
-        "GET / HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nabc",
-        "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
-        "CONNECT shop:80 HTTP/1.1\r\nHost: shop:80\r\n\r\n",
+        (400, "GET / HTTP/1.1\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
+        (400, "GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc"),
+        (
+            400,
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+        (501, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nabc"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost : a\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n"),
+        (400, "GET / HTTP/1.1\nHost: a\n\n"),
+        (400, "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (505, "GET / HTTP/3.0\r\nHost: a\r\n\r\n"),
     ];
-    for request in requests {
-        assert_eq!(proxy.ask(request).await.status(), 400, "{request:?}");
+    for (status, request) in requests {
+        let mut wire = proxy.connect().await;
+        wire.send(request).await;
+        let refused = wire.response().await;
+        assert_eq!(refused.status(), status, "{request:?}: {}", refused.head);
+        assert!(refused.header("proxy-status").is_some(), "{request:?}: {}", refused.head);
+        assert!(wire.closed().await, "where the next request begins is not known after {request:?}");
     }
     assert_eq!(app.requests(), 0);
 }
 
 #[tokio::test]
-async fn of_a_length_and_chunks_the_chunks_count_and_the_length_goes() {
-    let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-    let (received, _) = exchange(request, OK).await;
-    assert_eq!((received.text(), received.header("content-length")), ("abc", None));
+async fn header_names_keep_their_case_and_fields_their_order_both_ways() {
+    let request = "GET / HTTP/1.1\r\nX-One: 1\r\nHOST: shop\r\nx-Two: a\r\nX-ONE: 2\r\nX-two: b\r\n\r\n";
+    let answer = "HTTP/1.1 200 Fine\r\nX-B: 1\r\nx-a: 2\r\nX-b: 3\r\nCONTENT-LENGTH: 2\r\n\r\nok";
+    let (received, response) = exchange(request, answer).await;
+    assert_eq!(format!("{}\r\n\r\n", received.head), request);
+    assert_eq!(format!("{}\r\n\r\n{}", response.head, response.text()), answer);
 }
 
 #[tokio::test]
-async fn interim_responses_do_not_stand_for_the_final_one() {
-    let answer = format!("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n{OK}");
-    let (_, response) = exchange("GET / HTTP/1.1\r\nHost: shop\r\n\r\n", &answer).await;
+async fn interim_responses_pass_before_the_final_one() {
+    let (proxy, backend) = scripted().await;
+    let mut caller = proxy.connect().await;
+    caller.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    let mut callee = Wire::accept(&backend).await;
+    callee.request().await;
+    callee.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await;
+    assert_eq!(caller.head().await.head, "HTTP/1.1 103 Early Hints\r\nLink: </a>");
+    callee.send(OK).await;
+    let response = caller.response().await;
     assert_eq!((response.status(), response.text()), (200, "ok"));
+}
+
+#[tokio::test]
+async fn a_caller_that_has_said_its_last_still_gets_its_answer() {
+    let (proxy, backend) = scripted().await;
+    let mut caller = proxy.connect().await;
+    caller.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    caller.finish().await;
+    let mut callee = Wire::accept(&backend).await;
+    callee.request().await;
+    callee.send(OK).await;
+    assert_eq!(caller.response().await.text(), "ok");
+    assert!(caller.closed().await);
 }

@@ -106,7 +106,7 @@ async fn http_route_url_rewrite_host() {
     let rule = "      - filters: [{ type: URLRewrite, urlRewrite: { hostname: other.example } }]
         backendRefs: [{ name: app }]";
     assert_eq!(rewritten(rule, "/a//%2F?").await, ("/a//%2F?".into(), "other.example".into()));
-    assert_eq!(rewritten(rule, "http://shop/a").await, ("/a".into(), "other.example".into()));
+    assert_eq!(rewritten(rule, "http://shop:81/a").await, ("/a".into(), "other.example".into()));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ fn request(method: &str, path: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_status_that_the_route_names_is_tried_again_as_often_as_it_says() {
+async fn http_route_retry_after_a_status_as_often_as_the_route_says() {
     let app = App::builder().start().await;
     let proxy = Running::start(&with_rule(RETRY, "", &[app.address()])).await;
     assert_eq!(proxy.ask(&request("GET", "/fail-first/3?key=a", "")).await.status(), 200);
@@ -170,7 +170,7 @@ async fn a_connection_that_breaks_at_once_is_made_up_for_without_a_retry_policy(
 }
 
 #[tokio::test]
-async fn an_attempt_that_times_out_is_tried_again() {
+async fn http_route_retry_after_an_attempt_that_times_out() {
     let (hanging, address) = listen().await;
     let app = App::builder().start().await;
     let rule = "timeouts: { request: 10s, backendRequest: 50ms }, retry: { attempts: 1, backoff: 1ms }";

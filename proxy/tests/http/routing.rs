@@ -31,7 +31,7 @@ async fn who(wire: &mut Wire, method: &str, target: &str, fields: &str) -> Strin
 }
 
 #[tokio::test]
-async fn hosts_are_exact_before_wildcards_before_any() {
+async fn http_route_hostnames_are_exact_before_wildcards_before_any() {
     let (proxy, _apps) = several(
         "  - { name: any, listeners: [web], rules: [{ backendRefs: [{ name: c }] }] }
   - { name: wild, listeners: [web], hostnames: ['*.example.com'], rules: [{ backendRefs: [{ name: b }] }] }
@@ -55,7 +55,7 @@ async fn hosts_are_exact_before_wildcards_before_any() {
 }
 
 #[tokio::test]
-async fn paths_methods_headers_and_queries_decide_by_the_gateway_apis_precedence() {
+async fn http_route_matches_decide_by_the_gateway_apis_precedence() {
     let (proxy, _apps) = several(
         "  - name: all
     listeners: [web]
@@ -106,7 +106,7 @@ async fn paths_methods_headers_and_queries_decide_by_the_gateway_apis_precedence
 }
 
 #[tokio::test]
-async fn weights_are_shares() {
+async fn http_route_backend_weights_are_shares() {
     let (proxy, apps) = several(
         "  - name: all
     listeners: [web]
@@ -127,7 +127,7 @@ async fn weights_are_shares() {
 }
 
 #[tokio::test]
-async fn header_fields_are_changed_by_the_rule_and_by_the_backends_share() {
+async fn http_route_header_modifiers_of_the_rule_and_of_the_backends_share() {
     let (backend, address) = listen().await;
     let yaml = format!(
         "listeners: [{{ name: web, address: '127.0.0.1:0', protocol: HTTP }}]
@@ -214,7 +214,7 @@ backends:
 }
 
 #[tokio::test]
-async fn a_timeout_is_a_504_that_says_which() {
+async fn http_route_timeouts_are_a_504_that_says_which() {
     let (_backend, address) = listen().await;
     for (timeouts, says) in [
         ("request: 60ms", "request timeout of 60ms"),

@@ -102,7 +102,7 @@ async fn a_caller_that_leaves_before_the_response_is_noticed_by_the_backend_and_
     let mut callee = Wire::accept(&backend).await;
     callee.request().await;
     assert_eq!(proxy.metric("outrigger_requests_in_flight", &[]), 1.0);
-    drop(caller);
+    caller.reset();
     assert!(callee.closed().await);
     proxy.metric_is("outrigger_requests_in_flight", &[], 0.0).await;
     proxy.metric_is("outrigger_requests_total", &["code=\"0\""], 1.0).await;

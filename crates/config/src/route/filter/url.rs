@@ -73,11 +73,11 @@ struct RawPathModifier {
     kind: PathModifierType,
     /// The new path, which begins with `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), regex(pattern = r"^/[-A-Za-z0-9._~!$&'()*+,;=:@/%]*$"))]
     replace_full_path: Option<String>,
     /// What takes the place of the prefix that the rule matches, by whole segments: it begins with `/`, or is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), regex(pattern = r"^(/[-A-Za-z0-9._~!$&'()*+,;=:@/%]*)?$"))]
     replace_prefix_match: Option<String>,
 }
 
