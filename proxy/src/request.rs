@@ -107,6 +107,7 @@ pub(crate) async fn carry_out(
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
     let Asked { mut request, spelling, interim, upgrade } = asked;
+    let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
     let deadline = policy.request_timeout.map(|limit| record.started() + limit);
     if plan.speak == Speak::Http2 {
         record.call = called(&request);
@@ -120,7 +121,6 @@ pub(crate) async fn carry_out(
             Err(error) => return fail(error, record),
         }
     }
-    let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
     let (request, upload) = prepare(&plan, policy, request);
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
         filters.mirror(connection, record.local(), &request, upload.as_ref(), plan.speak);

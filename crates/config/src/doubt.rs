@@ -97,7 +97,7 @@ fn references(spec: &Spec) -> Vec<Reference> {
         Spec::HttpRoute(route) => {
             let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
             let mut references = of_route(&route.listeners, rules);
-            route.rules.iter().enumerate().for_each(|(index, rule)| of_mirrors(index, rule, &mut references));
+            route.rules.iter().enumerate().for_each(|(index, rule)| of_filters(index, rule, &mut references));
             references
         }
         Spec::GrpcRoute(route) => {
@@ -128,21 +128,21 @@ fn of_route<'a>(
     references
 }
 
-/// The backends that get copies of a rule's requests.
-fn of_mirrors(index: usize, rule: &HttpRule, references: &mut Vec<Reference>) {
+/// The backends that a rule's filters name.
+fn of_filters(index: usize, rule: &HttpRule, references: &mut Vec<Reference>) {
     let mut lists = vec![(format!("rules[{index}].filters"), &rule.filters)];
     for (place, backend) in rule.backend_refs.iter().enumerate() {
         lists.push((format!("rules[{index}].backendRefs[{place}].filters"), &backend.filters));
     }
     for (at, filters) in lists {
         for (place, filter) in filters.iter().enumerate() {
-            if let HttpFilter::RequestMirror(mirror) = filter {
-                let name = mirror.backend_ref.name.clone();
-                references.push(Reference {
-                    field: format!("{at}[{place}].requestMirror.backendRef.name"),
-                    target: Key { kind: Kind::Backend, name },
-                });
-            }
+            let (field, name) = match filter {
+                HttpFilter::RequestMirror(mirror) => ("requestMirror", &mirror.backend_ref.name),
+                HttpFilter::ExternalAuth(auth) => ("externalAuth", &auth.backend_ref.name),
+                _ => continue,
+            };
+            let target = Key { kind: Kind::Backend, name: name.clone() };
+            references.push(Reference { field: format!("{at}[{place}].{field}.backendRef.name"), target });
         }
     }
 }

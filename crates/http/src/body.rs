@@ -27,15 +27,15 @@ pub enum BodyError {
     /// The one who sends it broke off, or what came was not HTTP.
     #[error("{0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What came may not be sent on, or a filter of the route refuses it.
-    #[error("{0}")]
-    Refused(Error),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
     /// The body was taken over by a later attempt.
     #[error("sent again elsewhere")]
     Superseded,
+    /// What came may not be sent on, or a filter of the route refuses it.
+    #[error(transparent)]
+    Refused(#[from] Error),
 }
 
 impl BodyError {
@@ -43,7 +43,7 @@ impl BodyError {
     pub fn refusal(&self) -> Error {
         match self {
             Self::Refused(error) => error.clone(),
-            _ => Error::sent(Reason::HttpRequestError, "the request's body broke off"),
+            error => Error::sent(Reason::HttpRequestError, format!("the request's body broke off: {error}")),
         }
     }
 }
@@ -52,20 +52,29 @@ impl BodyError {
 #[derive(Debug)]
 pub struct Incoming(Source);
 
-#[derive(Debug)]
 enum Source {
     Empty,
     Http1(h1::Body),
     Hyper(hyper::body::Incoming),
-    Changed(Changed),
+    /// What a filter makes of a body. Types are erased here and nowhere else, where a rule has such a filter.
+    Changed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
 }
 
-/// What a filter makes of a body. Types are erased here and nowhere else, where a rule has such a filter.
-struct Changed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>);
-
-impl std::fmt::Debug for Changed {
+impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Changed")
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Http1(_) => "Http1",
+            Self::Hyper(_) => "Hyper",
+            Self::Changed(_) => "Changed",
+        })
+    }
+}
+
+impl Incoming {
+    /// What a filter makes of a body.
+    pub fn changed(body: impl Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self(Source::Changed(Box::pin(body)))
     }
 }
 
@@ -73,11 +82,6 @@ impl Incoming {
     /// There is none.
     pub const fn empty() -> Self {
         Self(Source::Empty)
-    }
-
-    /// What a filter makes of a body.
-    pub fn changed(body: impl Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
-        Self(Source::Changed(Changed(Box::pin(body))))
     }
 
     /// From a connection of HTTP/1.
@@ -106,7 +110,7 @@ impl Body for Incoming {
             Source::Hyper(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
             }
-            Source::Changed(Changed(body)) => body.as_mut().poll_frame(cx),
+            Source::Changed(body) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -115,7 +119,7 @@ impl Body for Incoming {
             Source::Empty => true,
             Source::Http1(body) => body.is_end_stream(),
             Source::Hyper(incoming) => incoming.is_end_stream(),
-            Source::Changed(Changed(body)) => body.is_end_stream(),
+            Source::Changed(body) => body.is_end_stream(),
         }
     }
 
@@ -124,7 +128,7 @@ impl Body for Incoming {
             Source::Empty => SizeHint::with_exact(0),
             Source::Http1(body) => body.size_hint(),
             Source::Hyper(incoming) => incoming.size_hint(),
-            Source::Changed(Changed(body)) => body.size_hint(),
+            Source::Changed(body) => body.size_hint(),
         }
     }
 }
@@ -225,13 +229,7 @@ impl UploadState {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.failure = Some(match &error {
-                    BodyError::Refused(refused) => refused.clone(),
-                    error => Error::sent(
-                        Reason::HttpRequestError,
-                        format!("the request's body broke off: {error}"),
-                    ),
-                });
+                self.failure = Some(error.refusal());
                 Some(Err(error))
             }
             None => {

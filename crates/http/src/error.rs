@@ -43,8 +43,6 @@ pub enum Reason {
     HttpResponseBodySize,
     /// The request was not valid.
     HttpRequestError,
-    /// The request's body is larger than a filter of the route allows. Ours.
-    HttpRequestBodySize,
     /// The request's header has more bytes or fields than the listener allows.
     HttpRequestHeaderSectionSize,
     /// The request's target is longer than the listener allows a header to be.
@@ -55,6 +53,8 @@ pub enum Reason {
     HttpVersionNotSupported,
     /// The request's body has a transfer coding that is not known here. Ours.
     HttpTransferCodingNotSupported,
+    /// The request's body is larger than a filter of the route allows.
+    HttpRequestBodySize,
     /// The caller may not.
     HttpRequestDenied,
     /// The response's header has more bytes or fields than the listener allows.
@@ -86,12 +86,12 @@ impl Reason {
         Self::HttpResponseIncomplete,
         Self::HttpResponseBodySize,
         Self::HttpRequestError,
-        Self::HttpRequestBodySize,
         Self::HttpRequestHeaderSectionSize,
         Self::HttpRequestUriTooLong,
         Self::HttpRequestTimeout,
         Self::HttpVersionNotSupported,
         Self::HttpTransferCodingNotSupported,
+        Self::HttpRequestBodySize,
         Self::HttpRequestDenied,
         Self::HttpResponseHeaderSectionSize,
         Self::HttpResponseTransferCoding,
@@ -126,12 +126,6 @@ impl Reason {
                 ("http_response_incomplete", StatusCode::BAD_GATEWAY, Source::Callee)
             }
             Self::HttpRequestError => ("http_request_error", StatusCode::BAD_REQUEST, Source::Caller),
-            Self::HttpResponseBodySize => {
-                ("http_response_body_size", StatusCode::BAD_GATEWAY, Source::Callee)
-            }
-            Self::HttpRequestBodySize => {
-                ("http_request_body_size", StatusCode::PAYLOAD_TOO_LARGE, Source::Caller)
-            }
             Self::HttpRequestHeaderSectionSize => (
                 "http_request_header_section_size",
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -152,6 +146,12 @@ impl Reason {
             }
             Self::HttpResponseTransferCoding => {
                 ("http_response_transfer_coding", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
+            Self::HttpResponseBodySize => {
+                ("http_response_body_size", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
+            Self::HttpRequestBodySize => {
+                ("http_request_body_size", StatusCode::PAYLOAD_TOO_LARGE, Source::Caller)
             }
             Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),

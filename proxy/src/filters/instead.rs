@@ -89,8 +89,8 @@ impl Redirect {
         let target = with_query(path, uri.query());
         let host = self.host.as_deref().or_else(|| authority(request).map(without_port)).unwrap_or_default();
         if host.is_empty() {
-            // Only HTTP/1.0 leaves it out. The caller knows where it asked.
-            return target;
+            // Only HTTP/1.0 leaves it out. The caller knows where it asked; `//` would be another host.
+            return format!("/{}", target.trim_start_matches('/'));
         }
         let scheme = self.scheme.unwrap_or(here);
         let port = self.port.or(if self.scheme.is_some() { Some(scheme.port()) } else { port });

@@ -9,12 +9,13 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use outrigger_config::Snapshot;
 use outrigger_config::listener::HttpPath;
 use outrigger_config::route::{HttpFilter, HttpRule, PathMatch};
-use outrigger_http::Error;
 use outrigger_http::body::{RequestBody, ResponseBody, Upload};
 use outrigger_http::forward::Speak;
 use outrigger_http::message::{Asked, Reply};
 use outrigger_http::transform::Transforms;
+use outrigger_http::{Error, filter};
 
+use self::auth::Auth;
 use self::cors::Cors;
 use self::fault::Fault;
 use self::instead::Instead;
@@ -26,6 +27,7 @@ use crate::record::Record;
 use crate::request::{Answer, carry_out, fail};
 use crate::worker::Local;
 
+mod auth;
 mod cors;
 mod fault;
 mod instead;
@@ -40,6 +42,7 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub(crate) struct Filters {
     cors: Option<Cors>,
     faults: Box<[Fault]>,
+    auth: Option<Auth>,
     /// In place of a backend's response.
     instead: Option<Instead>,
     rewrite: Option<Rewrite>,
@@ -62,7 +65,7 @@ impl Filters {
             _ => "",
         };
         let prefix = Prefix { matched, form };
-        let (mut cors, mut instead, mut rewrite) = (None, None, None);
+        let (mut cors, mut auth, mut instead, mut rewrite) = (None, None, None, None);
         let (mut faults, mut mirrors) = (Vec::new(), Vec::new());
         for filter in rule.filters.iter().chain(share) {
             match filter {
@@ -71,6 +74,7 @@ impl Filters {
                 HttpFilter::UrlRewrite(it) => rewrite = Some(Rewrite::new(it, prefix)),
                 HttpFilter::RequestMirror(it) => mirrors.push(Mirror::new(it, snapshot)),
                 HttpFilter::Cors(it) => cors = Some(Cors::new(it)),
+                HttpFilter::ExternalAuth(it) => auth = Some(Auth::new(it, snapshot)),
                 HttpFilter::Fault(it) => faults.push(Fault::new(it)),
                 // Those are done with the headers themselves, when the request is brought into its form.
                 HttpFilter::RequestHeaderModifier(_)
@@ -84,9 +88,11 @@ impl Filters {
             }
         }
         let bodies = Transforms::new(rule.filters.iter().chain(share));
-        let filters = Self { cors, faults: faults.into(), instead, rewrite, mirrors: mirrors.into(), bodies };
+        let (faults, mirrors) = (faults.into(), mirrors.into());
+        let filters = Self { cors, faults, auth, instead, rewrite, mirrors, bodies };
         let idle = filters.cors.is_none()
             && filters.faults.is_empty()
+            && filters.auth.is_none()
             && filters.instead.is_none()
             && filters.rewrite.is_none()
             && filters.mirrors.is_empty()
@@ -122,16 +128,25 @@ impl Filters {
         connection: &Connection,
         plan: Result<Plan<'_>, Error>,
         mut asked: Asked,
-        record: Record,
+        mut record: Record,
     ) -> Answer {
+        let limit = plan.as_ref().ok().and_then(|plan| plan.rule?.0.policy.request_timeout);
+        let deadline = limit.map(|limit| record.started() + limit);
         if !self.faults.is_empty() {
-            let limit = plan.as_ref().ok().and_then(|plan| plan.rule?.0.policy.request_timeout);
-            let deadline = limit.map(|limit| record.started() + limit);
             let random = &connection.worker.random;
             if let Some(abort) = fault::inject(&self.faults, asked.request.headers(), deadline, random).await
             {
                 return abort.answer(record);
             }
+        }
+        if let Some(auth) = &self.auth {
+            // Before, so that the caller cannot have what the service says taken off by naming it in `Connection`.
+            let upgrade = plan.as_ref().is_ok_and(|plan| plan.speak == Speak::Http1Upgrade);
+            filter::strip_hop_by_hop(asked.request.headers_mut(), upgrade);
+            record = match auth.judge(connection, &mut asked.request, deadline, record).await {
+                Ok(record) => record,
+                Err(answer) => return answer,
+            };
         }
         if let Some(instead) = &self.instead {
             let (status, headers, body) = instead.make(connection, record.local(), &asked.request);

@@ -4,6 +4,7 @@
 #![allow(clippy::float_cmp, reason = "metrics are whole numbers")]
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
+mod auth;
 mod body_filters;
 mod codings;
 mod compression;

@@ -9,8 +9,8 @@ use super::kinds::check_body_filter;
 use super::{length, unique, unique_some, within, wrong};
 use crate::resource::Invalid;
 use crate::route::{
-    Abort, Cors, Fault, FixedResponse, Fraction, HeaderField, HeaderModifier, HttpFilter, HttpRule,
-    PathMatch, PathModifier, RequestMirror, RequestRedirect,
+    Abort, Cors, ExternalAuth, Fault, FixedResponse, Fraction, HeaderField, HeaderModifier, HttpFilter,
+    HttpRule, PathMatch, PathModifier, RequestMirror, RequestRedirect, check_path,
 };
 use crate::scalar::{CorsOrigin, HeaderName, Hostname};
 
@@ -97,6 +97,7 @@ fn check_filter(at: &str, filter: &HttpFilter) -> Result<(), Invalid> {
         HttpFilter::UrlRewrite(it) => check_hostname(&format!("{at}.urlRewrite"), it.hostname.as_ref()),
         HttpFilter::RequestMirror(it) => check_mirror(&format!("{at}.requestMirror"), it),
         HttpFilter::Cors(it) => check_cors(&format!("{at}.cors"), it),
+        HttpFilter::ExternalAuth(it) => check_auth(&format!("{at}.externalAuth"), it),
         HttpFilter::FixedResponse(it) => check_fixed_response(&format!("{at}.fixedResponse"), it),
         HttpFilter::Fault(it) => check_fault(&format!("{at}.fault"), it),
         HttpFilter::Compression(_)
@@ -131,18 +132,19 @@ pub(super) fn check_grpc_filters(at: &str, filters: &[HttpFilter]) -> Result<(),
 }
 
 fn check_modifier(at: &str, modifier: &HeaderModifier) -> Result<(), Invalid> {
-    check_names(&format!("{at}.set"), ".name", modifier.set.iter().map(|field| &field.name))?;
-    check_names(&format!("{at}.add"), ".name", modifier.add.iter().map(|field| &field.name))?;
-    check_names(&format!("{at}.remove"), "", &modifier.remove)
+    check_names(&format!("{at}.set"), ".name", modifier.set.iter().map(|field| &field.name), 16)?;
+    check_names(&format!("{at}.add"), ".name", modifier.add.iter().map(|field| &field.name), 16)?;
+    check_names(&format!("{at}.remove"), "", &modifier.remove, 16)
 }
 
 fn check_names<'a>(
     at: &str,
     field: &str,
     names: impl IntoIterator<Item = &'a HeaderName>,
+    most: usize,
 ) -> Result<(), Invalid> {
     let names: Vec<_> = names.into_iter().collect();
-    length(at, &names, 0..=16)?;
+    length(at, &names, 0..=most)?;
     let mut seen = HashSet::new();
     for (index, name) in names.into_iter().enumerate() {
         let at = || format!("{at}[{index}]{field}");
@@ -217,6 +219,16 @@ fn check_list<T: Hash + Eq + Display>(
     }
 }
 
+fn check_auth(at: &str, auth: &ExternalAuth) -> Result<(), Invalid> {
+    if let Some(path) = &auth.http.path
+        && let Err(refused) = check_path(path)
+    {
+        return wrong(format!("{at}.http.path"), refused.to_string());
+    }
+    check_names(&format!("{at}.http.allowedHeaders"), "", &auth.http.allowed_headers, 64)?;
+    check_names(&format!("{at}.http.allowedResponseHeaders"), "", &auth.http.allowed_response_headers, 64)
+}
+
 fn check_fixed_response(at: &str, fixed: &FixedResponse) -> Result<(), Invalid> {
     within(format!("{at}.status"), u32::from(fixed.status), 200..=599)?;
     let body = fixed.body.as_deref().unwrap_or_default();
@@ -227,7 +239,7 @@ fn check_fixed_response(at: &str, fixed: &FixedResponse) -> Result<(), Invalid> 
         return wrong(format!("{at}.body"), format!("has {} bytes: it must have 65536 at most", body.len()));
     }
     let names = || fixed.headers.iter().map(|field: &HeaderField| &field.name);
-    check_names(&format!("{at}.headers"), ".name", names())?;
+    check_names(&format!("{at}.headers"), ".name", names(), 16)?;
     match names().position(|name| name.0 == http::header::CONTENT_TYPE) {
         Some(index) => wrong(format!("{at}.headers[{index}].name"), "use the field contentType for it"),
         None => Ok(()),

@@ -16,9 +16,11 @@ mod session;
 mod tls;
 
 pub use body::{BodyLimit, Buffer, Coding, Compression, Decompression, GrpcWeb};
+pub(crate) use filter::check_path;
 pub use filter::{
-    Abort, Cors, Delay, Fault, FixedResponse, Fraction, HeaderField, HeaderModifier, HttpFilter, MirrorRef,
-    PathModifier, Portion, RequestMirror, RequestRedirect, UrlRewrite,
+    Abort, AuthProtocol, Cors, Delay, ExternalAuth, Fault, FilterBackend, FixedResponse, Fraction,
+    HeaderField, HeaderModifier, HttpAuth, HttpFilter, PathModifier, Portion, RequestMirror, RequestRedirect,
+    UrlRewrite,
 };
 pub use grpc::{GrpcCall, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRule};
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};

@@ -12,7 +12,7 @@ use crate::scalar::Name;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RequestMirror {
     /// Where the copies go.
-    pub backend_ref: MirrorRef,
+    pub backend_ref: FilterBackend,
     /// The share of the requests that is copied, of 100; all where neither it nor `fraction` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100))]
@@ -22,10 +22,10 @@ pub struct RequestMirror {
     pub fraction: Option<Fraction>,
 }
 
-/// The backend that gets the copies.
+/// The backend that a filter names (Gateway API, `BackendObjectReference`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct MirrorRef {
-    /// The backend. Where it is not there, nothing is copied.
+pub struct FilterBackend {
+    /// The backend. It may not be there yet: nothing is copied then, and nothing is authorized.
     pub name: Name,
 }

@@ -7,6 +7,7 @@ use super::{BodyLimit, Buffer, Compression, Decompression, GrpcWeb};
 use crate::scalar::{Refused, refuse};
 
 mod answer;
+mod auth;
 mod cors;
 mod headers;
 mod mirror;
@@ -14,10 +15,12 @@ mod portion;
 mod url;
 
 pub use answer::{Abort, Delay, Fault, FixedResponse};
+pub use auth::{AuthProtocol, ExternalAuth, HttpAuth};
 pub use cors::Cors;
 pub use headers::{HeaderField, HeaderModifier};
-pub use mirror::{MirrorRef, RequestMirror};
+pub use mirror::{FilterBackend, RequestMirror};
 pub use portion::{Fraction, Portion};
+pub(crate) use url::check_path;
 pub use url::{PathModifier, RequestRedirect, UrlRewrite};
 
 /// What a rule changes on the way (Gateway API, `HTTPRouteFilter`).
@@ -36,6 +39,8 @@ pub enum HttpFilter {
     RequestMirror(RequestMirror),
     /// Says which pages of other origins may read responses.
     Cors(Cors),
+    /// Asks another backend whether a request may pass.
+    ExternalAuth(ExternalAuth),
     /// Answers with the same response, without a backend.
     FixedResponse(FixedResponse),
     /// Delays requests, or fails them, on purpose.
@@ -70,6 +75,8 @@ enum FilterType {
     /// Says which pages of other origins may read responses.
     #[serde(rename = "CORS")]
     Cors,
+    /// Asks another backend whether a request may pass.
+    ExternalAuth,
     /// Answers with the same response, without a backend.
     FixedResponse,
     /// Delays requests, or fails them, on purpose.
@@ -111,6 +118,9 @@ struct RawFilter {
     /// Says which pages of other origins may read responses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cors: Option<Cors>,
+    /// Asks another backend whether a request may pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    external_auth: Option<ExternalAuth>,
     /// Answers with the same response, without a backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fixed_response: Option<FixedResponse>,
@@ -148,6 +158,7 @@ impl HttpFilter {
             Self::UrlRewrite(_) => FilterType::UrlRewrite,
             Self::RequestMirror(_) => FilterType::RequestMirror,
             Self::Cors(_) => FilterType::Cors,
+            Self::ExternalAuth(_) => FilterType::ExternalAuth,
             Self::FixedResponse(_) => FilterType::FixedResponse,
             Self::Fault(_) => FilterType::Fault,
             Self::Compression(_) => FilterType::Compression,
@@ -169,6 +180,7 @@ impl FilterType {
             Self::UrlRewrite => ("URLRewrite", "urlRewrite"),
             Self::RequestMirror => ("RequestMirror", "requestMirror"),
             Self::Cors => ("CORS", "cors"),
+            Self::ExternalAuth => ("ExternalAuth", "externalAuth"),
             Self::FixedResponse => ("FixedResponse", "fixedResponse"),
             Self::Fault => ("Fault", "fault"),
             Self::Compression => ("Compression", "compression"),
@@ -192,6 +204,7 @@ impl TryFrom<RawFilter> for HttpFilter {
             raw.url_rewrite.map(Self::UrlRewrite),
             raw.request_mirror.map(Self::RequestMirror),
             raw.cors.map(Self::Cors),
+            raw.external_auth.map(Self::ExternalAuth),
             raw.fixed_response.map(Self::FixedResponse),
             raw.fault.map(Self::Fault),
             raw.compression.map(Self::Compression),
@@ -227,6 +240,7 @@ impl From<HttpFilter> for RawFilter {
             HttpFilter::UrlRewrite(it) => raw.url_rewrite = Some(it),
             HttpFilter::RequestMirror(it) => raw.request_mirror = Some(it),
             HttpFilter::Cors(it) => raw.cors = Some(it),
+            HttpFilter::ExternalAuth(it) => raw.external_auth = Some(it),
             HttpFilter::FixedResponse(it) => raw.fixed_response = Some(it),
             HttpFilter::Fault(it) => raw.fault = Some(it),
             HttpFilter::Compression(it) => raw.compression = Some(it),

@@ -108,7 +108,7 @@ impl TryFrom<RawPathModifier> for PathModifier {
 }
 
 /// What can stand in a request's target (RFC 3986, section 3.3).
-fn check_path(path: &str) -> Result<(), Refused> {
+pub(crate) fn check_path(path: &str) -> Result<(), Refused> {
     let wrong = |why: &str| refuse(format!("`{}` is not a path: {why}", path.escape_debug()));
     if !path.starts_with('/') {
         return wrong("it must begin with `/`");
