@@ -244,3 +244,14 @@ async fn buffer_keeps_trailers_and_decompresses_first() {
     let (_, seen) = http2::read(response).await;
     assert_eq!(seen["trailers"], serde_json::json!([["x-sum", "7"]]));
 }
+
+#[tokio::test]
+async fn buffer_waits_no_longer_than_the_route() {
+    let rule = "filters: [{ type: Buffer, buffer: { maxBytes: 100 } }], timeouts: { request: 100ms }";
+    let proxy = Running::start(&with_rule(rule, "", &[nowhere().await])).await;
+    let mut caller = proxy.connect().await;
+    caller.send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nhe").await;
+    let answer = caller.response().await;
+    assert_eq!(answer.status(), 408);
+    assert!(answer.header("proxy-status").unwrap().contains("error=http_request_timeout"));
+}
