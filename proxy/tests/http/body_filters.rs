@@ -72,6 +72,24 @@ async fn decompression_of_every_coding() {
     }
 }
 
+/// What comes of little: the decoder holds far more than it was given, also at the end.
+#[tokio::test]
+async fn decompression_of_much_out_of_little() {
+    let (proxy, _app) = before_an_app("{ type: Decompression, decompression: { maxRatio: 100000 } }").await;
+    for length in [16_384, 65_536, 300_000, 1_000_001] {
+        let zeros = vec![0; length];
+        for coding in ["gzip", "br", "zstd", "deflate"] {
+            let encoded = encode(coding, &zeros);
+            for size in [1, 50, 100_000] {
+                let fields = format!("Content-Encoding: {coding}\r\n");
+                let answer = post_chunks(&proxy, &fields, &encoded, size).await;
+                assert_eq!(answer.status(), 200, "{coding}, {length} in chunks of {size}: {answer:?}");
+                assert_eq!(answer.json()["body"]["length"], length, "{coding} in chunks of {size}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn decompression_leaves_alone_what_it_is_not_for() {
     let (proxy, _app) = before_an_app("{ type: Decompression, decompression: { algorithms: [Gzip] } }").await;
