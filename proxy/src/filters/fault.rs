@@ -84,12 +84,13 @@ impl Abort {
     }
 
     /// The answer to a request that fails.
-    pub(super) fn answer(self, record: Record) -> Answer {
+    pub(super) fn answer(self, mut record: Record) -> Answer {
         // Not sent, but it must not be tried elsewhere, as a caller's sidecar would do with what was not.
         let error = Error::sent(Reason::FaultInjected, DETAILS);
         match self {
             Self::Status(status) => fail(error.with_status(status), record),
             Self::Grpc(status) => {
+                record.grpc_status = Some(status);
                 let mut headers = HeaderMap::with_capacity(4);
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 headers.insert(GRPC_STATUS, status.into());
