@@ -16,12 +16,12 @@ use outrigger_http::message::{Answered, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
 use outrigger_http::{Error, Reason};
 
+use super::mirror::Nobody;
 use super::target::with_query;
-use super::{PROXY_STATUS, mirror::Nobody};
 use crate::connection::Connection;
 use crate::plan::authority;
 use crate::record::Record;
-use crate::request::{Answer, fail};
+use crate::request::{Answer, PROXY_STATUS, fail};
 
 /// How long an answer is waited for where the rule has no timeout.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -112,6 +112,7 @@ impl Auth {
             speak: if live.protocol == Some(BackendProtocol::H2c) { Speak::Http2 } else { Speak::Http1 },
             started,
             deadline: Some(deadline),
+            limits: connection.settings.limits,
             prefer: None,
             random: &connection.worker.random,
         };

@@ -10,9 +10,8 @@ use outrigger_config::matching::header_matches;
 use outrigger_config::route::{self, HeaderMatch, Portion};
 use outrigger_http::{Error, Reason};
 
-use super::PROXY_STATUS;
 use crate::record::Record;
-use crate::request::{Answer, fail, refusal};
+use crate::request::{Answer, PROXY_STATUS, fail, refusal};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

@@ -4,8 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use outrigger_config::Snapshot;
 use outrigger_config::listener::HttpPath;
 use outrigger_config::route::{HttpFilter, HttpRule, PathMatch};
@@ -23,7 +22,7 @@ use self::target::{Prefix, Rewrite};
 use crate::connection::Connection;
 use crate::plan::Plan;
 use crate::record::Record;
-use crate::request::{Answer, carry_out, fail};
+use crate::request::{Answer, PROXY_STATUS, carry_out, fail};
 use crate::worker::Local;
 
 mod auth;
@@ -33,8 +32,6 @@ mod instead;
 mod mirror;
 
 mod target;
-
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The filters of a rule, with those of the backend that a request goes to.
 #[derive(Debug)]
