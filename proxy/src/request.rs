@@ -105,10 +105,10 @@ pub(crate) async fn carry_out(
     let Asked { request, spelling, interim, upgrade } = asked;
     let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
     let (request, upload) = prepare(&plan, policy, request);
-    if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
-        filters.mirror(connection, record.local(), &request, upload.as_ref(), plan.speak);
-    }
     let outgoing = Outgoing { request, spelling, interim };
+    if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
+        filters.mirror(connection, record.local(), &outgoing, upload.as_ref(), plan.speak);
+    }
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
     let deadline = policy.request_timeout.map(|limit| record.started() + limit);

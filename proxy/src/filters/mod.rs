@@ -4,13 +4,13 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use outrigger_config::Snapshot;
 use outrigger_config::listener::HttpPath;
 use outrigger_config::route::{HttpFilter, HttpRule, PathMatch};
-use outrigger_http::body::{RequestBody, ResponseBody, Upload};
+use outrigger_http::body::{ResponseBody, Upload};
 use outrigger_http::forward::Speak;
-use outrigger_http::message::{Asked, Reply};
+use outrigger_http::message::{Asked, Outgoing, Reply};
 use outrigger_http::{Error, filter};
 
 use self::auth::Auth;
@@ -146,7 +146,7 @@ impl Filters {
         &self,
         connection: &Connection,
         local: &Rc<Local>,
-        request: &Request<RequestBody>,
+        request: &Outgoing,
         upload: Option<&Upload>,
         speak: Speak,
     ) {
