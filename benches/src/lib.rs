@@ -9,6 +9,7 @@
 pub mod application;
 pub mod caller;
 pub mod cpus;
+pub mod diff;
 pub mod generator;
 pub mod measure;
 pub mod nginx;

@@ -1,6 +1,6 @@
-//! `outrigger-bench`: what the mesh costs.
+//! `outrigger-bench`: what the mesh costs, and what it changes.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use outrigger_benches::{
     application::Application,
     caller::Protocol,
     cpus::Cpus,
+    diff::{self, Speaks},
     measure, nginx, outrigger,
     path::{Environment, Path},
     report::{Load, Machine, Report, SCHEMA, Settings},
@@ -27,6 +28,51 @@ struct Cli {
 enum Command {
     /// Measures, prints a table, and exits with 1 if a request failed.
     Run(RunArgs),
+    /// Finds out what a proxy changes: sends a corpus of exchanges with and without it, and exits with 1 if anything
+    /// differs that may not.
+    Diff(DiffArgs),
+}
+
+#[derive(Args)]
+struct DiffArgs {
+    /// Which paths [default: direct,proxy,sidecars].
+    #[arg(long = "path", value_enum, value_delimiter = ',')]
+    paths: Vec<Way>,
+    /// What callers speak [default: both].
+    #[arg(long = "caller", value_enum, value_delimiter = ',')]
+    callers: Vec<Speaks>,
+    /// What the application speaks [default: both; with --through http1].
+    #[arg(long = "application", value_enum, value_delimiter = ',')]
+    applications: Vec<Speaks>,
+    /// The exchanges with such a name alone; `*` stands for anything.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Only names the exchanges.
+    #[arg(long)]
+    list: bool,
+    /// Prints what both ends saw, without the proxy (-) and with it (+), for each exchange that differs, and with
+    /// --only for each.
+    #[arg(long)]
+    verbose: bool,
+    /// Where to write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Another proxy, which already runs: where it accepts. It must forward everything to --listen.
+    #[arg(long, value_name = "ADDRESS", requires = "listen", conflicts_with = "paths")]
+    through: Option<SocketAddr>,
+    /// Where that proxy forwards to: the application is started there.
+    #[arg(long, value_name = "ADDRESS", requires = "through")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Way {
+    /// No proxy: shows that the exchanges themselves are right.
+    Direct,
+    /// One proxy.
+    Proxy,
+    /// Two sidecars, with mutual TLS between them.
+    Sidecars,
 }
 
 #[derive(Args)]
@@ -93,8 +139,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
-    match run(args) {
+    let done = match Cli::parse().command {
+        Command::Run(args) => run(args),
+        Command::Diff(args) => diff(args),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -125,6 +174,53 @@ fn run(args: RunArgs) -> Result<bool> {
             _ = terminate.recv() => anyhow::bail!("terminated"),
         }
     })
+}
+
+fn diff(args: DiffArgs) -> Result<bool> {
+    if args.list {
+        for (name, section) in diff::list() {
+            println!("{name:40} {section}");
+        }
+        return Ok(true);
+    }
+    let mut settings = diff::Settings::default();
+    if !args.paths.is_empty() {
+        let path = |way: &Way| match way {
+            Way::Direct => diff::Path::Direct,
+            Way::Proxy => diff::Path::Proxy,
+            Way::Sidecars => diff::Path::Sidecars,
+        };
+        settings.paths = args.paths.iter().map(path).collect();
+    }
+    if let Some((proxy, application)) = args.through.zip(args.listen) {
+        settings.paths = vec![diff::Path::Through { proxy, application }];
+        settings.applications = vec![Speaks::Http1];
+    }
+    if !args.callers.is_empty() {
+        settings.callers = args.callers;
+    }
+    if !args.applications.is_empty() {
+        settings.applications = args.applications;
+    }
+    settings.only = args.only;
+    settings.progress = Arc::new(|mode, outcomes| {
+        let different = outcomes.iter().filter(|outcome| !outcome.differences.is_empty()).count();
+        eprintln!("{mode}: {} exchanges, {different} different", outcomes.len());
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(diff::run(&settings))?;
+    print!("{report}");
+    if args.verbose {
+        let wanted = |outcome: &&diff::Outcome| settings.only.is_some() || !outcome.differences.is_empty();
+        for outcome in report.outcomes.iter().filter(wanted) {
+            print!("\n{} {}\n{}", outcome.mode, outcome.exchange, outcome.transcripts());
+        }
+    }
+    if let Some(file) = &args.json {
+        std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(report.failures().next().is_none())
 }
 
 /// Measures what was asked for, prints and writes it; false if a request failed.

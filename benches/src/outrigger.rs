@@ -18,13 +18,15 @@ use crate::{
     process::Process,
 };
 
-const TRUST_DOMAIN: &str = "bench.local";
-const CALLER: &str = "spiffe://bench.local/caller";
-const CALLEE: &str = "spiffe://bench.local/callee";
+pub(crate) const TRUST_DOMAIN: &str = "bench.local";
+pub(crate) const CALLER: &str = "spiffe://bench.local/caller";
+pub(crate) const CALLEE: &str = "spiffe://bench.local/callee";
 
-const EDGE: &str = "{ name: bench, address: 127.0.0.1:0, protocol: HTTP }";
-const INBOUND: &str = "{ name: bench, address: 127.0.0.1:0, direction: Inbound, mtls: { mode: Strict } }";
-const OUTBOUND: &str = "{ name: bench, address: 127.0.0.1:0, direction: Outbound, protocol: HTTP }";
+pub(crate) const EDGE: &str = "{ name: bench, address: 127.0.0.1:0, protocol: HTTP }";
+pub(crate) const INBOUND: &str =
+    "{ name: bench, address: 127.0.0.1:0, direction: Inbound, mtls: { mode: Strict } }";
+pub(crate) const OUTBOUND: &str =
+    "{ name: bench, address: 127.0.0.1:0, direction: Outbound, protocol: HTTP }";
 
 /// The `outrigger` binary: `given`, or the one beside this program.
 ///
@@ -69,14 +71,15 @@ pub(crate) async fn sidecars(environment: &Environment, dir: &Path) -> Result<Su
 }
 
 /// The one way that a proxy sends everything.
-struct Route {
-    to: SocketAddr,
-    identity: Option<&'static str>,
-    protocol: Protocol,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) to: SocketAddr,
+    pub(crate) identity: Option<&'static str>,
+    pub(crate) protocol: Protocol,
 }
 
 impl Route {
-    fn file(&self, listener: &str, identity: &str) -> String {
+    pub(crate) fn file(&self, listener: &str, identity: &str) -> String {
         let Self { to, protocol, .. } = self;
         let protocol = match protocol {
             Protocol::H1 => "HTTP",
@@ -103,7 +106,7 @@ backends:
 }
 
 /// Makes a key and a certificate for `id`, writes them to `dir`, and returns the configuration's lines for them.
-fn identity(authority: &Authority, dir: &Path, name: &str, id: &str) -> Result<String> {
+pub(crate) fn identity(authority: &Authority, dir: &Path, name: &str, id: &str) -> Result<String> {
     let (key, request) = signing_request().context("cannot make a key")?;
     let id = id.parse().context("not a SPIFFE ID")?;
     let issued = authority

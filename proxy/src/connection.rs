@@ -11,6 +11,7 @@ use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
 use outrigger_http::serve::{Drain, Settings, Version};
 use outrigger_net::detect::{self, Detected};
+use outrigger_net::hello::{self, Hello};
 use rustls::ServerConfig;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -51,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) caller: Option<SpiffeId>,
     /// Whether it came over TLS.
     pub(crate) secure: bool,
+    /// What its TLS handshake began with, where that decides where it goes.
+    pub(crate) hello: Option<Box<Hello>>,
     /// What the caller's sidecar says that the application is to be spoken to in.
     pub(crate) application: Option<Version>,
     pub(crate) drain: Rc<Drain>,
@@ -70,6 +73,7 @@ impl Connection {
             original: None,
             caller: None,
             secure: false,
+            hello: None,
             application: None,
             drain: drain.clone(),
             at: Cell::new((u64::MAX, 0)),
@@ -107,6 +111,16 @@ impl Connection {
             said = said => said,
             () = ending => Err(io::ErrorKind::ConnectionAborted.into()),
         }
+    }
+
+    /// Looks at how the TLS of a caller begins, without taking it; false if it is none, or the caller has gone.
+    pub(crate) async fn hear(&mut self, stream: &TcpStream) -> bool {
+        let hello = self.opening(hello::peek(stream, FIRST_BYTE_TIMEOUT)).await;
+        self.hello = hello.ok().flatten().map(Box::new);
+        if self.hello.is_none() {
+            debug!(peer = %self.peer, listener = %self.listener, "the caller did not begin with a TLS handshake");
+        }
+        self.hello.is_some()
     }
 
     /// Serves HTTP on it to its end.

@@ -21,7 +21,7 @@ use crate::admin::Readiness;
 use crate::files;
 use crate::listeners::{self, Sockets};
 use crate::resolve::{Addresses, Doubted};
-use crate::secrets::Secrets;
+use crate::secrets::{self, Secrets};
 use crate::source::{ConfigFile, Event};
 use crate::state::{Ingredients, Live, Node, hosts};
 use crate::watch::Follower;
@@ -272,8 +272,9 @@ impl Director {
     }
 
     fn bind(&mut self, snapshot: &Snapshot) -> Vec<Refusal> {
-        let able =
-            |name: &Name, spec: &Listener| spec.tls.is_none() || self.secrets.listeners.contains_key(name);
+        let able = |name: &Name, spec: &Listener| {
+            secrets::terminated(spec).is_none() || self.secrets.listeners.contains_key(name)
+        };
         let wanted =
             snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
         let refused = listeners::bind(&mut self.sockets, wanted, self.means.orders.len());

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::connection::{Connection, detect, http_version, patience, terminate};
+use crate::plan::TcpPlan;
 use crate::state::LiveListener;
 use crate::tcp;
 
@@ -14,7 +15,8 @@ use crate::tcp;
 pub(crate) async fn serve(connection: Connection, stream: TcpStream, live: &LiveListener) {
     match live.protocol {
         Some(Protocol::Tcp) => return tcp::relay(connection, stream).await,
-        Some(Protocol::Https | Protocol::Tls) => return secure(connection, stream, live).await,
+        Some(Protocol::Tls) => return tls(connection, stream, live).await,
+        Some(Protocol::Https) => return secure(connection, stream, live).await,
         Some(Protocol::Http) | None => {}
     }
     let Some((connection, stream, detected)) = detect(connection, stream, live).await else { return };
@@ -23,10 +25,23 @@ pub(crate) async fn serve(connection: Connection, stream: TcpStream, live: &Live
         (None, None) if detected == Detected::Tls && live.tls.is_some() => {
             secure(connection, stream, live).await;
         }
+        (None, None) if detected == Detected::Tls && live.named => tls(connection, stream, live).await,
         (None, None) => tcp::relay(connection, stream).await,
         // What is not HTTP gets hyper's word on it.
         (Some(_), None) => connection.serve_http(stream, Version::Http1).await,
     }
+}
+
+/// TLS that the name asked for may decide about. It is terminated, or goes on as it is, by the listener; where no route
+/// takes it, the caller is told before either.
+async fn tls(mut connection: Connection, stream: TcpStream, live: &LiveListener) {
+    if (live.named || live.passthrough) && !connection.hear(&stream).await {
+        return;
+    }
+    if live.tls.is_some() && TcpPlan::takes(&connection) {
+        return secure(connection, stream, live).await;
+    }
+    tcp::relay(connection, stream).await;
 }
 
 /// Terminates TLS, and serves what is inside.

@@ -2,10 +2,11 @@
 //! work: content types, ranges, conditional requests; a path cannot lead out of the folder.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -22,7 +23,7 @@ use tower_http::services::ServeDir;
 /// How many bytes of a file are on the way before the reading of it waits.
 const BUFFER: usize = 64 * 1024;
 
-type Answer = Response<UnsyncBoxBody<bytes::Bytes, std::io::Error>>;
+type Answer = Response<UnsyncBoxBody<bytes::Bytes, io::Error>>;
 
 /// A folder whose files are served.
 #[derive(Debug)]
@@ -55,29 +56,28 @@ async fn answer(mut serve: ServeDir, request: Request<Incoming>) -> Result<Answe
     if is_hidden(uri.path()) {
         return Ok(not_found());
     }
-    let answered = serve.try_call(request).await;
-    Ok(match answered {
-        Ok(response) => {
+    Ok(match serve.try_call(request).await {
+        Ok(response) if response.status() != StatusCode::NOT_FOUND => {
             let mut response = response.map(BodyExt::boxed_unsync);
-            match response.status() {
-                StatusCode::NOT_FOUND => not_found(),
-                status => {
-                    let headers = response.headers_mut();
-                    if headers.contains_key(LOCATION)
-                        && let Some(location) = status.is_redirection().then(|| below(&uri)).flatten()
-                    {
-                        headers.insert(LOCATION, location);
-                    }
-                    describe(headers);
-                    response
-                }
-            }
+            describe(&uri, &mut response);
+            response
         }
+        Ok(_) => not_found(),
+        Err(error) if is_absence(&error) => not_found(),
         Err(error) => {
             tracing::warn!(path = uri.path(), %error, "a file cannot be served");
             text(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read\n")
         }
     })
+}
+
+/// Whether there is nothing by that name, as far as the caller is concerned.
+fn is_absence(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::NotFound | Kind::NotADirectory | Kind::PermissionDenied | Kind::InvalidFilename
+    )
 }
 
 /// Whether a name on the way begins with a dot, percent-encoded or not: `.env`, `.git`. `.well-known` (RFC 8615) is
@@ -95,17 +95,23 @@ fn split_encoded(segment: &str) -> impl Iterator<Item = &str> {
     segment.split("%2f").flat_map(|part| part.split("%2F"))
 }
 
-/// Says that text is UTF-8, and that what was seen before is to be asked for again: files here are being worked on.
-fn describe(headers: &mut HeaderMap) {
-    let textual = |kind: &str| kind.starts_with("text/") && !kind.contains("charset");
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).filter(|kind| textual(kind));
+/// Says that text is UTF-8, and that what was seen before is to be asked for again: files here are being worked on. A
+/// folder's address without a slash leads to a place relative to itself.
+fn describe(uri: &Uri, response: &mut Answer) {
+    let redirected = response.status().is_redirection();
+    let headers = response.headers_mut();
+    if let Some(location) = (redirected && headers.contains_key(LOCATION)).then(|| below(uri)).flatten() {
+        headers.insert(LOCATION, location);
+    }
+    let textual = |kind: &&str| kind.starts_with("text/") && !kind.contains("charset");
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).filter(textual);
     if let Some(kind) = kind.and_then(|kind| HeaderValue::try_from(format!("{kind}; charset=utf-8")).ok()) {
         headers.insert(CONTENT_TYPE, kind);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
 }
 
-/// Where a folder's address without a slash leads to: relative to itself, for the way here may have been rewritten.
+/// Where a folder's address without a slash leads to: relative, for the way here may have been rewritten.
 fn below(uri: &Uri) -> Option<HeaderValue> {
     let name = uri.path().rsplit('/').next().filter(|name| !name.is_empty())?;
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

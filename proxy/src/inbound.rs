@@ -32,10 +32,12 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
 }
 
 /// TLS: the mesh's own is terminated; another is the application's, and goes on as it is where that is permitted.
-async fn tls(connection: Connection, stream: TcpStream, live: &LiveListener) {
+async fn tls(mut connection: Connection, stream: TcpStream, live: &LiveListener) {
     let Ok(hello) = connection.opening(hello::peek(&stream, FIRST_BYTE_TIMEOUT)).await else { return };
-    let mesh = hello.is_some_and(|hello| hello.alpn.iter().any(|protocol| protocol.starts_with(MESH)));
+    let mesh =
+        hello.as_ref().is_some_and(|hello| hello.alpn.iter().any(|protocol| protocol.starts_with(MESH)));
     if !mesh && !live.strict {
+        connection.hello = hello.filter(|_| live.named).map(Box::new);
         return tcp::relay(connection, stream).await;
     }
     let Some(config) = connection.worker.local().and_then(|local| local.live.node.mesh.clone()) else {

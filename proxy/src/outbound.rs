@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use outrigger_config::listener::Protocol;
 use outrigger_http::serve::Version;
+use outrigger_net::detect::Detected;
 use outrigger_net::original;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -26,14 +27,22 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
         debug!(peer = %connection.peer, "refused: another host has no business here, and would pass for this node");
         return;
     }
+    if live.protocol == Some(Protocol::Tls) && live.named && !connection.hear(&stream).await {
+        return;
+    }
     if let Some(Protocol::Tcp | Protocol::Tls) = live.protocol {
         return tcp::relay(connection, stream).await;
     }
-    let Some((connection, stream, detected)) = detect(connection, stream, live).await else { return };
+    let Some((mut connection, stream, detected)) = detect(connection, stream, live).await else { return };
     match (live.protocol, http_version(detected)) {
         (_, Some(version)) => connection.serve_http(stream, version).await,
         // The application's own TLS goes on as it is.
-        (None, None) => tcp::relay(connection, stream).await,
+        (None, None) => {
+            if detected == Detected::Tls && live.named && !connection.hear(&stream).await {
+                return;
+            }
+            tcp::relay(connection, stream).await;
+        }
         (Some(_), None) => connection.serve_http(stream, Version::Http1).await,
     }
 }

@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::HOST;
 use http::{Method, Request, Version};
 use outrigger_config::backend::BackendProtocol;
 use outrigger_config::listener::Direction;
 use outrigger_config::matching::{Found, Head};
 use outrigger_config::path;
 use outrigger_http::forward::Speak;
-use outrigger_http::{Error, Reason, filter, serve};
+use outrigger_http::transform::Transforms;
+use outrigger_http::{Error, Reason, filter, grpc, serve};
 use outrigger_telemetry::{Series, TcpSeries};
 
 use crate::connection::Connection;
@@ -27,6 +28,13 @@ pub(crate) struct Plan<'a> {
     pub(crate) rule: Option<(&'a LiveRule, &'a LiveShare)>,
     /// What it has of a session, where the rule keeps them.
     pub(crate) visit: Option<Visit<'a>>,
+}
+
+impl<'a> Plan<'a> {
+    /// What is changed in bodies, if anything is.
+    pub(crate) fn bodies(&self) -> Option<&'a Transforms> {
+        self.rule.and_then(|(_, share)| share.bodies())
+    }
 }
 
 /// A plan, or why there is none; and what is known of the request either way.
@@ -106,10 +114,20 @@ impl<'a> Decision<'a> {
             let filters = rule.filters.as_deref();
             return Self { rule: Some(at), series: Some(rule.unrouted), plan: Err(error), filters };
         };
+        let call = rule.grpc || share.bodies().is_some_and(|bodies| bodies.call(request).is_some());
+        if rule.grpc && !speaks_grpc(share, request) {
+            let details = format!(
+                "route {}: gRPC needs HTTP/2; over HTTP/1.1 there is gRPC-Web, with the filter GrpcWeb",
+                entry.route
+            );
+            let plan = Err(Error::unsent(Reason::HttpVersionNotSupported, details));
+            let filters = share.filters.as_deref();
+            return Self { rule: Some(at), series: Some(share.series), plan, filters };
+        }
         let backend = entry.shares.backend(place);
         let plan = match backend.and_then(|b| Some((local.backend(b)?, live.backends.get(b)?.protocol))) {
             Some((to, protocol)) => {
-                let speak = speak(protocol, connection, request);
+                let speak = speak(protocol, connection, request, call);
                 Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)), visit })
             }
             None => {
@@ -158,10 +176,16 @@ pub(crate) fn authority<B>(request: &Request<B>) -> Option<&str> {
 }
 
 /// What the application is to be spoken to in: as the backend says, otherwise as the caller's sidecar says, otherwise
-/// HTTP/1.1 but for gRPC.
-fn speak<B>(protocol: Option<BackendProtocol>, connection: &Connection, request: &Request<B>) -> Speak {
+/// HTTP/1.1 but for gRPC. `call` says that it is gRPC by its route.
+fn speak<B>(
+    protocol: Option<BackendProtocol>,
+    connection: &Connection,
+    request: &Request<B>,
+    call: bool,
+) -> Speak {
     match (protocol, connection.application) {
         (Some(BackendProtocol::H2c), _) | (None, Some(serve::Version::Http2)) => Speak::Http2,
+        (None, _) if call => Speak::Http2,
         (None, None) if is_grpc(request) => Speak::Http2,
         _ => http1(request),
     }
@@ -184,11 +208,13 @@ fn http1<B>(request: &Request<B>) -> Speak {
 }
 
 fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers())
+}
+
+/// Whether a request that a GRPCRoute took can be a call: over HTTP/2, or in gRPC-Web where that becomes one.
+fn speaks_grpc<B>(share: &LiveShare, request: &Request<B>) -> bool {
     request.version() == Version::HTTP_2
-        && request
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        || share.bodies().is_some_and(|bodies| bodies.call(request).is_some())
 }
 
 /// Where a connection that is not HTTP goes.
@@ -206,17 +232,31 @@ impl TcpPlan {
         let live = &local.live;
         let at = connection.at(local)?;
         let listener = live.listeners.get(at)?;
-        if let Some(rule) = live.snapshot.listeners.get(at)?.tcp {
+        let entry = live.snapshot.listeners.get(at)?;
+        let named = connection.hello.as_ref().and_then(|hello| entry.tls.find(hello.server_name.as_deref()));
+        if let Some(rule) = named.or(entry.tcp) {
             return Self::by_rule(local, connection, listener, rule);
         }
         let to = match connection.original {
             Some(address) => Ok(local.direct(address, connection.direction == Direction::Outbound)),
-            None => Err(Error::unsent(
-                Reason::DestinationNotFound,
-                format!("no route of listener {} takes connections that are not HTTP", connection.listener),
-            )),
+            None => Err(Error::unsent(Reason::DestinationNotFound, Self::nobody(connection))),
         };
         Some(Self { series: listener.unrouted_tcp, rule: None, to })
+    }
+
+    /// Whether there is somewhere for a connection to go.
+    pub(crate) fn takes(connection: &Connection) -> bool {
+        let plan = connection.worker.local().and_then(|local| Self::make(&local, connection));
+        plan.is_some_and(|plan| plan.rule.is_some() || plan.to.is_ok())
+    }
+
+    fn nobody(connection: &Connection) -> String {
+        let listener = &connection.listener;
+        match connection.hello.as_ref().map(|hello| hello.server_name.as_deref()) {
+            Some(Some(name)) => format!("no route of listener {listener} takes TLS for {name}"),
+            Some(None) => format!("no route of listener {listener} takes TLS that asks for no name"),
+            None => format!("no route of listener {listener} takes connections that are not HTTP"),
+        }
     }
 
     fn by_rule(local: &Local, connection: &Connection, listener: &LiveListener, rule: usize) -> Option<Self> {

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::Direction;
 use outrigger_http::body::{End, Observe, Upload};
-use outrigger_http::{Error, Reason};
+use outrigger_http::{Error, Reason, grpc};
 use outrigger_telemetry::{Entry, RequestEnd, Series};
 
 use crate::connection::Connection;
@@ -28,6 +28,10 @@ pub(crate) struct Record {
     pub(crate) endpoint: Option<usize>,
     pub(crate) attempts: u32,
     pub(crate) upload: Option<Upload>,
+    /// The media type of answers in gRPC, if it is a call.
+    pub(crate) call: Option<&'static str>,
+    /// The call's status, once that is known.
+    pub(crate) grpc_status: Option<u16>,
     status: u16,
     reason: Option<Reason>,
     details: Cow<'static, str>,
@@ -70,6 +74,8 @@ impl Record {
             endpoint: None,
             attempts: 0,
             upload: None,
+            call: None,
+            grpc_status: None,
             status: 0,
             reason: None,
             details: Cow::Borrowed(""),
@@ -128,7 +134,7 @@ impl Record {
 
     fn reason(&self, end: End) -> Option<Reason> {
         match (self.reason, end) {
-            (Some(reason), _) => Some(reason),
+            (Some(reason), _) | (None, End::Refused(reason)) => Some(reason),
             (None, End::Complete | End::CallerGone) => None,
             (None, End::BackendBroke) => Some(Reason::HttpResponseIncomplete),
             (None, End::Timeout) => Some(Reason::HttpResponseTimeout),
@@ -153,6 +159,7 @@ impl Record {
             path: line.uri.path_and_query().map_or("/", |path| path.as_str()),
             protocol: protocol(line.version),
             status: self.status,
+            grpc_status: self.grpc_status,
             reason: self.reason(end).map(Reason::as_str),
             details: [&*self.details, gone].into_iter().find(|text| !text.is_empty()),
             request_bytes: self.upload.as_ref().map_or(0, Upload::bytes),
@@ -183,6 +190,12 @@ const fn protocol(version: Version) -> &'static str {
 impl Observe for Record {
     fn ended(mut self, end: End, bytes: u64, now: Instant) {
         self.finish(end, bytes, now);
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.call.is_some() {
+            self.grpc_status = grpc::status(trailers).or(self.grpc_status);
+        }
     }
 }
 

@@ -10,10 +10,11 @@ use http_body::Body as _;
 use outrigger_http::body::{End, Incoming, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
 use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
-use outrigger_http::message::{Answered, Asked, Handler, Outgoing, Reply};
+use outrigger_http::message::{Answered, Asked, Handler, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
+use outrigger_http::transform::{Asking, Transforms};
 use outrigger_http::upgrade::{OnUpgrade, relay};
-use outrigger_http::{Error, Reason};
+use outrigger_http::{Error, Reason, grpc};
 
 use crate::connection::Connection;
 use crate::plan::{Decision, Plan};
@@ -71,6 +72,9 @@ async fn answer(connection: Rc<Connection>, asked: Asked) -> Answer {
     let mut record = Record::begin(connection.clone(), local.clone(), &asked.request);
     let decision = Decision::make(&local, &connection, &asked.request);
     record.decided(decision.rule, decision.series);
+    if decision.filters.is_some() || decision.plan.is_err() {
+        record.call = called(&asked.request);
+    }
     let mut reply = match (decision.filters, decision.plan) {
         // Boxed, for every request would have the room for it.
         (Some(filters), plan) => Box::pin(filters.answer(&connection, plan, asked, record)).await,
@@ -102,8 +106,21 @@ pub(crate) async fn carry_out(
 ) -> Answer {
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
-    let Asked { request, spelling, interim, upgrade } = asked;
+    let Asked { mut request, spelling, interim, upgrade } = asked;
     let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
+    let deadline = policy.request_timeout.map(|limit| record.started() + limit);
+    if plan.speak == Speak::Http2 {
+        record.call = called(&request);
+    }
+    let mut asking = None;
+    if let Some(bodies) = plan.bodies() {
+        record.call = bodies.call(&request).or(record.call);
+        // Boxed, for every request would have the room for it.
+        match Box::pin(transform(bodies, request, &interim, deadline)).await {
+            Ok((changed, asked)) => (request, asking) = (changed, Some(Box::new(asked))),
+            Err(error) => return fail(error, record),
+        }
+    }
     let (request, upload) = prepare(&plan, policy, request);
     let outgoing = Outgoing { request, spelling, interim };
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
@@ -111,7 +128,6 @@ pub(crate) async fn carry_out(
     }
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
-    let deadline = policy.request_timeout.map(|limit| record.started() + limit);
     let way = Way {
         backend: &plan.to.backend,
         pools: &plan.to.pools,
@@ -142,8 +158,48 @@ pub(crate) async fn carry_out(
                 None => fail(error, record),
             }
         }
-        Ok((answered, lease)) => pass_on(&plan, answered, lease, upgrade, deadline, record),
+        Ok((mut answered, lease)) => {
+            if let Some(error) = record.call.and_then(|_| unreached(&answered)) {
+                return fail(error, record);
+            }
+            if let Some((bodies, asking)) = plan.bodies().zip(asking)
+                && answered.response.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                let (mut parts, body) = answered.response.into_parts();
+                match bodies.response(&asking, &mut parts, body) {
+                    Ok(body) => answered.response = Response::from_parts(parts, body),
+                    Err(error) => return fail(error, record),
+                }
+            }
+            pass_on(&plan, answered, lease, upgrade, deadline, record)
+        }
     }
+}
+
+/// The media type of the answers to a call of gRPC; `None` if it is none.
+fn called<B>(request: &Request<B>) -> Option<&'static str> {
+    let call = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
+    call.then_some(grpc::MEDIA_TYPE)
+}
+
+/// Changes a request's body as its route asks for.
+async fn transform(
+    bodies: &Transforms,
+    request: Request<Incoming>,
+    interim: &Interim,
+    deadline: Option<Instant>,
+) -> Result<(Request<Incoming>, Asking), Error> {
+    let (mut parts, body) = request.into_parts();
+    let (body, asking) = bodies.request(&mut parts, body, interim, deadline).await?;
+    Ok((Request::from_parts(parts, body), asking))
+}
+
+/// Why a sidecar says that a call did not reach its application. To a sidecar it says so in plain HTTP.
+fn unreached(answered: &Answered) -> Option<Error> {
+    let response = &answered.response;
+    let name = response.headers().get(UNREACHED).filter(|_| response.status().is_server_error())?;
+    let reason = name.to_str().ok().and_then(Reason::find).unwrap_or(Reason::DestinationUnavailable);
+    Some(Error::unsent(reason, "the callee's sidecar could not reach its application"))
 }
 
 /// Brings a request into the form in which it is forwarded, with the route's changes made.
@@ -195,6 +251,9 @@ fn pass_on(
     }
     parts.version = Version::HTTP_11;
     record.answered(parts.status.as_u16());
+    if record.call.is_some() {
+        record.grpc_status = grpc::status(&parts.headers);
+    }
     if !switching {
         let body = ResponseBody::stream(incoming, lease, deadline, record);
         return Reply { response: Response::from_parts(parts, body), spelling };
@@ -213,11 +272,19 @@ fn pass_on(
 }
 
 /// The answer that the proxy gives itself: a status, a `Proxy-Status` (RFC 9209), and a line of text.
-pub(crate) fn fail(error: Error, record: Record) -> Answer {
+pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
-    if !error.reached && record.is_of_a_sidecar() {
+    let unreached = !error.reached && record.is_of_a_sidecar();
+    if unreached {
         headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));
+    } else if let Some(media_type) = record.call {
+        record.failed(&error);
+        record.grpc_status = Some(grpc::say(&error, media_type, &mut headers));
+        record.answered(StatusCode::OK.as_u16());
+        let mut response = Response::new(ResponseBody::full(Bytes::new(), record));
+        *response.headers_mut() = headers;
+        return Reply::new(response);
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     refusal(&error, headers, format!("{error}\n").into(), record)

@@ -12,7 +12,7 @@ use outrigger_certs::Identity;
 use outrigger_certs::edge::{self, Ca, Certified};
 use outrigger_config::backend::{BackendTls, CaCertificates};
 use outrigger_config::file::IdentityFiles;
-use outrigger_config::listener::{Certificate, Protocol};
+use outrigger_config::listener::{Certificate, Listener, ListenerTls, Protocol, TlsMode};
 use outrigger_config::snapshot::Snapshot;
 use outrigger_config::{Kind, Name};
 use outrigger_control::message::Refusal;
@@ -48,6 +48,11 @@ impl fmt::Debug for Content {
 fn read(folder: &Path, path: &Path) -> Result<Vec<u8>, String> {
     let path = folder.join(path);
     fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// How a listener terminates TLS, if it does.
+pub(crate) fn terminated(listener: &Listener) -> Option<&ListenerTls> {
+    listener.tls.as_ref().filter(|tls| tls.mode == TlsMode::Terminate)
 }
 
 /// Seconds since 1970, for gauges.
@@ -114,10 +119,11 @@ impl Secrets {
     /// Makes the listeners' configurations anew whose certificates changed. One without any certificate cannot be
     /// opened.
     fn terminate(&mut self, snapshot: &Snapshot, mut refuse: impl FnMut(&Name, String)) {
-        self.listeners
-            .retain(|name, _| snapshot.listeners.iter().any(|l| l.name == *name && l.spec.tls.is_some()));
+        self.listeners.retain(|name, _| {
+            snapshot.listeners.iter().any(|l| l.name == *name && terminated(&l.spec).is_some())
+        });
         for listener in &snapshot.listeners {
-            let Some(tls) = &listener.spec.tls else { continue };
+            let Some(tls) = terminated(&listener.spec) else { continue };
             let name = &listener.name;
             let found = |r: &outrigger_config::listener::CertificateRef| self.certificates.get(&r.name);
             let certified: Vec<_> =

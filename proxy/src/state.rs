@@ -11,7 +11,7 @@ use std::time::Instant;
 use outrigger_balance::{Balancer, Budget, Load};
 use outrigger_certs::Identity;
 use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
-use outrigger_config::listener::{Direction, ListenerHttp, MtlsMode, Protocol};
+use outrigger_config::listener::{Direction, ListenerHttp, MtlsMode, Protocol, TlsMode};
 use outrigger_config::route::{HeaderModifier, HttpFilter};
 use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};
 use outrigger_config::{HostPort, Listener, Name};
@@ -19,6 +19,7 @@ use outrigger_http::endpoint::{Empty, Origin};
 use outrigger_http::forward::Policy;
 use outrigger_http::h1::Limits;
 use outrigger_http::serve::{BodyRate, Settings};
+use outrigger_http::transform::Transforms;
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::{
     BackendSeries, ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries,
@@ -76,6 +77,10 @@ pub(crate) struct LiveListener {
     pub(crate) settings: Arc<Settings>,
     /// Terminates TLS with the listener's certificates.
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// Whether TLS goes on as it is.
+    pub(crate) passthrough: bool,
+    /// Whether there are TLSRoutes, so that it matters which name a caller asks for.
+    pub(crate) named: bool,
     /// Whether only mutual TLS is accepted.
     pub(crate) strict: bool,
     /// Whether it is for the captured traffic of the application beside this proxy, and so for nobody else.
@@ -93,6 +98,8 @@ pub(crate) struct LiveListener {
 #[derive(Debug)]
 pub(crate) struct LiveRule {
     pub(crate) policy: Policy,
+    /// Whether it is a GRPCRoute's.
+    pub(crate) grpc: bool,
     /// One for each of the rule's backends, in their order.
     pub(crate) shares: Box<[LiveShare]>,
     /// For requests that none of them takes.
@@ -111,6 +118,13 @@ pub(crate) struct LiveShare {
     pub(crate) response: Box<[HeaderModifier]>,
     /// What else the rule and this backend's reference to it do to a request's head.
     pub(crate) filters: Option<Box<Filters>>,
+}
+
+impl LiveShare {
+    /// What is changed in bodies, if anything is.
+    pub(crate) fn bodies(&self) -> Option<&Transforms> {
+        self.filters.as_deref()?.bodies()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -228,6 +242,8 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         sockets: from.sockets.get(&entry.name).cloned(),
         settings: Arc::new(settings(&spec.http)),
         tls: from.tls.get(&entry.name).cloned(),
+        passthrough: spec.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Passthrough),
+        named: !entry.tls.is_empty(),
         opaque: entry.tcp.is_some(),
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
         private: from.node.captured && name == CAPTURED_OUTBOUND,
@@ -301,6 +317,7 @@ fn http_rule(
         }
     });
     LiveRule {
+        grpc: entry.grpc,
         policy: rule.map(|rule| Policy::new(&rule.timeouts, rule.retry.as_ref())).unwrap_or_default(),
         shares: shares.collect(),
         unrouted: series(""),

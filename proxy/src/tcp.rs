@@ -10,6 +10,7 @@ use outrigger_http::connect::{Opened, Wire, connect};
 use outrigger_http::{Error, Reason};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
+use outrigger_net::hello::UNRECOGNIZED_NAME;
 use outrigger_telemetry::TcpEntry;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -118,16 +119,28 @@ impl Relay {
         Some(Self { connection, plan, route, time: SystemTime::now(), started: Instant::now() })
     }
 
-    async fn carry<IO: AsyncRead + AsyncWrite + Unpin + 'static>(self, caller: IO) {
+    async fn carry<IO: AsyncRead + AsyncWrite + Unpin + 'static>(self, mut caller: IO) {
         self.opened();
         let outcome = match &self.plan.to {
             Ok(to) => match reach(to, &self.connection).await {
                 Ok(reached) => carry(reached, caller).await,
                 Err((at, error)) => refused(&error, at),
             },
-            Err(error) => refused(error, None),
+            Err(error) => {
+                self.alert(&mut caller).await;
+                refused(error, None)
+            }
         };
         self.ended(&outcome);
+    }
+
+    /// Tells a caller whose TLS would go on as it is that nobody has the name that it asks for.
+    async fn alert<IO: AsyncWrite + Unpin>(&self, caller: &mut IO) {
+        if self.connection.hello.is_some() && !self.connection.secure && self.plan.rule.is_none() {
+            // It is told as far as it still listens.
+            let _ = caller.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = caller.shutdown().await;
+        }
     }
 
     /// Reaches the callee, and waits until either side says something.
@@ -189,8 +202,8 @@ impl Relay {
             time: *time,
             direction: connection.direction.as_str(),
             listener: connection.listener.as_str(),
-            protocol: if connection.secure { "TLS" } else { "TCP" },
-            sni: None,
+            protocol: if connection.secure || connection.hello.is_some() { "TLS" } else { "TCP" },
+            sni: connection.hello.as_ref().and_then(|hello| hello.server_name.as_deref()),
             reason: outcome.reason.map(Reason::as_str),
             error: outcome.error.as_deref(),
             sent_bytes: outcome.sent,

@@ -28,7 +28,7 @@ impl Waiting {
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
         let headers = request.headers();
         match *request.method() {
-            Method::HEAD if headers.contains_key(LOOKING) => Some(Self::Look),
+            Method::GET if headers.contains_key(LOOKING) => Some(Self::Look),
             Method::GET if wants_html(headers) => {
                 let host = request.uri().authority().map(|authority| authority.as_str().as_bytes());
                 let host = host.or(headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
@@ -44,16 +44,17 @@ fn wants_html(headers: &HeaderMap) -> bool {
     accepts.into_iter().any(|value| value.contains("text/html"))
 }
 
-/// Whether an error means that the application is not up, as far as can be told.
+/// Whether an error means that the application is not up, as far as can be told. A container's port may take connections
+/// before the application within does, and drop them.
 pub(crate) const fn is_not_up(error: &Error) -> bool {
-    let reason = matches!(
+    matches!(
         error.reason,
         Reason::ConnectionRefused
             | Reason::ConnectionTimeout
+            | Reason::ConnectionTerminated
             | Reason::DnsError
             | Reason::DestinationUnavailable
-    );
-    reason && !error.reached
+    )
 }
 
 /// The page, with its headers.
@@ -78,6 +79,9 @@ fn why(to: &LocalBackend, error: &Error) -> String {
     match error.reason {
         Reason::ConnectionRefused => format!("Nothing listens on {} yet.", addresses.join(" or ")),
         Reason::ConnectionTimeout => format!("{} does not answer.", addresses.join(" or ")),
+        Reason::ConnectionTerminated => {
+            format!("{} takes connections, and closes them without an answer.", addresses.join(" or "))
+        }
         _ => format!("{}.", escape(&error.details)),
     }
 }
@@ -130,7 +134,7 @@ mod tests {
         assert_eq!(Waiting::of(&request("GET", &[html, ("host", "shop.localhost:8443")])), page);
         assert_eq!(Waiting::of(&request("GET", &[("accept", "*/*")])), None);
         assert_eq!(Waiting::of(&request("POST", &[html])), None);
-        assert_eq!(Waiting::of(&request("HEAD", &[("outrigger-waiting", "1")])), Some(Waiting::Look));
+        assert_eq!(Waiting::of(&request("GET", &[("outrigger-waiting", "1")])), Some(Waiting::Look));
     }
 
     #[test]

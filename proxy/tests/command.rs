@@ -204,7 +204,13 @@ fn capture_prints_its_rules_and_needs_root_to_put_them() {
 fn help_and_version_are_there() {
     let (code, out, _) = outrigger(&["--version"]);
     assert_eq!((code, out), (Some(0), format!("outrigger {}\n", env!("CARGO_PKG_VERSION"))));
-    for command in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["capture", "up", "--help"]] {
+    for command in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["check", "--help"],
+        &["capture", "up", "--help"],
+        &["dev", "--help"],
+    ] {
         let (code, out, err) = outrigger(command);
         assert_eq!((code, err.as_str()), (Some(0), ""));
         assert!(out.lines().all(|line| line.chars().count() <= 100), "{out}");

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-const PAGES: [&str; 5] =
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md", "docs/ROUTES.md"];
+const PAGES: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md", "docs/ROUTES.md", "docs/DEV.md"];
 
 /// Programs that are not ours: their names alone are known.
 const FOREIGN: [&str; 2] = ["curl", "sudo"];
@@ -224,6 +224,9 @@ fn every_command_is_run_here_or_accounted_for() {
         ("cargo ", "by CI"),
         ("sudo -E env \"PATH=$PATH\" cargo test", "by CI"),
         ("outrigger run -c ", "operation"),
+        ("outrigger dev ", "the tests of the developer's proxy"),
+        ("sudo sysctl ", "by nobody: it changes the machine"),
+        ("sudo setcap ", "by nobody: it changes the machine"),
         ("outrigger run --control ", "the tests of the mesh"),
         ("outrigger capture up", "the tests in namespaces"),
         ("outrigger capture down", "the tests in namespaces"),

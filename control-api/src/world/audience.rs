@@ -69,6 +69,14 @@ pub(super) fn all(objects: &BTreeMap<Key, Arc<Object>>) -> BTreeMap<Key, Audienc
                 let rules = route.rules.iter().flat_map(|rule| &rule.backend_refs);
                 (&route.listeners, rules.map(|reference| &reference.name).collect::<Vec<_>>())
             }
+            Spec::GrpcRoute(route) => {
+                let rules = route.rules.iter().flat_map(|rule| &rule.backend_refs);
+                (&route.listeners, rules.map(|reference| &reference.name).collect())
+            }
+            Spec::TlsRoute(route) => {
+                let rules = route.rules.iter().flat_map(|rule| &rule.backend_refs);
+                (&route.listeners, rules.map(|reference| &reference.name).collect())
+            }
             Spec::TcpRoute(route) => {
                 let rules = route.rules.iter().flat_map(|rule| &rule.backend_refs);
                 (&route.listeners, rules.map(|reference| &reference.name).collect())
@@ -91,7 +99,7 @@ pub(super) fn all(objects: &BTreeMap<Key, Arc<Object>>) -> BTreeMap<Key, Audienc
 
     let mut audience_of = |key: &Key, object: &Object| match (key.kind, &object.resource.spec) {
         (Kind::Listener, _) => listeners.remove(&key.name),
-        (Kind::HttpRoute | Kind::TcpRoute, _) => routes.remove(key),
+        (Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute, _) => routes.remove(key),
         (Kind::Certificate, _) => certificates.remove(&key.name),
         // What is captured on its way out can be for any address of the mesh, from any node.
         (_, Spec::Backend(backend))

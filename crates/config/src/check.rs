@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::ops::RangeInclusive;
 
 use self::filter::{check_filters, check_rule_filters};
+use self::kinds::{check_mode, check_tcp_rules};
 use crate::backend::Backend;
 use crate::listener::{Certificate, Direction, HttpLimits, Listener, Protocol};
 use crate::resource::Invalid;
@@ -15,6 +16,7 @@ use crate::route::{
 };
 
 mod filter;
+mod kinds;
 
 /// A part of the model that can be wrong although each of its fields is right.
 pub(crate) trait Check {
@@ -41,7 +43,7 @@ impl Check for Listener {
             _ => {}
         }
         if let Some(tls) = &self.tls {
-            length("tls.certificateRefs", &tls.certificate_refs, 1..=usize::MAX)?;
+            check_mode(self.protocol, tls)?;
             unique("tls.certificateRefs", tls.certificate_refs.iter().map(|r| &r.name))?;
         }
         if self.mtls.is_some() && self.direction != Direction::Inbound {
@@ -153,15 +155,7 @@ impl Check for TcpRoute {
     fn check(&self) -> Result<(), Invalid> {
         length("listeners", &self.listeners, 1..=usize::MAX)?;
         unique("listeners", &self.listeners)?;
-        length("rules", &self.rules, 1..=1)?;
-        for (index, rule) in self.rules.iter().enumerate() {
-            let at = format!("rules[{index}].backendRefs");
-            length(at.clone(), &rule.backend_refs, 1..=16)?;
-            for (index, backend) in rule.backend_refs.iter().enumerate() {
-                within(format!("{at}[{index}].weight"), backend.weight, 0..=1_000_000)?;
-            }
-        }
-        Ok(())
+        check_tcp_rules(&self.rules)
     }
 }
 

@@ -66,11 +66,14 @@ fn unused(
     }
     let name = &listener.name;
     match (route.kind(), protocols.get(name)) {
-        (Kind::HttpRoute, Some(Protocol::Tcp | Protocol::Tls)) => {
+        (Kind::HttpRoute | Kind::GrpcRoute, Some(Protocol::Tcp | Protocol::Tls)) => {
             Some(format!("listener `{name}` speaks no HTTP: this route takes nothing from it"))
         }
         (Kind::TcpRoute, Some(Protocol::Http | Protocol::Https)) => {
             Some(format!("listener `{name}` speaks HTTP alone: this route takes nothing from it"))
+        }
+        (Kind::TlsRoute, Some(Protocol::Http | Protocol::Https | Protocol::Tcp)) => {
+            Some(format!("listener `{name}` has no `protocol: TLS`: this route takes nothing from it"))
         }
         (Kind::TcpRoute, _) => {
             let first = tcp.entry(name.clone()).or_insert_with(|| route.name.clone());
@@ -96,6 +99,14 @@ fn references(spec: &Spec) -> Vec<Reference> {
             let mut references = of_route(&route.listeners, rules);
             route.rules.iter().enumerate().for_each(|(index, rule)| of_filters(index, rule, &mut references));
             references
+        }
+        Spec::GrpcRoute(route) => {
+            let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
+            of_route(&route.listeners, rules)
+        }
+        Spec::TlsRoute(route) => {
+            let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
+            of_route(&route.listeners, rules)
         }
         Spec::TcpRoute(route) => {
             let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
@@ -151,6 +162,8 @@ const fn noun(kind: Kind) -> &'static str {
     match kind {
         Kind::Listener => "listener",
         Kind::HttpRoute => "HTTPRoute",
+        Kind::GrpcRoute => "GRPCRoute",
+        Kind::TlsRoute => "TLSRoute",
         Kind::TcpRoute => "TCPRoute",
         Kind::Backend => "backend",
         Kind::Certificate => "certificate",

@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::check::Check;
 use crate::explain::explain;
 use crate::listener::{Certificate, Listener};
-use crate::route::{HttpRoute, TcpRoute};
+use crate::route::{GrpcRoute, HttpRoute, TcpRoute, TlsRoute};
 use crate::scalar::{Name, Refused, Timestamp};
 use crate::strict::Strict;
 
@@ -24,6 +24,12 @@ pub enum Kind {
     /// Maps requests to backends.
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
+    /// Maps calls of gRPC to backends.
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
+    /// Maps TLS connections to backends, by the name asked for.
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
     /// Maps connections to backends.
     #[serde(rename = "TCPRoute")]
     TcpRoute,
@@ -35,14 +41,23 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Listener, Self::HttpRoute, Self::TcpRoute, Self::Backend, Self::Certificate];
+    pub const ALL: [Self; 7] = [
+        Self::Listener,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::Backend,
+        Self::Certificate,
+    ];
 
     /// As a resource names it: `HTTPRoute`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Listener => "Listener",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
             Self::TcpRoute => "TCPRoute",
             Self::Backend => "Backend",
             Self::Certificate => "Certificate",
@@ -54,6 +69,8 @@ impl Kind {
         match self {
             Self::Listener => "listeners",
             Self::HttpRoute => "httpRoutes",
+            Self::GrpcRoute => "grpcRoutes",
+            Self::TlsRoute => "tlsRoutes",
             Self::TcpRoute => "tcpRoutes",
             Self::Backend => "backends",
             Self::Certificate => "certificates",
@@ -96,6 +113,10 @@ pub enum Spec {
     Listener(Arc<Listener>),
     /// Maps requests to backends.
     HttpRoute(Arc<HttpRoute>),
+    /// Maps calls of gRPC to backends.
+    GrpcRoute(Arc<GrpcRoute>),
+    /// Maps TLS connections to backends, by the name asked for.
+    TlsRoute(Arc<TlsRoute>),
     /// Maps connections to backends.
     TcpRoute(Arc<TcpRoute>),
     /// A named service.
@@ -127,6 +148,8 @@ impl Serialize for Resource {
         match &self.spec {
             Spec::Listener(spec) => Wire { kind, name, spec }.serialize(serializer),
             Spec::HttpRoute(spec) => Wire { kind, name, spec }.serialize(serializer),
+            Spec::GrpcRoute(spec) => Wire { kind, name, spec }.serialize(serializer),
+            Spec::TlsRoute(spec) => Wire { kind, name, spec }.serialize(serializer),
             Spec::TcpRoute(spec) => Wire { kind, name, spec }.serialize(serializer),
             Spec::Backend(spec) => Wire { kind, name, spec }.serialize(serializer),
             Spec::Certificate(spec) => Wire { kind, name, spec }.serialize(serializer),
@@ -162,6 +185,8 @@ impl Resource {
         let spec = match kind {
             Kind::Listener => Spec::Listener(Arc::new(read(spec)?)),
             Kind::HttpRoute => Spec::HttpRoute(Arc::new(read(spec)?)),
+            Kind::GrpcRoute => Spec::GrpcRoute(Arc::new(read(spec)?)),
+            Kind::TlsRoute => Spec::TlsRoute(Arc::new(read(spec)?)),
             Kind::TcpRoute => Spec::TcpRoute(Arc::new(read(spec)?)),
             Kind::Backend => Spec::Backend(Arc::new(read(spec)?)),
             Kind::Certificate => Spec::Certificate(Arc::new(read(spec)?)),
@@ -174,6 +199,8 @@ impl Resource {
         let json = match &self.spec {
             Spec::Listener(spec) => serde_json::to_value(spec),
             Spec::HttpRoute(spec) => serde_json::to_value(spec),
+            Spec::GrpcRoute(spec) => serde_json::to_value(spec),
+            Spec::TlsRoute(spec) => serde_json::to_value(spec),
             Spec::TcpRoute(spec) => serde_json::to_value(spec),
             Spec::Backend(spec) => serde_json::to_value(spec),
             Spec::Certificate(spec) => serde_json::to_value(spec),
@@ -187,6 +214,8 @@ impl Resource {
         match self.spec {
             Spec::Listener(_) => Kind::Listener,
             Spec::HttpRoute(_) => Kind::HttpRoute,
+            Spec::GrpcRoute(_) => Kind::GrpcRoute,
+            Spec::TlsRoute(_) => Kind::TlsRoute,
             Spec::TcpRoute(_) => Kind::TcpRoute,
             Spec::Backend(_) => Kind::Backend,
             Spec::Certificate(_) => Kind::Certificate,
@@ -197,6 +226,8 @@ impl Resource {
     pub fn creation_timestamp(&self) -> Option<Timestamp> {
         match &self.spec {
             Spec::HttpRoute(route) => route.creation_timestamp,
+            Spec::GrpcRoute(route) => route.creation_timestamp,
+            Spec::TlsRoute(route) => route.creation_timestamp,
             Spec::TcpRoute(route) => route.creation_timestamp,
             Spec::Listener(_) | Spec::Backend(_) | Spec::Certificate(_) => None,
         }
@@ -206,6 +237,12 @@ impl Resource {
     pub fn made_at(mut self, time: Timestamp) -> Self {
         match &mut self.spec {
             Spec::HttpRoute(route) if route.creation_timestamp.is_none() => {
+                Arc::make_mut(route).creation_timestamp = Some(time);
+            }
+            Spec::GrpcRoute(route) if route.creation_timestamp.is_none() => {
+                Arc::make_mut(route).creation_timestamp = Some(time);
+            }
+            Spec::TlsRoute(route) if route.creation_timestamp.is_none() => {
                 Arc::make_mut(route).creation_timestamp = Some(time);
             }
             Spec::TcpRoute(route) if route.creation_timestamp.is_none() => {

@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::file::{Admin, IdentityFiles};
 use crate::listener::{Certificate, Listener};
 use crate::resource::Kind;
-use crate::route::{HttpRoute, TcpRoute};
+use crate::route::{GrpcRoute, HttpRoute, TcpRoute, TlsRoute};
 use crate::scalar::Name;
 
 /// The JSON Schema (draft 2020-12) of the whole file.
@@ -55,6 +55,8 @@ fn objects(kind: Kind, generator: &mut SchemaGenerator) -> (Cow<'static, str>, S
     match kind {
         Kind::Listener => of::<Listener>(generator),
         Kind::HttpRoute => of::<HttpRoute>(generator),
+        Kind::GrpcRoute => of::<GrpcRoute>(generator),
+        Kind::TlsRoute => of::<TlsRoute>(generator),
         Kind::TcpRoute => of::<TcpRoute>(generator),
         Kind::Backend => of::<Backend>(generator),
         Kind::Certificate => of::<Certificate>(generator),
@@ -76,6 +78,8 @@ const fn about(kind: Kind) -> &'static str {
     match kind {
         Kind::Listener => "The addresses that accept.",
         Kind::HttpRoute => "Which requests go where, and under which policy.",
+        Kind::GrpcRoute => "Which calls of gRPC go where.",
+        Kind::TlsRoute => "Which TLS connections go where, by the name asked for.",
         Kind::TcpRoute => "Which connections go where.",
         Kind::Backend => "Named services: how to reach, balance and secure them.",
         Kind::Certificate => "Certificate chains and their keys, in files.",

@@ -9,8 +9,9 @@ use crate::backend::Backend;
 use crate::listener::{Certificate, Listener};
 use crate::matching::HttpTable;
 use crate::resource::{Key, Resource, Spec};
-use crate::route::{HttpRoute, TcpRoute};
+use crate::route::{HttpRoute, TcpRoute, TcpRule, TlsRoute};
 use crate::scalar::{Name, Timestamp};
+use crate::server_name::NameTable;
 use crate::shares::Shares;
 
 /// One immutable, complete, validated configuration, laid out for the data plane: what refers to something else in
@@ -21,9 +22,9 @@ pub struct Snapshot {
     pub revision: u64,
     /// The listeners, sorted by name.
     pub listeners: Vec<ListenerEntry>,
-    /// Every rule of an HTTPRoute, once for each listener it is attached to.
+    /// Every rule of an HTTPRoute or GRPCRoute, once for each listener it is attached to.
     pub http_rules: Vec<HttpRuleEntry>,
-    /// Every TCPRoute that takes connections, once for each listener.
+    /// Every TCPRoute and TLSRoute that takes connections, once for each listener.
     pub tcp_rules: Vec<TcpRuleEntry>,
     /// The backends, sorted by name.
     pub backends: Vec<BackendEntry>,
@@ -44,9 +45,11 @@ pub struct ListenerEntry {
     /// What takes a connection that is not HTTP: an index into [`Snapshot::tcp_rules`]. Of several TCPRoutes the
     /// oldest, then the first by name.
     pub tcp: Option<usize>,
+    /// What takes a TLS connection, by the name asked for: indices into [`Snapshot::tcp_rules`]. Before `tcp`.
+    pub tls: NameTable,
 }
 
-/// A rule of an HTTPRoute at one listener.
+/// A rule of an HTTPRoute or GRPCRoute at one listener.
 #[derive(Debug, Clone)]
 pub struct HttpRuleEntry {
     /// The listener.
@@ -55,7 +58,9 @@ pub struct HttpRuleEntry {
     pub route: Name,
     /// The rule's name, or its index in the route as text.
     pub rule: Arc<str>,
-    /// The whole route.
+    /// Whether the route is a GRPCRoute.
+    pub grpc: bool,
+    /// The whole route; a GRPCRoute as the HTTPRoute that it amounts to.
     pub spec: Arc<HttpRoute>,
     /// The rule's index in the route.
     pub index: usize,
@@ -63,7 +68,7 @@ pub struct HttpRuleEntry {
     pub shares: Shares,
 }
 
-/// The rule of a TCPRoute at one listener.
+/// The rule of a TCPRoute or TLSRoute at one listener.
 #[derive(Debug, Clone)]
 pub struct TcpRuleEntry {
     /// The listener.
@@ -131,7 +136,9 @@ impl Snapshot {
 #[derive(Default)]
 struct Builder {
     listeners: Vec<(Name, Arc<Listener>)>,
-    http_routes: Vec<(Name, Arc<HttpRoute>)>,
+    /// With whether it is a GRPCRoute.
+    http_routes: Vec<(Name, (Arc<HttpRoute>, bool))>,
+    tls_routes: Vec<(Name, Arc<TlsRoute>)>,
     tcp_routes: Vec<(Name, Arc<TcpRoute>)>,
     backends: Vec<BackendEntry>,
     certificates: Vec<(Name, Arc<Certificate>)>,
@@ -142,7 +149,9 @@ impl Builder {
         let name = name.clone();
         match spec {
             Spec::Listener(spec) => self.listeners.push((name, spec.clone())),
-            Spec::HttpRoute(spec) => self.http_routes.push((name, spec.clone())),
+            Spec::HttpRoute(spec) => self.http_routes.push((name, (spec.clone(), false))),
+            Spec::GrpcRoute(spec) => self.http_routes.push((name, (Arc::new(spec.to_http()), true))),
+            Spec::TlsRoute(spec) => self.tls_routes.push((name, spec.clone())),
             Spec::TcpRoute(spec) => self.tcp_routes.push((name, spec.clone())),
             Spec::Backend(spec) => self.backends.push(BackendEntry { name, spec: spec.clone() }),
             Spec::Certificate(spec) => self.certificates.push((name, spec.clone())),
@@ -152,9 +161,11 @@ impl Builder {
     fn build(mut self) -> Snapshot {
         let backends: HashMap<Name, usize> =
             self.backends.iter().enumerate().map(|(index, backend)| (backend.name.clone(), index)).collect();
-        by_age(&mut self.http_routes, |route| route.creation_timestamp);
+        by_age(&mut self.http_routes, |(route, _)| route.creation_timestamp);
+        by_age(&mut self.tls_routes, |route| route.creation_timestamp);
         by_age(&mut self.tcp_routes, |route| route.creation_timestamp);
-        let http = attached(&self.http_routes, |route| &route.listeners);
+        let http = attached(&self.http_routes, |(route, _)| &route.listeners);
+        let tls = attached(&self.tls_routes, |route| &route.listeners);
         let tcp = attached(&self.tcp_routes, |route| &route.listeners);
         let mut snapshot =
             Snapshot { backends: self.backends, certificates: self.certificates, ..Snapshot::default() };
@@ -166,19 +177,26 @@ impl Builder {
             let rules = snapshot.http_rules.get(first..).unwrap_or_default();
             let table = HttpTable::new(rules, first, spec.http.path);
             let route = tcp.get(&name).and_then(|routes| routes.first());
-            let rule = route.and_then(|(route, spec)| tcp_rule(&name, route, spec, &backends));
+            let rule =
+                route.and_then(|(route, spec)| Some(tcp_rule(&name, route, spec.rules.first()?, &backends)));
             let tcp = rule.map(|rule| {
                 snapshot.tcp_rules.push(rule);
                 snapshot.tcp_rules.len() - 1
             });
-            snapshot.listeners.push(ListenerEntry { name, spec, http: table, tcp });
+            let mut names = NameTable::default();
+            for (route, spec) in tls.get(&name).into_iter().flatten() {
+                let Some(rule) = spec.rules.first() else { continue };
+                names.add(&spec.hostnames, snapshot.tcp_rules.len());
+                snapshot.tcp_rules.push(tcp_rule(&name, route, rule, &backends));
+            }
+            snapshot.listeners.push(ListenerEntry { name, spec, http: table, tcp, tls: names });
         }
         snapshot
     }
 }
 
 /// Puts the oldest first, and those without a time last; of the same age they stay sorted by name.
-fn by_age<T>(routes: &mut [(Name, Arc<T>)], made: impl Fn(&T) -> Option<Timestamp>) {
+fn by_age<T>(routes: &mut [(Name, T)], made: impl Fn(&T) -> Option<Timestamp>) {
     routes.sort_by_key(|(_, route)| {
         let made = made(route);
         (made.is_none(), made)
@@ -187,9 +205,9 @@ fn by_age<T>(routes: &mut [(Name, Arc<T>)], made: impl Fn(&T) -> Option<Timestam
 
 /// The routes of each listener, in their order.
 fn attached<T>(
-    routes: &[(Name, Arc<T>)],
+    routes: &[(Name, T)],
     listeners: impl Fn(&T) -> &Vec<Name>,
-) -> HashMap<&Name, Vec<&(Name, Arc<T>)>> {
+) -> HashMap<&Name, Vec<&(Name, T)>> {
     let mut by_listener = HashMap::<&Name, Vec<_>>::new();
     for route in routes {
         for listener in listeners(&route.1) {
@@ -202,7 +220,7 @@ fn attached<T>(
 fn http_rules<'a>(
     listener: &'a Name,
     route: &'a Name,
-    spec: &'a Arc<HttpRoute>,
+    (spec, grpc): &'a (Arc<HttpRoute>, bool),
     backends: &'a HashMap<Name, usize>,
 ) -> impl Iterator<Item = HttpRuleEntry> + 'a {
     spec.rules.iter().enumerate().map(move |(index, rule)| {
@@ -212,6 +230,7 @@ fn http_rules<'a>(
             listener: listener.clone(),
             route: route.clone(),
             rule: rule_name(rule.name.as_ref(), index),
+            grpc: *grpc,
             spec: spec.clone(),
             index,
             shares: Shares::new(refs),
@@ -219,20 +238,14 @@ fn http_rules<'a>(
     })
 }
 
-fn tcp_rule(
-    listener: &Name,
-    route: &Name,
-    spec: &TcpRoute,
-    backends: &HashMap<Name, usize>,
-) -> Option<TcpRuleEntry> {
-    let rule = spec.rules.first()?;
+fn tcp_rule(listener: &Name, route: &Name, rule: &TcpRule, backends: &HashMap<Name, usize>) -> TcpRuleEntry {
     let refs = rule.backend_refs.iter().map(|r| (r.name.clone(), r.weight, backends.get(&r.name).copied()));
-    Some(TcpRuleEntry {
+    TcpRuleEntry {
         listener: listener.clone(),
         route: route.clone(),
         rule: rule_name(rule.name.as_ref(), 0),
         shares: Shares::new(refs),
-    })
+    }
 }
 
 fn rule_name(name: Option<&Name>, index: usize) -> Arc<str> {

@@ -34,7 +34,7 @@ fn the_designs_example_is_right() {
     assert_eq!(file.admin, Some("127.0.0.1:15000".parse().unwrap()));
     let kinds: Vec<Kind> = file.resources.iter().map(outrigger_config::Resource::kind).collect();
     let count = |kind| kinds.iter().filter(|k| **k == kind).count();
-    assert_eq!(Kind::ALL.map(count), [3, 1, 1, 6, 1]);
+    assert_eq!(Kind::ALL.map(count), [3, 1, 0, 0, 1, 6, 1]);
 }
 
 #[test]

@@ -269,51 +269,6 @@ proptest! {
     }
 }
 
-/// Prints how long it takes: `cargo test --release -p outrigger-config --test matching -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn how_long_it_takes() {
-    for count in [10, 10_000] {
-        let routes: String = (0..count)
-            .map(|n| {
-                let kind = if n % 2 == 0 { "Exact" } else { "PathPrefix" };
-                format!(
-                    "- {{ name: r{n}, hostnames: [h{}.example], rules: [{{ matches: [{{ path: {{ type: {kind}, value: /api/v1/service-{n} }} }}] }}] }}\n",
-                    n % 100
-                )
-            })
-            .collect();
-        let started = std::time::Instant::now();
-        let file = file::parse(&format!(
-            "listeners:\n- {{ name: web, address: '127.0.0.1:0' }}\nhttpRoutes:\n{}",
-            routes.replace("- {", "- { listeners: [web],")
-        ))
-        .unwrap();
-        let read = started.elapsed();
-        let snapshot = Snapshot::build(1, file.resources.into_iter().map(Into::into));
-        println!("{count} routes: read in {read:?}, read and laid out in {:?}", started.elapsed());
-        let requests: Vec<(String, String)> = (0..count)
-            .map(|n| {
-                let tail = if n % 2 == 0 { "" } else { "/items/17" };
-                (format!("h{}.example", n % 100), format!("/api/v1/service-{n}{tail}"))
-            })
-            .collect();
-        let (method, headers) = (Method::GET, HeaderMap::new());
-        let rounds = 2_000_000 / count;
-        let started = std::time::Instant::now();
-        let mut found = 0;
-        for _ in 0..rounds {
-            for (host, path) in &requests {
-                let head = Head { host, path, query: None, method: &method, headers: &headers };
-                found += usize::from(snapshot.listeners[0].http.find(std::hint::black_box(&head)).is_some());
-            }
-        }
-        let per_request = started.elapsed() / u32::try_from(rounds * count).unwrap();
-        assert_eq!(found, rounds * count);
-        println!("{count} routes: {per_request:?} for each request");
-    }
-}
-
 #[test]
 fn http_route_precedence_by_age_then_name() {
     let snapshot = snapshot(

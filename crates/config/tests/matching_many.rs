@@ -2,6 +2,8 @@
 //! not grow with their number.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::format_collect, missing_docs)]
 
+use std::time::Instant;
+
 use http::{HeaderMap, HeaderName, Method};
 use outrigger_config::{Found, Head, Snapshot, file};
 use proptest::prelude::*;
@@ -171,5 +173,58 @@ proptest! {
                 .max_by(|(a, m), (b, n)| a.cmp(b).then(n.cmp(m)));
             prop_assert_eq!(find(&snapshot, &request), expected.map(|(_, n)| n), "{:?}", request);
         }
+    }
+}
+
+/// How long a request takes, at the least, of those that the routes take.
+fn least(count: usize, route: fn(usize) -> String, request: &dyn Fn(usize) -> Request) -> f64 {
+    let matches: Vec<String> = (0..count).map(route).collect();
+    let snapshot = snapshot(&matches);
+    let requests: Vec<Request> = (0..200).map(|n| n * 7919 % count).map(request).collect();
+    let heads: Vec<(HeaderMap, &Request)> = requests
+        .iter()
+        .map(|request| {
+            (request.3.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect(), request)
+        })
+        .collect();
+    let round = || {
+        let started = Instant::now();
+        for (headers, (method, path, query, _)) in &heads {
+            let head = Head { host: "a", path, query: query.as_deref(), method, headers };
+            assert!(snapshot.listeners[0].http.find(std::hint::black_box(&head)).is_some());
+        }
+        started.elapsed().as_secs_f64()
+    };
+    (0..50).map(|_| round()).fold(f64::MAX, f64::min)
+}
+
+/// What routes differ in, the n-th of them, and a request that it takes.
+type Shape<'a> = (&'a str, fn(usize) -> String, &'a dyn Fn(usize) -> Request);
+
+/// 200 times as many routes: if they were compared one by one, it would take about 200 times as long.
+#[test]
+fn many_routes_cost_about_as_much_as_few() {
+    let header = |n: usize| vec![("x-tenant".parse().unwrap(), format!("t{n}"))];
+    let get = |path: &str| (Method::GET, path.to_owned(), None, Vec::new());
+    let shapes: [Shape<'_>; 5] = [
+        ("path", |n| format!("path: {{ value: /service-{n} }}"), &|n| get(&format!("/service-{n}/x"))),
+        ("method", |n| format!("method: M{n}"), &|n| {
+            (Method::from_bytes(format!("M{n}").as_bytes()).unwrap(), "/".to_owned(), None, Vec::new())
+        }),
+        ("header", |n| format!("headers: [{{ name: x-tenant, value: t{n} }}]"), &|n| {
+            (Method::GET, "/".to_owned(), None, header(n))
+        }),
+        ("query", |n| format!("queryParams: [{{ name: t, value: t{n} }}]"), &|n| {
+            (Method::GET, "/".to_owned(), Some(format!("a=1&t=t{n}")), Vec::new())
+        }),
+        (
+            "expression",
+            |n| format!("path: {{ type: RegularExpression, value: '/service-{n}/[0-9]+' }}"),
+            &|n| get(&format!("/service-{n}/17")),
+        ),
+    ];
+    for (name, route, request) in shapes {
+        let (few, many) = (least(10, route, request), least(2000, route, request));
+        assert!(many < 50.0 * few, "by {name}: {many} s with 2000 routes, {few} s with 10");
     }
 }

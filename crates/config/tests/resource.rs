@@ -39,6 +39,28 @@ fn the_name_and_the_whole_can_be_wrong_too() {
 }
 
 #[test]
+fn a_backend_is_a_folder_or_has_endpoints() {
+    let folder = json!({ "folder": "./dist" });
+    assert!(Resource::parse(Kind::Backend, "web", folder).is_ok());
+    assert_eq!(
+        refused(Kind::Backend, json!({ "folder": "" })),
+        "folder: is empty: name a folder; `.` is the configuration file's"
+    );
+    for (field, value) in [
+        ("endpoints", json!([{ "address": "127.0.0.1:3000" }])),
+        ("tls", json!({ "hostname": "example.org" })),
+        ("protocol", json!("H2C")),
+        ("waitingPage", json!(true)),
+    ] {
+        let refused = refused(Kind::Backend, json!({ "folder": "dist", field: value }));
+        assert_eq!(
+            refused,
+            format!("{field}: not allowed beside folder: the files are served by the proxy itself")
+        );
+    }
+}
+
+#[test]
 fn lists_have_the_limits_of_the_schema() {
     let rule = |field: &str, list: Vec<Value>| json!({ "listeners": ["a"], "rules": [{ field: list }] });
     let backends: Vec<Value> = (0..17).map(|n| json!({ "name": format!("b{n}") })).collect();

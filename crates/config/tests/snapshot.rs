@@ -112,7 +112,7 @@ fn nothing_is_gone_that_may_be_hidden_in_what_is_rejected() {
         ("backend: [{ name: a }, { name: b }]", 2),
         ("backends: { name: a }", 2),
         ("backends: [{ name: a }]\nbackends: [{ name: b }]", 2),
-        ("backends: [{ name: a }]\ngrpcRoutes: []\nadmin: {}\nidentity: {}", 1),
+        ("backends: [{ name: a }]\ntrust: []\nadmin: {}\nidentity: {}", 1),
         ("{}", 0),
     ] {
         let mut accepted = accepted(before);

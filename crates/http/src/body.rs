@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -26,26 +27,55 @@ pub enum BodyError {
     /// The one who sends it broke off, or what came was not HTTP.
     #[error("{0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What came may not be sent on.
-    #[error("{0}")]
-    Refused(Error),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
     /// The body was taken over by a later attempt.
     #[error("sent again elsewhere")]
     Superseded,
+    /// What came may not be sent on, or a filter of the route refuses it.
+    #[error(transparent)]
+    Refused(#[from] Error),
+}
+
+impl BodyError {
+    /// Why a request fails whose body ends so.
+    pub fn refusal(&self) -> Error {
+        match self {
+            Self::Refused(error) => error.clone(),
+            error => Error::sent(Reason::HttpRequestError, format!("the request's body broke off: {error}")),
+        }
+    }
 }
 
 /// A body as it comes from a caller or a backend.
 #[derive(Debug)]
 pub struct Incoming(Source);
 
-#[derive(Debug)]
 enum Source {
     Empty,
     Http1(h1::Body),
     Hyper(hyper::body::Incoming),
+    /// What a filter makes of a body. Types are erased here and nowhere else, where a rule has such a filter.
+    Changed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Http1(_) => "Http1",
+            Self::Hyper(_) => "Hyper",
+            Self::Changed(_) => "Changed",
+        })
+    }
+}
+
+impl Incoming {
+    /// What a filter makes of a body.
+    pub fn changed(body: impl Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self(Source::Changed(Box::pin(body)))
+    }
 }
 
 impl Incoming {
@@ -80,6 +110,7 @@ impl Body for Incoming {
             Source::Hyper(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
             }
+            Source::Changed(body) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -88,6 +119,7 @@ impl Body for Incoming {
             Source::Empty => true,
             Source::Http1(body) => body.is_end_stream(),
             Source::Hyper(incoming) => incoming.is_end_stream(),
+            Source::Changed(body) => body.is_end_stream(),
         }
     }
 
@@ -96,6 +128,7 @@ impl Body for Incoming {
             Source::Empty => SizeHint::with_exact(0),
             Source::Http1(body) => body.size_hint(),
             Source::Hyper(incoming) => incoming.size_hint(),
+            Source::Changed(body) => body.size_hint(),
         }
     }
 }
@@ -196,13 +229,7 @@ impl UploadState {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.failure = Some(match &error {
-                    BodyError::Refused(refused) => refused.clone(),
-                    error => Error::sent(
-                        Reason::HttpRequestError,
-                        format!("the request's body broke off: {error}"),
-                    ),
-                });
+                self.failure = Some(error.refusal());
                 Some(Err(error))
             }
             None => {
@@ -317,6 +344,8 @@ pub enum End {
     CallerGone,
     /// The backend broke off.
     BackendBroke,
+    /// A filter of the route refused the rest.
+    Refused(Reason),
     /// The route's request timeout passed.
     Timeout,
 }
@@ -325,6 +354,9 @@ pub enum End {
 pub trait Observe {
     /// The response ended at `now` after `bytes` bytes of its body.
     fn ended(self, end: End, bytes: u64, now: Instant);
+
+    /// These trailers are on their way to the caller.
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
 }
 
 /// A response's body as the caller gets it. Its observer is told when it ends, and the connection that it came on goes
@@ -416,10 +448,16 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let (Some(trailers), Some(observer)) = (frame.trailers_ref(), &mut this.observer) {
+                    observer.trailers(trailers);
+                }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                this.end(End::BackendBroke);
+                this.end(match &error {
+                    BodyError::Refused(refusal) => End::Refused(refusal.reason),
+                    _ => End::BackendBroke,
+                });
                 Some(Err(error))
             }
             None => {

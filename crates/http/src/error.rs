@@ -39,6 +39,8 @@ pub enum Reason {
     HttpResponseTimeout,
     /// The response broke off, or was not HTTP.
     HttpResponseIncomplete,
+    /// The response's body is larger than a filter of the route allows.
+    HttpResponseBodySize,
     /// The request was not valid.
     HttpRequestError,
     /// The request's header has more bytes or fields than the listener allows.
@@ -51,6 +53,8 @@ pub enum Reason {
     HttpVersionNotSupported,
     /// The request's body has a transfer coding that is not known here. Ours.
     HttpTransferCodingNotSupported,
+    /// The request's body is larger than a filter of the route allows.
+    HttpRequestBodySize,
     /// The caller may not.
     HttpRequestDenied,
     /// The response's header has more bytes or fields than the listener allows.
@@ -69,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -80,12 +84,14 @@ impl Reason {
         Self::TlsCertificateError,
         Self::HttpResponseTimeout,
         Self::HttpResponseIncomplete,
+        Self::HttpResponseBodySize,
         Self::HttpRequestError,
         Self::HttpRequestHeaderSectionSize,
         Self::HttpRequestUriTooLong,
         Self::HttpRequestTimeout,
         Self::HttpVersionNotSupported,
         Self::HttpTransferCodingNotSupported,
+        Self::HttpRequestBodySize,
         Self::HttpRequestDenied,
         Self::HttpResponseHeaderSectionSize,
         Self::HttpResponseTransferCoding,
@@ -141,6 +147,12 @@ impl Reason {
             Self::HttpResponseTransferCoding => {
                 ("http_response_transfer_coding", StatusCode::BAD_GATEWAY, Source::Callee)
             }
+            Self::HttpResponseBodySize => {
+                ("http_response_body_size", StatusCode::BAD_GATEWAY, Source::Callee)
+            }
+            Self::HttpRequestBodySize => {
+                ("http_request_body_size", StatusCode::PAYLOAD_TOO_LARGE, Source::Caller)
+            }
             Self::HttpRequestDenied => ("http_request_denied", StatusCode::FORBIDDEN, Source::Caller),
             Self::HttpUpgradeFailed => ("http_upgrade_failed", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::FaultInjected => ("fault_injected", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy),
@@ -161,6 +173,11 @@ impl Reason {
     /// The status that the caller gets.
     pub const fn status(self) -> StatusCode {
         self.describe().1
+    }
+
+    /// The reason of that name.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 
     /// Who caused it.

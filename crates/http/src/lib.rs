@@ -14,10 +14,12 @@ pub mod endpoint;
 pub mod error;
 pub mod filter;
 pub mod forward;
+pub mod grpc;
 pub mod h1;
 pub mod message;
 pub mod pool;
 pub mod serve;
+pub mod transform;
 pub mod upgrade;
 
 pub use endpoint::{Backend, Endpoint, Security};

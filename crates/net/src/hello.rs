@@ -20,6 +20,10 @@ pub struct Hello {
     pub alpn: Vec<Vec<u8>>,
 }
 
+/// The fatal alert for a name that nobody here answers to, `unrecognized_name` (RFC 6066, 3; RFC 8446, 6), as a whole
+/// record: what a caller is told whose connection is not passed on.
+pub const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
+
 /// Waits for a whole ClientHello and reads it, leaving every byte in place for the next reader.
 ///
 /// `None` if the connection does not begin with one, or it is not whole after `timeout`, at the end of the stream, or

@@ -27,6 +27,8 @@ pub struct Entry<'a> {
     pub protocol: &'a str,
     /// The status that the caller got; 0 where it left before there was one.
     pub status: u16,
+    /// The status of a call of gRPC, where there was one.
+    pub grpc_status: Option<u16>,
     /// The Proxy-Status reason, where the proxy itself made the answer.
     pub reason: Option<&'a str>,
     /// More about the reason.
@@ -68,6 +70,9 @@ impl Entry<'_> {
         line.text("path", self.path);
         line.text("protocol", self.protocol);
         line.number("status", u64::from(self.status));
+        if let Some(status) = self.grpc_status {
+            line.number("grpcStatus", u64::from(status));
+        }
         line.optional("reason", self.reason);
         line.optional("details", self.details);
         line.number("requestBytes", self.request_bytes);

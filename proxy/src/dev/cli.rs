@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,7 +20,8 @@ use super::authority::{self, Files};
 use super::config;
 use super::names::{self, Site, Target};
 use super::ports::{self, Ports};
-use super::trust::{Machine, Root, State, Step};
+use super::surroundings::Surroundings;
+use super::trust::{State, command};
 use crate::cli::{address, coloured, fail, prepare, print_line, until_told};
 use crate::proxy::{Options, Source};
 
@@ -81,51 +81,11 @@ enum Verb {
     },
 }
 
-/// What is taken from the environment.
-struct Surroundings {
-    files: Files,
-    home: Option<PathBuf>,
-    owner: String,
-}
-
-impl Surroundings {
-    fn look() -> Result<Self, String> {
-        let path = |variable| std::env::var_os(variable).map(PathBuf::from);
-        let data = authority::data_folder(path("XDG_DATA_HOME"), path("HOME"))?;
-        let user = ["USER", "LOGNAME"].iter().find_map(|variable| std::env::var(variable).ok());
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let owner = format!("{}@{}", user.as_deref().unwrap_or("somebody"), host.trim());
-        // A common name has 64 characters at most (RFC 5280, appendix A.1).
-        let owner = owner.chars().filter(char::is_ascii_graphic).take(32).collect();
-        Ok(Self { files: Files::new(&data), home: path("HOME"), owner })
-    }
-
-    fn machine(&self) -> Machine {
-        Machine {
-            root: PathBuf::from("/"),
-            home: self.home.clone().unwrap_or_default(),
-            path: std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-                // Where the system's own are, which a user's PATH may lack.
-                .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-                .collect(),
-            mac: cfg!(target_os = "macos"),
-        }
-    }
-
-    fn root(&self, authority: &Authority) -> Root {
-        let id = authority.fingerprint().iter().take(4).fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
-        Root { file: self.files.root(), pem: authority.cert_pem(), id }
-    }
-}
-
 /// Runs the command.
 pub(crate) fn run(args: Dev) -> ExitCode {
     let ended = match &args.verb {
-        Some(Verb::Trust { json }) => trust(*json),
-        Some(Verb::Untrust { json }) => untrust(*json),
+        Some(Verb::Trust { json }) => command::trust(*json),
+        Some(Verb::Untrust { json }) => command::untrust(*json),
         None => serve(args),
     };
     ended.unwrap_or_else(|why| fail(&why))
@@ -334,73 +294,4 @@ fn write(file: &Path, arguments: &[String], around: &Surroundings, text: &str) -
     })?;
     print_line(&format!("{path} is written: outrigger run -c {path}"));
     Ok(ExitCode::SUCCESS)
-}
-
-fn trust(json: bool) -> Result<ExitCode, String> {
-    let around = Surroundings::look()?;
-    not_as_another(&around)?;
-    let authority = around.files.open_or_create(&around.owner)?;
-    let steps = around.machine().trust(&around.root(&authority));
-    Ok(tell(&around, &steps, json))
-}
-
-fn untrust(json: bool) -> Result<ExitCode, String> {
-    let around = Surroundings::look()?;
-    not_as_another(&around)?;
-    let steps = match around.files.open()? {
-        Some(authority) => around.machine().untrust(&around.root(&authority)),
-        None => Vec::new(),
-    };
-    Ok(tell(&around, &steps, json))
-}
-
-/// By sudo it would be root's own authority and browsers that are meant.
-fn not_as_another(around: &Surroundings) -> Result<(), String> {
-    let user = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
-    let owner = around.home.as_ref().and_then(|home| home.metadata().ok()).map(|home| home.uid());
-    match (user, owner) {
-        (Some(user), Some(owner)) if user != owner => Err(
-            "run it without sudo, for it is your own authority and your own browsers that are meant: it prints the \
-             command that needs root"
-                .to_owned(),
-        ),
-        _ => Ok(()),
-    }
-}
-
-/// Tells what was done, and what is left to do. A failure, if anything is.
-fn tell(around: &Surroundings, steps: &[Step], json: bool) -> ExitCode {
-    let authority = around.files.root();
-    if json {
-        let authority = authority.is_file().then_some(authority);
-        print_line(&format!("{:#}", serde_json::json!({ "authority": authority, "stores": steps })));
-    } else if steps.is_empty() {
-        print_line(&if authority.is_file() {
-            format!("no store of certificates was found: {} is the one to trust", authority.display())
-        } else {
-            "there is no local authority, so nothing trusts it".to_owned()
-        });
-    }
-    for step in steps.iter().filter(|_| !json) {
-        let state = match step.state {
-            State::Added => "trusts it now",
-            State::Present => "trusts it",
-            State::Removed => "trusts it no more",
-            State::Absent => "does not trust it",
-            State::Todo => "is left to do",
-        };
-        print_line(&format!("{}: {state} ({})", step.store, step.path.display()));
-        if let Some(why) = &step.why {
-            print_line(&format!("  {why}"));
-        }
-        if let Some(command) = &step.command {
-            print_line(&format!("  {command}"));
-        }
-    }
-    let changed =
-        steps.iter().any(|s| s.store != "system" && matches!(s.state, State::Added | State::Removed));
-    if changed && !json {
-        print_line("Browsers that are open take it up when they are started again.");
-    }
-    if steps.iter().any(|step| step.state == State::Todo) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -7,4 +7,5 @@ mod authority;
 mod config;
 mod names;
 mod ports;
+mod surroundings;
 mod trust;

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
+pub(crate) mod command;
+
 /// This machine, as far as trust is concerned.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {

@@ -35,6 +35,7 @@ pub(super) struct Mirror {
 struct Copy {
     worker: Rc<Worker>,
     series: BackendSeries,
+    limits: Limits,
     result: MirrorResult,
 }
 
@@ -82,7 +83,8 @@ impl Mirror {
             return worker.metrics.mirrored(series, MirrorResult::Dropped);
         };
         worker.mirrors.set(worker.mirrors.get() + 1);
-        let copy = Copy { worker: worker.clone(), series, result: MirrorResult::Failed };
+        let limits = connection.settings.limits;
+        let copy = Copy { worker: worker.clone(), series, limits, result: MirrorResult::Failed };
         let speak = match live.protocol {
             Some(BackendProtocol::H2c) => Speak::Http2,
             Some(BackendProtocol::Http) => Speak::Http1,
@@ -115,7 +117,7 @@ impl Copy {
             speak,
             started,
             deadline,
-            limits: Limits::default(),
+            limits: self.limits,
             prefer: None,
             random: &self.worker.random,
         };

@@ -11,6 +11,7 @@ use outrigger_config::route::{HttpFilter, HttpRule, PathMatch};
 use outrigger_http::body::{ResponseBody, Upload};
 use outrigger_http::forward::Speak;
 use outrigger_http::message::{Asked, Outgoing, Reply};
+use outrigger_http::transform::Transforms;
 use outrigger_http::{Error, filter};
 
 use self::auth::Auth;
@@ -43,6 +44,8 @@ pub(crate) struct Filters {
     instead: Option<Instead>,
     rewrite: Option<Rewrite>,
     mirrors: Box<[Mirror]>,
+    /// What is changed in bodies.
+    bodies: Option<Box<Transforms>>,
 }
 
 impl Filters {
@@ -71,17 +74,32 @@ impl Filters {
                 HttpFilter::ExternalAuth(it) => auth = Some(Auth::new(it, snapshot)),
                 HttpFilter::Fault(it) => faults.push(Fault::new(it)),
                 // Those are done with the headers themselves, when the request is brought into its form.
-                HttpFilter::RequestHeaderModifier(_) | HttpFilter::ResponseHeaderModifier(_) => {}
+                HttpFilter::RequestHeaderModifier(_)
+                | HttpFilter::ResponseHeaderModifier(_)
+                // And these, which change bodies, are bound together.
+                | HttpFilter::Compression(_)
+                | HttpFilter::Decompression(_)
+                | HttpFilter::BodyLimit(_)
+                | HttpFilter::Buffer(_)
+                | HttpFilter::GrpcWeb(_) => {}
             }
         }
-        let filters = Self { cors, faults: faults.into(), auth, instead, rewrite, mirrors: mirrors.into() };
+        let bodies = Transforms::new(rule.filters.iter().chain(share));
+        let (faults, mirrors) = (faults.into(), mirrors.into());
+        let filters = Self { cors, faults, auth, instead, rewrite, mirrors, bodies };
         let idle = filters.cors.is_none()
             && filters.faults.is_empty()
             && filters.auth.is_none()
             && filters.instead.is_none()
             && filters.rewrite.is_none()
-            && filters.mirrors.is_empty();
+            && filters.mirrors.is_empty()
+            && filters.bodies.is_none();
         (!idle).then(|| Box::new(filters))
+    }
+
+    /// What is changed in bodies, if anything is.
+    pub(crate) fn bodies(&self) -> Option<&Transforms> {
+        self.bodies.as_deref()
     }
 
     /// Answers a request: by what the filters say, otherwise by the plan.

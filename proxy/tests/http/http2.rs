@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{Running, Wire, listen, nowhere, one_backend, soon, with_rule};
 
-type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
 /// A caller that speaks HTTP/2 by prior knowledge.
 pub(crate) async fn caller(proxy: &Running) -> SendRequest<Body> {
@@ -29,7 +29,7 @@ pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(format!("http://shop{path}")).body(Empty::new().boxed()).unwrap()
 }
 
-fn post(path: &str, frames: Vec<Frame<Bytes>>) -> Request<Body> {
+pub(crate) fn post(path: &str, frames: Vec<Frame<Bytes>>) -> Request<Body> {
     let frames = frames.into_iter().map(Ok::<_, Infallible>);
     let body = BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames)));
     Request::post(format!("http://shop{path}")).body(body).unwrap()

@@ -5,7 +5,12 @@
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
 mod auth;
+mod body_filters;
+mod codings;
+mod compression;
 mod cors;
+mod grpc;
+mod grpc_web;
 mod http2;
 mod instead;
 mod messages;

@@ -15,3 +15,4 @@ mod listeners;
 mod names;
 mod tcp;
 mod tls;
+mod tls_route;

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::mem::discriminant;
 
+use super::kinds::check_body_filter;
 use super::{length, unique, unique_some, within, wrong};
 use crate::resource::Invalid;
 use crate::route::{
@@ -99,6 +100,34 @@ fn check_filter(at: &str, filter: &HttpFilter) -> Result<(), Invalid> {
         HttpFilter::ExternalAuth(it) => check_auth(&format!("{at}.externalAuth"), it),
         HttpFilter::FixedResponse(it) => check_fixed_response(&format!("{at}.fixedResponse"), it),
         HttpFilter::Fault(it) => check_fault(&format!("{at}.fault"), it),
+        HttpFilter::Compression(_)
+        | HttpFilter::Decompression(_)
+        | HttpFilter::BodyLimit(_)
+        | HttpFilter::Buffer(_)
+        | HttpFilter::GrpcWeb(_) => check_body_filter(at, filter),
+    }
+}
+
+/// A GRPCRoute has the filters that make sense of a call: those of the Gateway API's `GRPCRouteFilter`, and of ours.
+pub(super) fn check_grpc_filters(at: &str, filters: &[HttpFilter]) -> Result<(), Invalid> {
+    let allowed = |filter: &HttpFilter| {
+        matches!(
+            filter,
+            HttpFilter::RequestHeaderModifier(_)
+                | HttpFilter::ResponseHeaderModifier(_)
+                | HttpFilter::RequestMirror(_)
+                | HttpFilter::Cors(_)
+                | HttpFilter::Fault(_)
+                | HttpFilter::BodyLimit(_)
+                | HttpFilter::GrpcWeb(_)
+        )
+    };
+    match filters.iter().enumerate().find(|(_, filter)| !allowed(filter)) {
+        Some((index, filter)) => {
+            let reason = format!("{} is not for a GRPCRoute: use an HTTPRoute", filter.name());
+            wrong(format!("{at}[{index}].type"), reason)
+        }
+        None => Ok(()),
     }
 }
 

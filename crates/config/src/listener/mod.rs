@@ -93,15 +93,16 @@ pub enum Protocol {
     Tcp,
 }
 
-/// How a listener terminates TLS.
+/// What a listener does with TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListenerTls {
-    /// Terminated here.
+    /// Whether it is terminated here, or passed on.
     #[serde(default)]
     pub mode: TlsMode,
-    /// The certificates to choose from, by the name the caller asks for (SNI); the first answers everyone else.
-    #[schemars(length(min = 1))]
+    /// The certificates to choose from, by the name the caller asks for (SNI); the first answers everyone else. With
+    /// mode `Terminate` there is one at least, with `Passthrough` none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificate_refs: Vec<CertificateRef>,
 }
 
@@ -111,6 +112,8 @@ pub enum TlsMode {
     /// Decrypted here.
     #[default]
     Terminate,
+    /// Passed on as it is, by the name that the caller asks for: see TLSRoute. For protocol `TLS` alone.
+    Passthrough,
 }
 
 /// A certificate by name.

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::{Found, Head};
-use crate::route::{HeaderMatch, HttpMatch, QueryMatch};
+use crate::route::{GrpcCall, HeaderMatch, HttpMatch, QueryMatch};
 
 /// A rule that takes a request with the right path, if the rest of it is right too.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub(super) struct Candidate {
     pub(super) method: Option<Method>,
     pub(super) headers: Box<[HeaderMatch]>,
     pub(super) query: Box<[QueryMatch]>,
+    /// That the request is a call of gRPC.
+    grpc: Option<GrpcCall>,
 }
 
 impl Candidate {
@@ -26,6 +28,7 @@ impl Candidate {
             method: one.method.as_ref().map(|method| method.0.clone()),
             headers: one.headers.clone().into(),
             query: one.query_params.clone().into(),
+            grpc: one.grpc.clone(),
         }
     }
 
@@ -34,8 +37,9 @@ impl Candidate {
     }
 
     /// Its place among the candidates of one path: the lowest first.
-    pub(super) fn rank(&self) -> (bool, Reverse<usize>, Reverse<usize>) {
-        (self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()))
+    pub(super) fn rank(&self) -> impl Ord + use<> {
+        let call = self.grpc.as_ref().map(|call| call.method.as_ref().map_or(0, |method| method.len()));
+        (Reverse(call), self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()))
     }
 
     pub(super) fn matches(&self, head: &Head<'_>) -> bool {
@@ -44,6 +48,7 @@ impl Candidate {
             query_value(head.query, &wanted.name).is_some_and(|value| wanted.value.is_match(&value))
         };
         self.method.as_ref().is_none_or(|method| method == head.method)
+            && self.grpc.as_ref().is_none_or(|call| call.matches(head.path, head.headers))
             && self.headers.iter().all(header)
             && self.query.iter().all(query)
     }

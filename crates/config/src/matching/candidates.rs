@@ -1,7 +1,6 @@
 //! The matches that have one path in common.
 
-use std::collections::HashMap;
-
+use foldhash::{HashMap, HashMapExt as _};
 use http::{HeaderName, Method};
 
 use super::candidate::{Candidate, header_value};

@@ -10,6 +10,10 @@
 //! first. Among matches of the same path: one with a
 //! method, then the one with most headers, then most query parameters, then the one of the oldest route, then by
 //! route name, then in the order of rules, then of matches.
+//!
+//! The rules of GRPCRoutes stand in the same table: a service and its method are an exact path, a service alone is a
+//! prefix, a method alone stands under the root. For the same path they come before those of HTTPRoutes, because they
+//! take calls of gRPC alone.
 
 use std::borrow::Cow;
 
@@ -126,12 +130,10 @@ impl HttpTable {
 
 /// A host as routes name it: without port and trailing dot, in lower case.
 fn host_name(host: &str) -> Cow<'_, str> {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
+    let port = host.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let name = host.get(..host.len() - port).and_then(|name| name.strip_suffix(':')).unwrap_or(host);
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    if name.bytes().fold(false, |upper, byte| upper | byte.is_ascii_uppercase()) {
         Cow::Owned(name.to_ascii_lowercase())
     } else {
         Cow::Borrowed(name)
@@ -176,16 +178,22 @@ impl HostRules {
 
     /// Walks up the path's segments. What has no slash at all, as the `*` of OPTIONS, is under the root alone.
     fn prefix(&self, head: &Head<'_>) -> Option<Found> {
-        let mut path = head.path;
+        // Segments are short: looking byte by byte is quicker than a search made for long text.
+        let parent = |path: &str| path.bytes().rposition(|byte| byte == b'/').unwrap_or(0);
+        let mut end = head.path.len();
+        if let Some(possible) = head.path.as_bytes().get(..=self.prefixes.longest()) {
+            end = possible.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        }
         loop {
+            let path = head.path.get(..end)?;
             let candidates = self.prefixes.get(path);
-            if let Some(found) = candidates.and_then(|candidates| candidates.find(head, path.len())) {
+            if let Some(found) = candidates.and_then(|candidates| candidates.find(head, end)) {
                 return Some(found);
             }
-            if path.is_empty() {
+            if end == 0 {
                 return None;
             }
-            path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            end = parent(path);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A map by text.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 /// A map by text that says no without hashing to most text that it does not have, however long that text is.
 #[derive(Debug, Clone)]
@@ -21,6 +21,11 @@ impl<V: Default> TextMap<V> {
     pub(super) fn get(&self, key: &str) -> Option<&V> {
         let possible = key.len() <= self.longest && self.lengths & Self::length_bit(key) != 0;
         if possible { self.map.get(key) } else { None }
+    }
+
+    /// The length of the longest key.
+    pub(super) const fn longest(&self) -> usize {
+        self.longest
     }
 
     pub(super) fn entry(&mut self, key: &str) -> &mut V {

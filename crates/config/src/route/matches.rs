@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::GrpcCall;
 use crate::listener::is_default;
 use crate::scalar::{HeaderName, Method, Pattern, Refused, refuse};
 
@@ -24,6 +25,9 @@ pub struct HttpMatch {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub query_params: Vec<QueryMatch>,
+    /// That it is a call of gRPC: the matches of GRPCRoutes have it.
+    #[serde(skip)]
+    pub grpc: Option<GrpcCall>,
 }
 
 /// How a path matches (Gateway API, `HTTPPathMatch`).

@@ -8,18 +8,24 @@ use crate::backend::{is_one, one};
 use crate::listener::is_default;
 use crate::scalar::{Duration, Hostname, Name, Timestamp};
 
+mod body;
 mod filter;
+mod grpc;
 mod matches;
 mod session;
+mod tls;
 
+pub use body::{BodyLimit, Buffer, Coding, Compression, Decompression, GrpcWeb};
 pub(crate) use filter::check_path;
 pub use filter::{
     Abort, AuthProtocol, Cors, Delay, ExternalAuth, Fault, FilterBackend, FixedResponse, Fraction,
     HeaderField, HeaderModifier, HttpAuth, HttpFilter, PathModifier, Portion, RequestMirror, RequestRedirect,
     UrlRewrite,
 };
+pub use grpc::{GrpcCall, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRule};
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};
 pub use session::{CookieConfig, CookieLifetime, SessionKind, SessionPersistence};
+pub use tls::TlsRoute;
 
 /// Maps requests to backends (Gateway API, `HTTPRoute`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -204,6 +204,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
             if !state.inbox.is_empty() {
                 match state.scanner.end(&state.inbox, &state.limits) {
                     Ok(None) => {}
+                    // An empty line before a head is none of it (RFC 9112, section 2.2).
+                    Ok(Some(2)) => {
+                        state.inbox.advance(2);
+                        continue;
+                    }
                     Ok(Some(end)) => {
                         let whole = end == state.inbox.len();
                         let raw =
@@ -223,11 +228,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
     /// Reads more into the inbox; 0 at the end.
     pub(super) fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.state.borrow_mut().poll_fill(cx)
-    }
-
-    /// Drops an empty line before the next head, once it can be seen.
-    pub(super) fn skip_empty_line(&self) {
-        super::head::skip_empty_line(&mut self.state.borrow_mut().inbox);
     }
 
     /// Writes what there is to write.

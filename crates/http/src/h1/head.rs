@@ -5,7 +5,7 @@
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, StatusCode, Uri, Version};
@@ -155,13 +155,6 @@ impl Scanner {
             true => Err(Wrong::Bytes),
             false => Ok(None),
         }
-    }
-}
-
-/// Drops the empty line that some callers send after a request (RFC 9112, section 2.2).
-pub(super) fn skip_empty_line(buffer: &mut BytesMut) {
-    if buffer.starts_with(b"\r\n") {
-        buffer.advance(2);
     }
 }
 

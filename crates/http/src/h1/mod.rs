@@ -19,3 +19,6 @@ pub(crate) use conn::Body;
 pub use head::Limits;
 pub(crate) use server::serve;
 pub use spelling::Spelling;
+
+#[cfg(test)]
+mod tests;

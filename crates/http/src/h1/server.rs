@@ -219,11 +219,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
             self.pace.phase.set(Phase::Busy);
             return Poll::Ready(Ok(next));
         }
-        if self.conn.has_more() {
-            self.conn.skip_empty_line();
-            if self.pace.phase.get() == Phase::Idle {
-                self.pace.enter(Phase::Head);
-            }
+        if self.conn.has_more() && self.pace.phase.get() == Phase::Idle {
+            self.pace.enter(Phase::Head);
         }
         if self.pace.expired.get() {
             let late = self.pace.phase.get() == Phase::Head;

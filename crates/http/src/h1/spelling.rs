@@ -45,6 +45,39 @@ impl Spelling {
         self.reason = Some(self.place(reason));
     }
 
+    /// As a field's value, by which one sidecar tells another what HTTP/2 between them cannot: the names, and the words
+    /// after a response's status. `None` if it would not fit.
+    pub(crate) fn to_value(&self) -> Option<HeaderValue> {
+        let reason = self.status_words().unwrap_or_default();
+        let length = self.names.iter().map(|(start, end)| (end - start) as usize + 1).sum::<usize>();
+        let mut text = BytesMut::with_capacity(length + reason.len() + 1);
+        for name in self.names() {
+            text.put_slice(name);
+            text.put_u8(b',');
+        }
+        if !reason.is_empty() {
+            text.put_u8(b' ');
+            text.put_slice(reason);
+        }
+        HeaderValue::from_maybe_shared(text.freeze()).ok()
+    }
+
+    /// What another sidecar told. It can choose how a name is spelled that is there, and nothing else.
+    pub(crate) fn from_value(value: &HeaderValue) -> Self {
+        let raw = Bytes::copy_from_slice(value.as_bytes());
+        let end_of_names = memchr::memchr(b' ', &raw).unwrap_or(raw.len());
+        let mut spelling = Self::of(raw.clone());
+        let mut start = 0;
+        for end in memchr::memchr_iter(b',', raw.get(..end_of_names).unwrap_or_default()) {
+            spelling.names.push((start, end as u32));
+            start = end as u32 + 1;
+        }
+        if end_of_names + 1 < raw.len() {
+            spelling.reason = Some((end_of_names as u32 + 1, raw.len() as u32));
+        }
+        spelling
+    }
+
     fn place(&self, part: &str) -> (u32, u32) {
         let start = (part.as_ptr() as usize).saturating_sub(self.raw.as_ptr() as usize);
         (start as u32, (start + part.len()) as u32)

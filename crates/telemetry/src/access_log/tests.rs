@@ -17,6 +17,7 @@ fn entry(attempts: u32) -> Entry<'static> {
         path: "/",
         protocol: "HTTP/1.1",
         status: 200,
+        grpc_status: None,
         reason: None,
         details: None,
         request_bytes: 0,

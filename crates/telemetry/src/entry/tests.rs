@@ -16,6 +16,7 @@ fn entry() -> Entry<'static> {
         path: "/api?q=1",
         protocol: "HTTP/2.0",
         status: 503,
+        grpc_status: Some(14),
         reason: Some("connection_refused"),
         details: Some("no endpoint of `api` could be reached"),
         request_bytes: 12,
@@ -60,6 +61,7 @@ fn a_request_is_logged_in_full() {
             "path": "/api?q=1",
             "protocol": "HTTP/2.0",
             "status": 503,
+            "grpcStatus": 14,
             "reason": "connection_refused",
             "details": "no endpoint of `api` could be reached",
             "requestBytes": 12,
@@ -83,6 +85,7 @@ fn what_there_is_not_is_left_out() {
     let bare = Entry {
         scheme: None,
         reason: None,
+        grpc_status: None,
         details: None,
         route: None,
         rule: None,

@@ -105,3 +105,16 @@ async fn a_listener_that_is_renamed_goes_on_listening() {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 }
+
+/// Whoever writes to the control API is not thereby let into the nodes' files.
+#[tokio::test]
+async fn a_control_api_cannot_have_a_nodes_files_served() {
+    let shop = Shop::open(DAY).await;
+    shop.mesh.put(Kind::Backend, "files", json!({ "folder": "/" })).await.unwrap();
+    shop.route(json!({ "backendRefs": [{ "name": "files" }] })).await;
+    let answer = shop.web.caller().get("api", "/etc/hosts").await.unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.proxy_status().contains("destination_unavailable"), "{answer:?}");
+    let said = shop.web.complaints();
+    assert!(said.iter().any(|line| line.contains("only where the configuration is a file")), "{said:?}");
+}

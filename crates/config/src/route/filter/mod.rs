@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{BodyLimit, Buffer, Compression, Decompression, GrpcWeb};
 use crate::scalar::{Refused, refuse};
 
 mod answer;
@@ -44,6 +45,16 @@ pub enum HttpFilter {
     FixedResponse(FixedResponse),
     /// Delays requests, or fails them, on purpose.
     Fault(Fault),
+    /// Compresses responses. Ours.
+    Compression(Compression),
+    /// Decompresses requests. Ours.
+    Decompression(Decompression),
+    /// Says how large bodies may be. Ours.
+    BodyLimit(BodyLimit),
+    /// Sends a request once its whole body is there. Ours.
+    Buffer(Buffer),
+    /// Makes calls of gRPC out of requests of gRPC-Web. Ours.
+    GrpcWeb(GrpcWeb),
 }
 
 /// What a filter does.
@@ -70,6 +81,16 @@ enum FilterType {
     FixedResponse,
     /// Delays requests, or fails them, on purpose.
     Fault,
+    /// Compresses responses. Ours.
+    Compression,
+    /// Decompresses requests. Ours.
+    Decompression,
+    /// Says how large bodies may be. Ours.
+    BodyLimit,
+    /// Sends a request once its whole body is there. Ours.
+    Buffer,
+    /// Makes calls of gRPC out of requests of gRPC-Web. Ours.
+    GrpcWeb,
 }
 
 /// What a rule changes on the way (Gateway API, `HTTPRouteFilter`): a type, and the field of its name.
@@ -106,6 +127,21 @@ struct RawFilter {
     /// Delays requests, or fails them, on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fault: Option<Fault>,
+    /// Compresses responses. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    compression: Option<Compression>,
+    /// Decompresses requests. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decompression: Option<Decompression>,
+    /// Says how large bodies may be. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_limit: Option<BodyLimit>,
+    /// Sends a request once its whole body is there. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    buffer: Option<Buffer>,
+    /// Makes calls of gRPC out of requests of gRPC-Web. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grpc_web: Option<GrpcWeb>,
 }
 
 impl HttpFilter {
@@ -125,6 +161,11 @@ impl HttpFilter {
             Self::ExternalAuth(_) => FilterType::ExternalAuth,
             Self::FixedResponse(_) => FilterType::FixedResponse,
             Self::Fault(_) => FilterType::Fault,
+            Self::Compression(_) => FilterType::Compression,
+            Self::Decompression(_) => FilterType::Decompression,
+            Self::BodyLimit(_) => FilterType::BodyLimit,
+            Self::Buffer(_) => FilterType::Buffer,
+            Self::GrpcWeb(_) => FilterType::GrpcWeb,
         }
     }
 }
@@ -142,6 +183,11 @@ impl FilterType {
             Self::ExternalAuth => ("ExternalAuth", "externalAuth"),
             Self::FixedResponse => ("FixedResponse", "fixedResponse"),
             Self::Fault => ("Fault", "fault"),
+            Self::Compression => ("Compression", "compression"),
+            Self::Decompression => ("Decompression", "decompression"),
+            Self::BodyLimit => ("BodyLimit", "bodyLimit"),
+            Self::Buffer => ("Buffer", "buffer"),
+            Self::GrpcWeb => ("GrpcWeb", "grpcWeb"),
         }
     }
 }
@@ -161,11 +207,21 @@ impl TryFrom<RawFilter> for HttpFilter {
             raw.external_auth.map(Self::ExternalAuth),
             raw.fixed_response.map(Self::FixedResponse),
             raw.fault.map(Self::Fault),
+            raw.compression.map(Self::Compression),
+            raw.decompression.map(Self::Decompression),
+            raw.body_limit.map(Self::BodyLimit),
+            raw.buffer.map(Self::Buffer),
+            raw.grpc_web.map(Self::GrpcWeb),
         ]
         .into_iter()
         .flatten();
         match (given.next(), given.next()) {
             (Some(filter), None) if filter.kind() == kind => Ok(filter),
+            (None, None) if kind == FilterType::Compression => Ok(Self::Compression(Compression::default())),
+            (None, None) if kind == FilterType::Decompression => {
+                Ok(Self::Decompression(Decompression::default()))
+            }
+            (None, None) if kind == FilterType::GrpcWeb => Ok(Self::GrpcWeb(GrpcWeb {})),
             _ => {
                 let (kind, field) = kind.names();
                 refuse(format!("a filter of type {kind} has the field {field}, and no other"))
@@ -187,6 +243,11 @@ impl From<HttpFilter> for RawFilter {
             HttpFilter::ExternalAuth(it) => raw.external_auth = Some(it),
             HttpFilter::FixedResponse(it) => raw.fixed_response = Some(it),
             HttpFilter::Fault(it) => raw.fault = Some(it),
+            HttpFilter::Compression(it) => raw.compression = Some(it),
+            HttpFilter::Decompression(it) => raw.decompression = Some(it),
+            HttpFilter::BodyLimit(it) => raw.body_limit = Some(it),
+            HttpFilter::Buffer(it) => raw.buffer = Some(it),
+            HttpFilter::GrpcWeb(it) => raw.grpc_web = Some(it),
         }
         raw
     }
