@@ -171,6 +171,9 @@ impl Auth {
         let (mut parts, incoming) = answered.response.into_parts();
         let error = Error::unsent(Reason::HttpRequestDenied, format!("by backend {}", self.name))
             .with_status(parts.status);
+        if record.call.is_some() {
+            return fail(error, record);
+        }
         record.failed(&error);
         strip_hop_by_hop(&mut parts.headers, false);
         parts.headers.insert(PROXY_STATUS, error.proxy_status());
