@@ -32,6 +32,8 @@ mod source;
 mod state;
 mod tcp;
 mod threads;
+mod told;
+mod tunnel;
 mod waiting;
 mod watch;
 mod worker;

@@ -34,6 +34,7 @@ use crate::filters::Filters;
 use crate::listeners::Sockets;
 use crate::resolve::{Addresses, Doubted};
 use crate::session::{Names, Session};
+use crate::told::Told;
 
 /// One whole configuration, ready to act on. Immutable: every decision reads exactly one.
 #[derive(Debug)]
@@ -88,6 +89,8 @@ pub(crate) struct LiveListener {
     pub(crate) private: bool,
     /// Whether a route takes connections that are not HTTP.
     pub(crate) opaque: bool,
+    /// What it tells of its callers and of itself.
+    pub(crate) told: Option<Box<Told>>,
     pub(crate) connections: ConnectionSeries,
     /// How many connections are open, over all tables and workers.
     pub(crate) open: Arc<AtomicU32>,
@@ -258,6 +261,7 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         passthrough: spec.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Passthrough),
         named: !entry.tls.is_empty(),
         opaque: entry.tcp.is_some(),
+        told: Told::by(spec),
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
         private: from.node.captured && name == CAPTURED_OUTBOUND,
         connections: from.metrics.connection_series(direction, name),

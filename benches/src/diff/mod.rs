@@ -1,7 +1,7 @@
 //! What a proxy changes: a corpus of exchanges, each sent straight to an application and through the proxy, and both
 //! compared. What may differ stands in one list, [`RULES`].
 //!
-//! An exchange ([`exchange`]) is a script for each end, in bytes of HTTP/1 and in places to wait, never in times. It is
+//! An exchange is a script for each end, in bytes of HTTP/1 and in places to wait, never in times. It is
 //! played over HTTP/1 as it stands, and over HTTP/2 where HTTP/2 can say the same. What each end receives is read by a
 //! parser of its own and compared message by message: start line, fields with their case, order and repetitions, body,
 //! trailers, interim responses, how it ended. How bytes are grouped is not: it means nothing.
@@ -22,7 +22,7 @@ mod proxies;
 mod report;
 mod runner;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, fmt::Write, net::SocketAddr, sync::Arc};
 
 use anyhow::{Result, ensure};
 
@@ -126,7 +126,7 @@ pub fn table() -> String {
         String::from("| name | what may differ | why | where it says so |\n| --- | --- | --- | --- |\n");
     for rule in RULES.iter().chain([&INTERIM, &RESENT]) {
         let Rule { id, difference, reason, section, .. } = rule;
-        table.push_str(&format!("| {id} | {difference} | {reason} | {section} |\n"));
+        let _ = writeln!(table, "| {id} | {difference} | {reason} | {section} |");
     }
     table
 }

@@ -214,7 +214,7 @@ impl fmt::Display for Report {
             let list: Vec<_> = allowed.iter().map(|(rule, count)| format!("{rule} {count}")).collect();
             writeln!(f, "Allowed differences that were seen: {}\n", list.join(", "))?;
         }
-        let mut failures: BTreeMap<(&str, &str), BTreeMap<Vec<String>, Vec<Mode>>> = BTreeMap::new();
+        let mut failures: BTreeMap<_, BTreeMap<Vec<String>, Vec<Mode>>> = BTreeMap::new();
         for outcome in self.failures() {
             let modes = failures.entry((&outcome.exchange, &outcome.section)).or_default();
             modes.entry(outcome.differences.clone()).or_default().push(outcome.mode);
