@@ -66,7 +66,7 @@ impl Mirror {
         &self,
         connection: &Connection,
         local: &Local,
-        request: &Request<RequestBody>,
+        request: &Outgoing,
         upload: Option<&Upload>,
         speak: Speak,
     ) {
@@ -74,7 +74,7 @@ impl Mirror {
         let found = self.backend.and_then(|at| Some((local.backend(at)?, local.live.backends.get(at)?)));
         let Some((to, live)) = found else { return };
         // Of what follows an upgrade there is no copy.
-        if speak == Speak::Http1Upgrade || !self.portion.has(worker.random.borrow_mut().u32(..)) {
+        if speak.upgrades() || !self.portion.has(worker.random.borrow_mut().u32(..)) {
             return;
         }
         let body = upload.map_or(Some(RequestBody::Empty), Upload::copy);
@@ -95,18 +95,18 @@ impl Mirror {
 }
 
 /// The same request with another body, which does not wait to be asked for.
-fn again(request: &Request<RequestBody>, body: RequestBody) -> Request<RequestBody> {
+fn again(Outgoing { request, spelling, .. }: &Outgoing, body: RequestBody) -> Outgoing {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     copy.headers_mut().remove(EXPECT);
-    copy
+    Outgoing { request: copy, spelling: spelling.clone(), interim: Interim::default() }
 }
 
 impl Copy {
-    async fn carry_out(mut self, to: Rc<LocalBackend>, request: Request<RequestBody>, speak: Speak) {
+    async fn carry_out(mut self, to: Rc<LocalBackend>, request: Outgoing, speak: Speak) {
         let started = Instant::now();
         let deadline = Some(started + PATIENCE);
         let way = Way {
@@ -121,8 +121,7 @@ impl Copy {
             prefer: None,
             random: &self.worker.random,
         };
-        let outgoing = Outgoing { request, spelling: None, interim: Interim::default() };
-        let Ok((answered, lease)) = forward(&way, outgoing, None, &mut Progress::default()).await else {
+        let Ok((answered, lease)) = forward(&way, request, None, &mut Progress::default()).await else {
             return;
         };
         let body = answered.response.into_body();
