@@ -213,6 +213,9 @@ fn prepare(
     filter::strip_hop_by_hop(&mut parts.headers, plan.speak == Speak::Http1Upgrade);
     parts.extensions.clear();
     if let Some((_, share)) = plan.rule {
+        if let Some(filters) = &share.filters {
+            filters.rewrite(&mut parts);
+        }
         for modifier in &share.request {
             filter::modify(modifier, &mut parts.headers);
         }
