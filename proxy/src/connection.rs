@@ -1,11 +1,12 @@
 //! One accepted connection: what is known of it, and the way to whichever direction handles it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use outrigger_config::Name;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
@@ -59,6 +60,8 @@ pub(crate) struct Connection {
     pub(crate) drain: Rc<Drain>,
     /// Where the listener stands in the table of a generation: looked up once for each table, not for each request.
     at: Cell<(u64, usize)>,
+    /// The caller's address as text, once it is wanted.
+    text: OnceCell<HeaderValue>,
     open: Open,
 }
 
@@ -77,8 +80,14 @@ impl Connection {
             application: None,
             drain: drain.clone(),
             at: Cell::new((u64::MAX, 0)),
+            text: OnceCell::new(),
             open: worker.open(),
         }
+    }
+
+    /// The caller's address as a field's value.
+    pub(crate) fn peer_text(&self) -> &HeaderValue {
+        self.text.get_or_init(|| outrigger_http::forwarded::address(self.peer.ip()))
     }
 
     /// Where its listener stands in a table; `None` once the listener is gone from it.

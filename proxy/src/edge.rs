@@ -27,7 +27,7 @@ pub(crate) async fn serve(connection: Connection, stream: TcpStream, live: &Live
         }
         (None, None) if detected == Detected::Tls && live.named => tls(connection, stream, live).await,
         (None, None) => tcp::relay(connection, stream).await,
-        // What is not HTTP gets hyper's word on it.
+        // What is not HTTP is told so.
         (Some(_), None) => connection.serve_http(stream, Version::Http1).await,
     }
 }

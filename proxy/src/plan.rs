@@ -17,6 +17,7 @@ use crate::connection::Connection;
 use crate::filters::Filters;
 use crate::session::Visit;
 use crate::state::{LiveListener, LiveRule, LiveShare};
+use crate::told::Told;
 use crate::worker::{Local, LocalBackend};
 
 /// Where a request goes and what is done to it on the way.
@@ -28,6 +29,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) rule: Option<(&'a LiveRule, &'a LiveShare)>,
     /// What it has of a session, where the rule keeps them.
     pub(crate) visit: Option<Visit<'a>>,
+    /// What its listener tells of its caller and of itself.
+    pub(crate) told: Option<&'a Told>,
 }
 
 impl<'a> Plan<'a> {
@@ -62,14 +65,12 @@ impl<'a> Decision<'a> {
         };
         let host = authority(request);
         let unrouted = |error| Self::unrouted(Some(listener.unrouted), Err(error));
-        if *request.method() == Method::CONNECT {
-            return unrouted(Error::unsent(Reason::HttpRequestError, "CONNECT is not offered here"));
-        }
         let Some(host) = host else {
             return unrouted(Error::unsent(Reason::HttpRequestError, "the request has no valid Host"));
         };
         let uri = request.uri();
-        let path = match path::normalize(uri.path(), entry.spec.http.path) {
+        let path = if *request.method() == Method::CONNECT { "/" } else { uri.path() };
+        let path = match path::normalize(path, entry.spec.http.path) {
             Ok(path) => path,
             Err(refused) => {
                 return unrouted(Error::unsent(Reason::HttpRequestError, refused.to_string()));
@@ -83,7 +84,7 @@ impl<'a> Decision<'a> {
             headers: request.headers(),
         };
         match entry.http.find(&head) {
-            Some(Found { rule, .. }) => Self::by_rule(local, connection, request, rule),
+            Some(Found { rule, .. }) => Self::by_rule(local, connection, request, listener, rule),
             None => Self::by_address(local, connection, request, listener),
         }
     }
@@ -93,7 +94,13 @@ impl<'a> Decision<'a> {
         Self { rule: None, series, plan, filters: None }
     }
 
-    fn by_rule<B>(local: &'a Local, connection: &Connection, request: &Request<B>, at: usize) -> Self {
+    fn by_rule<B>(
+        local: &'a Local,
+        connection: &Connection,
+        request: &Request<B>,
+        listener: &'a LiveListener,
+        at: usize,
+    ) -> Self {
         let live = &local.live;
         let found = live.http_rules.get(at).zip(live.snapshot.http_rules.get(at));
         let Some((rule, entry)) = found else {
@@ -128,7 +135,8 @@ impl<'a> Decision<'a> {
         let plan = match backend.and_then(|b| Some((local.backend(b)?, live.backends.get(b)?.protocol))) {
             Some((to, protocol)) => {
                 let speak = speak(protocol, connection, request, call);
-                Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)), visit })
+                let told = listener.told.as_deref();
+                Ok(Plan { to: to.clone(), speak, rule: Some((rule, share)), visit, told })
             }
             None => {
                 let name =
@@ -145,13 +153,18 @@ impl<'a> Decision<'a> {
         local: &'a Local,
         connection: &Connection,
         request: &Request<B>,
-        listener: &LiveListener,
+        listener: &'a LiveListener,
     ) -> Self {
         let plan = match connection.original {
             Some(address) => {
                 let to = local.direct(address, connection.direction == Direction::Outbound);
-                Ok(Plan { to, speak: as_received(connection, request), rule: None, visit: None })
+                let speak = as_received(connection, request);
+                Ok(Plan { to, speak, rule: None, visit: None, told: listener.told.as_deref() })
             }
+            None if *request.method() == Method::CONNECT => Err(Error::unsent(
+                Reason::DestinationNotFound,
+                format!("no route of listener {} has a match with the method CONNECT", connection.listener),
+            )),
             None => Err(Error::unsent(
                 Reason::DestinationNotFound,
                 format!("no route of listener {} takes {}", connection.listener, request.uri().path()),
@@ -184,7 +197,7 @@ fn speak<B>(
     call: bool,
 ) -> Speak {
     match (protocol, connection.application) {
-        (Some(BackendProtocol::H2c), _) | (None, Some(serve::Version::Http2)) => Speak::Http2,
+        (Some(BackendProtocol::H2c), _) | (None, Some(serve::Version::Http2)) => http2(request),
         (None, _) if call => Speak::Http2,
         (None, None) if is_grpc(request) => Speak::Http2,
         _ => http1(request),
@@ -194,8 +207,8 @@ fn speak<B>(
 /// What the application is spoken to in where nothing is known of it: what it was going to be spoken to in.
 fn as_received<B>(connection: &Connection, request: &Request<B>) -> Speak {
     match connection.application {
-        Some(serve::Version::Http2) => Speak::Http2,
-        None if request.version() == Version::HTTP_2 => Speak::Http2,
+        Some(serve::Version::Http2) => http2(request),
+        None if request.version() == Version::HTTP_2 => http2(request),
         _ => http1(request),
     }
 }
@@ -203,7 +216,15 @@ fn as_received<B>(connection: &Connection, request: &Request<B>) -> Speak {
 fn http1<B>(request: &Request<B>) -> Speak {
     match filter::upgrade(request.version(), request.headers()) {
         Some(_) => Speak::Http1Upgrade,
+        None if *request.method() == Method::CONNECT => Speak::Http1Upgrade,
         None => Speak::Http1,
+    }
+}
+
+fn http2<B>(request: &Request<B>) -> Speak {
+    match filter::upgrade(request.version(), request.headers()) {
+        Some(_) => Speak::Http2Upgrade,
+        None => Speak::Http2,
     }
 }
 

@@ -7,18 +7,19 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use outrigger_http::body::{End, Incoming, Observe, RequestBody, ResponseBody, Upload};
+use outrigger_http::body::{Incoming, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
 use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
 use outrigger_http::message::{Answered, Asked, Handler, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
 use outrigger_http::transform::{Asking, Transforms};
-use outrigger_http::upgrade::{OnUpgrade, relay};
+use outrigger_http::upgrade::OnUpgrade;
 use outrigger_http::{Error, Reason, grpc};
 
 use crate::connection::Connection;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
+use crate::tunnel::{self, Tunnel};
 use crate::waiting::{Waiting, is_not_up, page};
 use crate::worker::LocalBackend;
 
@@ -43,6 +44,10 @@ impl Handler for Serving {
         *unknown.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         refused(&self.0, &unknown, error)
     }
+
+    fn decline(&self, error: Error, request: &Request<()>) -> Answer {
+        refused(&self.0, request, error)
+    }
 }
 
 /// Answers everything that a connection asks in the same way, without a look at any route.
@@ -57,6 +62,10 @@ impl Handler for Refusing {
 
     fn refuse(&self, error: Error) -> Answer {
         Serving(self.0.clone()).refuse(error)
+    }
+
+    fn decline(&self, error: Error, request: &Request<()>) -> Answer {
+        refused(&self.0, request, error)
     }
 }
 
@@ -121,7 +130,8 @@ pub(crate) async fn carry_out(
             Err(error) => return fail(error, record),
         }
     }
-    let (request, upload) = prepare(&plan, policy, request);
+    let mut tunnel = Tunnel::wanted(&request, plan.speak);
+    let (request, upload) = prepare(connection, &plan, &mut tunnel, policy, request);
     let outgoing = Outgoing { request, spelling, interim };
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
         filters.mirror(connection, record.local(), &outgoing, upload.as_ref(), plan.speak);
@@ -163,7 +173,7 @@ pub(crate) async fn carry_out(
                 return fail(error, record);
             }
             if let Some((bodies, asking)) = plan.bodies().zip(asking)
-                && answered.response.status() != StatusCode::SWITCHING_PROTOCOLS
+                && answered.upgrade.is_none()
             {
                 let (mut parts, body) = answered.response.into_parts();
                 match bodies.response(&asking, &mut parts, body) {
@@ -171,7 +181,7 @@ pub(crate) async fn carry_out(
                     Err(error) => return fail(error, record),
                 }
             }
-            pass_on(&plan, answered, lease, upgrade, deadline, record)
+            pass_on(&plan, &tunnel, answered, lease, upgrade, deadline, record)
         }
     }
 }
@@ -204,14 +214,21 @@ fn unreached(answered: &Answered) -> Option<Error> {
 
 /// Brings a request into the form in which it is forwarded, with the route's changes made.
 fn prepare(
+    connection: &Connection,
     plan: &Plan<'_>,
+    tunnel: &mut Tunnel,
     policy: &Policy,
     request: Request<Incoming>,
 ) -> (Request<RequestBody>, Option<Upload>) {
     let (mut parts, incoming) = request.into_parts();
+    let received = parts.version;
     filter::to_http1(&mut parts.uri, &mut parts.version, &mut parts.headers);
-    filter::strip_hop_by_hop(&mut parts.headers, plan.speak == Speak::Http1Upgrade);
+    filter::strip_hop_by_hop(&mut parts.headers, tunnel.is_upgrade());
+    tunnel.complete(&mut parts.headers, plan.speak, &mut connection.worker.random.borrow_mut());
     parts.extensions.clear();
+    if let Some(told) = plan.told {
+        told.request(connection, received, &mut parts.headers);
+    }
     if let Some((_, share)) = plan.rule {
         if let Some(filters) = &share.filters {
             filters.rewrite(&mut parts);
@@ -231,6 +248,7 @@ fn prepare(
 /// Passes a backend's response on to the caller.
 fn pass_on(
     plan: &Plan<'_>,
+    tunnel: &Tunnel,
     answered: Answered,
     lease: Lease,
     upgrade: Option<OnUpgrade>,
@@ -239,8 +257,14 @@ fn pass_on(
 ) -> Answer {
     let Answered { response, spelling, upgrade: callee } = answered;
     let (mut parts, incoming) = response.into_parts();
-    let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    filter::strip_hop_by_hop(&mut parts.headers, switching);
+    let agreed = match tunnel.agreed(parts.status, &parts.headers) {
+        Ok(agreed) => agreed,
+        Err(error) => return fail(error, record),
+    };
+    filter::strip_hop_by_hop(&mut parts.headers, agreed && tunnel.is_upgrade());
+    if let Some(told) = plan.told {
+        told.response(parts.version, &mut parts.headers);
+    }
     if parts.status.is_server_error() {
         parts.headers.remove(UNREACHED);
     }
@@ -257,20 +281,15 @@ fn pass_on(
     if record.call.is_some() {
         record.grpc_status = grpc::status(&parts.headers);
     }
-    if !switching {
+    if !agreed {
         let body = ResponseBody::stream(incoming, lease, deadline, record);
         return Reply { response: Response::from_parts(parts, body), spelling };
     }
     let Some((caller, callee)) = upgrade.zip(callee) else {
-        let error = Error::sent(Reason::HttpUpgradeFailed, "the application changed the protocol unasked");
+        let error = Error::sent(Reason::ProxyInternalError, "a side of the tunnel is missing");
         return fail(error, record);
     };
-    tokio::task::spawn_local(async move {
-        let copied = relay(caller, callee).await;
-        let end = if copied.is_some() { End::Complete } else { End::CallerGone };
-        record.ended(end, copied.map_or(0, |copied| copied.b_to_a), Instant::now());
-        drop(lease);
-    });
+    tunnel::open(caller, callee, lease, record);
     Reply { response: Response::from_parts(parts, ResponseBody::empty()), spelling }
 }
 

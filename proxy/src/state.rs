@@ -33,6 +33,7 @@ use crate::filters::Filters;
 use crate::listeners::Sockets;
 use crate::resolve::{Addresses, Doubted};
 use crate::session::{Names, Session};
+use crate::told::Told;
 
 /// One whole configuration, ready to act on. Immutable: every decision reads exactly one.
 #[derive(Debug)]
@@ -87,6 +88,8 @@ pub(crate) struct LiveListener {
     pub(crate) private: bool,
     /// Whether a route takes connections that are not HTTP.
     pub(crate) opaque: bool,
+    /// What it tells of its callers and of itself.
+    pub(crate) told: Option<Box<Told>>,
     pub(crate) connections: ConnectionSeries,
     /// For requests that no route takes.
     pub(crate) unrouted: Series,
@@ -245,6 +248,7 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         passthrough: spec.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Passthrough),
         named: !entry.tls.is_empty(),
         opaque: entry.tcp.is_some(),
+        told: Told::by(spec),
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
         private: from.node.captured && name == CAPTURED_OUTBOUND,
         connections: from.metrics.connection_series(direction, name),

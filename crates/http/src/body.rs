@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use crate::copy::{self, Copy, Feed};
 use crate::error::{Error, Reason};
 use crate::h1;
+use crate::h2::Received;
 use crate::pool::Lease;
 
 /// In how many parts a body may come that is kept. Each takes far more than its bytes where it has few.
@@ -27,6 +28,9 @@ pub enum BodyError {
     /// The one who sends it broke off, or what came was not HTTP.
     #[error("{0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The stream of HTTP/2 that it comes on was reset, or its connection broke.
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
     /// The route's request timeout passed.
     #[error("the request timeout of the route passed")]
     Timeout,
@@ -48,6 +52,22 @@ impl BodyError {
     }
 }
 
+impl From<std::convert::Infallible> for BodyError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl BodyError {
+    /// The code with which its stream of HTTP/2 was reset by the one who sends it.
+    pub(crate) fn reset(&self) -> Option<h2::Reason> {
+        match self {
+            Self::Http2(error) if error.is_reset() && error.is_remote() => error.reason(),
+            _ => None,
+        }
+    }
+}
+
 /// A body as it comes from a caller or a backend.
 #[derive(Debug)]
 pub struct Incoming(Source);
@@ -55,7 +75,7 @@ pub struct Incoming(Source);
 enum Source {
     Empty,
     Http1(h1::Body),
-    Hyper(hyper::body::Incoming),
+    Http2(Received),
     /// What a filter makes of a body. Types are erased here and nowhere else, where a rule has such a filter.
     Changed(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
 }
@@ -65,7 +85,7 @@ impl std::fmt::Debug for Source {
         f.write_str(match self {
             Self::Empty => "Empty",
             Self::Http1(_) => "Http1",
-            Self::Hyper(_) => "Hyper",
+            Self::Http2(_) => "Http2",
             Self::Changed(_) => "Changed",
         })
     }
@@ -88,11 +108,10 @@ impl Incoming {
     pub(crate) const fn http1(body: h1::Body) -> Self {
         Self(Source::Http1(body))
     }
-}
 
-impl From<hyper::body::Incoming> for Incoming {
-    fn from(incoming: hyper::body::Incoming) -> Self {
-        Self(Source::Hyper(incoming))
+    /// From a stream of HTTP/2.
+    pub(crate) const fn http2(body: Received) -> Self {
+        Self(Source::Http2(body))
     }
 }
 
@@ -107,9 +126,7 @@ impl Body for Incoming {
         match &mut self.get_mut().0 {
             Source::Empty => Poll::Ready(None),
             Source::Http1(body) => body.poll_frame(cx),
-            Source::Hyper(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map_err(|error| BodyError::Broken(error.into()))
-            }
+            Source::Http2(body) => Pin::new(body).poll_frame(cx),
             Source::Changed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -118,7 +135,7 @@ impl Body for Incoming {
         match &self.0 {
             Source::Empty => true,
             Source::Http1(body) => body.is_end_stream(),
-            Source::Hyper(incoming) => incoming.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
             Source::Changed(body) => body.is_end_stream(),
         }
     }
@@ -127,7 +144,7 @@ impl Body for Incoming {
         match &self.0 {
             Source::Empty => SizeHint::with_exact(0),
             Source::Http1(body) => body.size_hint(),
-            Source::Hyper(incoming) => incoming.size_hint(),
+            Source::Http2(body) => body.size_hint(),
             Source::Changed(body) => body.size_hint(),
         }
     }

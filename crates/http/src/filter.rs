@@ -66,19 +66,35 @@ fn strip_named(headers: &mut HeaderMap, connection: &HeaderValue) {
     }
 }
 
-/// The protocol that an HTTP/1.1 request asks to change to (RFC 9110, section 7.8).
+/// The protocol that a request asks to change to (RFC 9110, section 7.8). One of HTTP/2 can have the field only where
+/// it stands for extended CONNECT. A change to HTTP/2 itself is not made: it is obsolete (RFC 9113, section 3.1), and
+/// what is asked on such a connection would go past every route and policy.
 pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
-    let upgrade = headers.get(header::UPGRADE).filter(|_| version == Version::HTTP_11)?;
-    let named = headers.get_all(header::CONNECTION).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|v| v.trim().eq_ignore_ascii_case("upgrade")))
-    });
+    let upgrade = headers.get(header::UPGRADE)?;
+    match version {
+        Version::HTTP_2 => return Some(upgrade),
+        Version::HTTP_11 if !names(upgrade, "h2c") => {}
+        _ => return None,
+    }
+    let named = headers.get_all(header::CONNECTION).iter().any(|value| names(value, "upgrade"));
     named.then_some(upgrade)
 }
 
+/// Whether a list has this element.
+fn names(list: &HeaderValue, element: &str) -> bool {
+    list.to_str().is_ok_and(|list| list.split(',').any(|one| one.trim().eq_ignore_ascii_case(element)))
+}
+
 /// Brings a request into the form of HTTP/1.1: a target that is a path, and the host in `Host`. Of an absolute target
-/// the authority wins (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1).
+/// the authority wins (RFC 9112, section 3.2.2; RFC 9113, section 8.3.1). The target of CONNECT stays an authority.
 pub fn to_http1(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap) {
-    if let Some(authority) = uri.authority() {
+    if let (Some(authority), None) = (uri.authority(), uri.scheme()) {
+        if let Entry::Vacant(host) = headers.entry(header::HOST)
+            && let Ok(authority) = HeaderValue::from_str(authority.as_str())
+        {
+            host.insert(authority);
+        }
+    } else if let Some(authority) = uri.authority() {
         if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
             headers.insert(header::HOST, host);
         }
@@ -108,14 +124,14 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Brings a request in the form of HTTP/1.1 into that of HTTP/2: an absolute target, and no `Host`.
-pub fn to_http2(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap) {
+pub fn to_http2(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap, scheme: &Scheme) {
     if uri.authority().is_none() {
         let host = headers.remove(header::HOST);
         let authority = host
             .and_then(|host| Authority::try_from(host.as_bytes()).ok())
             .unwrap_or_else(|| Authority::from_static("localhost"));
         let mut parts = std::mem::take(uri).into_parts();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(scheme.clone());
         parts.authority = Some(authority);
         parts.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
         *uri = Uri::from_parts(parts).unwrap_or_default();
@@ -170,7 +186,7 @@ mod tests {
     fn a_request_goes_to_http2_and_back() {
         let (mut uri, mut version) = (Uri::from_static("/a?b"), Version::HTTP_11);
         let mut map = headers(&[("host", "shop:8080"), ("x", "1")]);
-        to_http2(&mut uri, &mut version, &mut map);
+        to_http2(&mut uri, &mut version, &mut map, &Scheme::HTTP);
         assert_eq!((uri.to_string(), map.len()), ("http://shop:8080/a?b".into(), 1));
         map.append(header::COOKIE, HeaderValue::from_static("a=1"));
         map.append(header::COOKIE, HeaderValue::from_static("b=2"));

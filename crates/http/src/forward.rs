@@ -109,6 +109,19 @@ pub enum Speak {
     Http1Upgrade,
     /// HTTP/2.
     Http2,
+    /// HTTP/2, and the connection is to be upgraded.
+    Http2Upgrade,
+}
+
+impl Speak {
+    /// Whether the connection is to be used for something else than HTTP.
+    pub const fn upgrades(self) -> bool {
+        matches!(self, Self::Http1Upgrade | Self::Http2Upgrade)
+    }
+
+    const fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Http2Upgrade)
+    }
 }
 
 /// What has become known of a request so far; still there when its wait is cut short.
@@ -212,7 +225,7 @@ impl Flight<'_> {
         let mesh = self.way.pools.first().is_some_and(|pool| pool.endpoint().identity().is_some());
         // What is a copy itself cannot be read twice.
         let once = matches!(request.body(), RequestBody::Copy(_));
-        let keep = !once && (idempotent || mesh || self.way.speak == Speak::Http2);
+        let keep = !once && (idempotent || mesh || self.way.speak.is_http2());
         let spare = Spare {
             head: keep.then(|| copy_head(request)),
             spelling: outgoing.spelling.clone(),
@@ -330,7 +343,7 @@ impl Flight<'_> {
 
     async fn attempt(&self, pool: &Rc<Pool>, slot: &mut Slot) -> Result<(Answered, Lease), Failed> {
         let wire = match (self.way.speak, &pool.endpoint().security) {
-            (Speak::Http2, _) => Wire::Http2,
+            (Speak::Http2 | Speak::Http2Upgrade, _) => Wire::Http2,
             (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
             (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
         };
@@ -378,6 +391,10 @@ impl Flight<'_> {
     /// What follows; `whole` says whether there is all of the request to send.
     fn next(&mut self, failed: &Failed, spare: &Spare<'_>, whole: bool) -> Next {
         let Failed { error, phase } = failed;
+        if spare.interim.has_finished() {
+            // The application has ended the connection because the caller has.
+            return Next::GiveUp;
+        }
         if !whole || (error.reached && !spare.idempotent) {
             return Next::GiveUp;
         }

@@ -14,25 +14,16 @@ pub mod endpoint;
 pub mod error;
 pub mod filter;
 pub mod forward;
+pub mod forwarded;
 pub mod grpc;
 pub mod h1;
+mod h2;
 pub mod message;
 pub mod pool;
 pub mod serve;
 pub mod transform;
 pub mod upgrade;
+pub mod websocket;
 
 pub use endpoint::{Backend, Endpoint, Security};
 pub use error::{Error, Reason};
-
-use std::future::Future;
-
-/// Runs hyper's own tasks on the thread that asks: nothing here need be `Send`.
-#[derive(Debug, Clone, Copy)]
-pub struct Local;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
-}

@@ -76,6 +76,11 @@ pub struct InterimResponse {
 pub trait InterimSink: fmt::Debug {
     /// Sends one, unless the final response has begun.
     fn send(&self, interim: &InterimResponse);
+
+    /// Whether the caller has said its last on this connection: it may still read, or be gone.
+    fn has_finished(&self) -> bool {
+        false
+    }
 }
 
 /// Where the interim responses to a request go; nowhere, if its caller cannot understand them.
@@ -94,6 +99,11 @@ impl Interim {
             sink.send(interim);
         }
     }
+
+    /// Whether the caller has said its last on its connection: it may still read, or be gone.
+    pub fn has_finished(&self) -> bool {
+        self.0.as_ref().is_some_and(|sink| sink.has_finished())
+    }
 }
 
 /// Answers the requests of one connection.
@@ -106,4 +116,10 @@ pub trait Handler {
 
     /// What is said of a request that could not be understood.
     fn refuse(&self, error: Error) -> Reply<Self::Body>;
+
+    /// What is said of a request that was understood, and is wrong.
+    fn decline(&self, error: Error, request: &Request<()>) -> Reply<Self::Body> {
+        let _ = request;
+        self.refuse(error)
+    }
 }

@@ -1,28 +1,22 @@
 //! Connections from one worker to one endpoint, kept open for the next request. Nothing here is shared between
 //! threads, and nothing waits: a request takes a connection that is ready, or makes one.
 
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::header::UPGRADE;
+use http::uri::Scheme;
 use outrigger_balance::InFlight;
 use outrigger_certs::Identity;
 use tracing::debug;
 
-use crate::Local;
-use crate::body::RequestBody;
 use crate::connect::{Connection, Dialer, Opened, Target, Wire, own, target, to_target};
-use crate::endpoint::Endpoint;
-use crate::error::{Error, Reason, chain};
-use crate::filter::{to_http1, to_http2};
+use crate::endpoint::{Endpoint, Security};
+use crate::error::{Error, Reason};
 use crate::h1::{self, Limits, Unsent};
+use crate::h2;
 use crate::message::{Answered, Outgoing};
 
 /// How long a connection is kept that nobody uses. Shorter than the 60 s and 75 s after which servers commonly close.
@@ -58,7 +52,7 @@ struct Idle {
 /// Connections that several requests share.
 #[derive(Debug, Default)]
 struct Shared {
-    open: RefCell<Vec<Multiplexed>>,
+    open: RefCell<Vec<Rc<Http2>>>,
     /// Held while a connection is made, so that a burst of requests makes one.
     making: tokio::sync::Mutex<()>,
     /// How often none could be made, and why not, the last time.
@@ -68,18 +62,8 @@ struct Shared {
 /// A connection of HTTP/1.
 type Http1 = h1::Sender<Opened>;
 
-/// A connection of HTTP/2, to be polled for as long as it lasts.
-type Http2 = http2::Connection<TokioIo<Opened>, RequestBody, Local>;
-
-#[derive(Debug, Clone)]
-struct Multiplexed {
-    sender: http2::SendRequest<RequestBody>,
-    /// Asked how many requests the endpoint takes at a time, which it may change. `None` once it has ended.
-    connection: Rc<RefCell<Option<Http2>>>,
-    streams: Rc<Cell<u32>>,
-    /// When it was last seen to be in use.
-    used: Rc<Cell<Instant>>,
-}
+/// A connection of HTTP/2.
+type Http2 = h2::client::Connection;
 
 /// A connection in use by one request.
 #[derive(Debug)]
@@ -92,7 +76,10 @@ pub struct Lease {
 #[derive(Debug)]
 enum Held {
     Http1(Http1),
-    Http2(Rc<Cell<u32>>),
+    /// Its place is free again when the lease is dropped.
+    Http2 {
+        _place: h2::client::UnderWay,
+    },
     Nothing,
 }
 
@@ -101,7 +88,6 @@ impl Lease {
     pub fn give_back(mut self, now: Instant) {
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Http1(sender) => self.pool.keep(sender, now),
-            // Its place is free again when the lease is dropped.
             held => self.held = held,
         }
     }
@@ -115,11 +101,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        match &self.held {
-            Held::Http2(streams) => streams.set(streams.get().saturating_sub(1)),
-            // Its response was not read to its end.
-            Held::Http1(sender) => sender.close(),
-            Held::Nothing => {}
+        // Its response was not read to its end.
+        if let Held::Http1(sender) = &self.held {
+            sender.close();
         }
     }
 }
@@ -135,14 +119,6 @@ pub struct Failed {
 
 /// A request on its way: taken by the attempt that sends it, and put back if not a byte of it was sent.
 pub type Slot = Option<Outgoing>;
-
-impl Failed {
-    /// A defect of ours: there was no request to send.
-    fn nothing() -> Self {
-        let error = Error::unsent(Reason::ProxyInternalError, "the request was sent already");
-        Self { error, phase: Phase::New }
-    }
-}
 
 /// How far an attempt came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,8 +163,8 @@ impl Pool {
     ) -> Result<(Answered, Lease), Failed> {
         match wire {
             Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, limits, fresh).await,
-            Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer).await,
-            Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer).await,
+            Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer, limits).await,
+            Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer, limits).await,
         }
     }
 
@@ -226,22 +202,19 @@ impl Pool {
         shared: &Shared,
         slot: &mut Slot,
         dialer: &Dialer,
+        limits: Limits,
     ) -> Result<(Answered, Lease), Failed> {
         let found = self.multiplexed(wire, shared, dialer).await;
-        let (mut connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
-        let Some(Outgoing { request, spelling, interim }) = slot.take() else {
-            return Err(Failed::nothing());
-        };
-        connection.streams.set(connection.streams.get() + 1);
-        let lease = self.lease(Held::Http2(connection.streams.clone()));
-        match connection.sender.try_send_request(into_http2(request)).await {
-            Ok(response) => Ok((received(response), lease)),
-            Err(mut failed) => {
-                let again = failed.take_message().map(into_http1);
-                *slot = again.map(|request| Outgoing { request, spelling, interim });
-                let error = self.describe(&failed.into_error(), slot.is_none());
-                Err(Failed { error, phase })
-            }
+        let (connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
+        let lease = self.lease(Held::Http2 { _place: connection.begin() });
+        let upgrade = slot.as_ref().is_some_and(|out| out.request.headers().contains_key(UPGRADE));
+        if upgrade && !connection.takes_upgrades().await {
+            let text = format!("{} does not take extended CONNECT (RFC 8441)", self.endpoint.address);
+            return Err(Failed { error: Error::unsent(Reason::HttpUpgradeFailed, text), phase });
+        }
+        match connection.send(slot, limits, upgrade).await {
+            Ok(answered) => Ok((answered, lease)),
+            Err(unsent) => Err(Failed { error: self.explain_http2(unsent, slot.is_none()), phase }),
         }
     }
 
@@ -269,11 +242,11 @@ impl Pool {
             .retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.sender.is_usable());
         for shared in [&self.http2, &self.carried] {
             shared.open.borrow_mut().retain(|connection| {
-                if connection.streams.get() > 0 {
+                if connection.streams() > 0 {
                     connection.used.set(now);
                 }
                 let idle = now.saturating_duration_since(connection.used.get());
-                !connection.sender.is_closed() && idle < IDLE_TIMEOUT
+                connection.is_open() && idle < IDLE_TIMEOUT
             });
         }
     }
@@ -324,7 +297,7 @@ impl Pool {
         wire: Wire,
         shared: &Shared,
         dialer: &Dialer,
-    ) -> Result<(Multiplexed, Phase), Error> {
+    ) -> Result<(Rc<Http2>, Phase), Error> {
         if let Some(open) = shared.available() {
             return Ok((open, Phase::Reused));
         }
@@ -350,32 +323,26 @@ impl Pool {
         made.map(|connection| (connection, Phase::New))
     }
 
-    async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Multiplexed, Error> {
+    async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Rc<Http2>, Error> {
         let opened = self.connect(wire, dialer).await?;
         let address = self.endpoint.address;
-        let handshake = http2::Builder::new(Local)
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(256 * 1024)
-            .initial_connection_window_size(1024 * 1024)
-            .max_header_list_size(64 * 1024)
-            .keep_alive_interval(Some(Duration::from_secs(10)))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .handshake::<_, RequestBody>(TokioIo::new(opened));
-        let (sender, connection) = handshake.await.map_err(|error| self.describe(&error, false))?;
-        let connection = Rc::new(RefCell::new(Some(connection)));
-        let driven = connection.clone();
+        let (connection, driver) = h2::client::handshake(opened, self.scheme())
+            .await
+            .map_err(|error| self.explain_http2(h2::client::Unsent::Http2(error), false))?;
         tokio::task::spawn_local(async move {
-            let ended = poll_fn(|cx| match &mut *driven.borrow_mut() {
-                Some(connection) => Pin::new(connection).poll(cx),
-                None => Poll::Ready(Ok(())),
-            });
-            if let Err(error) = ended.await {
-                debug!(%address, error = chain(&error), "connection to the endpoint ended");
+            if let Err(error) = driver.await {
+                debug!(%address, %error, "connection to the endpoint ended");
             }
-            driven.take();
         });
-        let used = Rc::new(Cell::new(Instant::now()));
-        Ok(Multiplexed { sender, connection, streams: Rc::default(), used })
+        Ok(Rc::new(connection))
+    }
+
+    /// What `:scheme` says there.
+    fn scheme(&self) -> Scheme {
+        match self.endpoint.security {
+            Security::Tls(_) => Scheme::HTTPS,
+            Security::Plain | Security::Own | Security::Mesh { .. } | Security::Inside(_) => Scheme::HTTP,
+        }
     }
 
     /// Why a request of HTTP/1 got no response.
@@ -395,69 +362,36 @@ impl Pool {
         }
     }
 
-    /// What hyper says, as an error of ours.
-    fn describe(&self, error: &hyper::Error, sent: bool) -> Error {
-        let text = format!("{}: {}", self.endpoint.address, chain(error));
-        let h2 = h2_error(error);
-        // A stream that is reset is an answer, if a poor one; its connection goes on.
-        let answered = h2.is_some_and(|h2| h2.is_reset() && h2.is_remote());
-        let reason = match error {
-            _ if error.is_parse() || error.is_parse_too_large() || answered => Reason::HttpResponseIncomplete,
-            _ => Reason::ConnectionTerminated,
-        };
-        let refused = h2.is_some_and(unprocessed);
-        if sent && !refused { Error::sent(reason, text) } else { Error::unsent(reason, text) }
+    /// Why a request of HTTP/2 got no response.
+    fn explain_http2(&self, unsent: h2::client::Unsent, sent: bool) -> Error {
+        let address = self.endpoint.address;
+        match unsent {
+            h2::client::Unsent::Wrong(wrong, limits) => wrong.of_response(&limits, &address.to_string()),
+            h2::client::Unsent::Http2(error) => {
+                let text = format!("{address}: {error}");
+                // A stream that is reset is an answer, if a poor one; its connection goes on.
+                let reset = error.is_reset();
+                let reason =
+                    if reset { Reason::HttpResponseIncomplete } else { Reason::ConnectionTerminated };
+                let seen = sent && !unprocessed(&error);
+                if seen { Error::sent(reason, text) } else { Error::unsent(reason, text) }
+            }
+        }
     }
 }
 
 impl Shared {
     /// An open connection with room.
-    fn available(&self) -> Option<Multiplexed> {
+    fn available(&self) -> Option<Rc<Http2>> {
         let mut open = self.open.borrow_mut();
-        open.retain(|connection| !connection.sender.is_closed());
-        open.iter().find(|connection| connection.has_room()).cloned()
-    }
-}
-
-impl Multiplexed {
-    /// Whether a request sent on it goes out at once. One beyond the endpoint's own limit would wait for another to end.
-    fn has_room(&self) -> bool {
-        let streams = self.streams.get();
-        streams < STREAMS_PER_CONNECTION
-            && self.sender.is_ready()
-            && self
-                .connection
-                .borrow()
-                .as_ref()
-                .is_some_and(|c| (streams as usize) < c.current_max_send_streams())
+        open.retain(|connection| connection.is_open());
+        open.iter().find(|connection| connection.has_room(STREAMS_PER_CONNECTION)).cloned()
     }
 }
 
 /// Whether HTTP/2 says that the application has not seen the request: its stream was refused, or lies beyond the
 /// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8).
-fn unprocessed(error: &h2::Error) -> bool {
-    let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
-    graceful || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
-}
-
-/// What HTTP/2 says, beneath what hyper says.
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
-        .find_map(|cause| cause.downcast_ref())
-}
-
-fn received(response: Response<hyper::body::Incoming>) -> Answered {
-    Answered { response: response.map(Into::into), spelling: None, upgrade: None }
-}
-
-fn into_http2(request: Request<RequestBody>) -> Request<RequestBody> {
-    let (mut parts, body) = request.into_parts();
-    to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers);
-    Request::from_parts(parts, body)
-}
-
-fn into_http1(request: Request<RequestBody>) -> Request<RequestBody> {
-    let (mut parts, body) = request.into_parts();
-    to_http1(&mut parts.uri, &mut parts.version, &mut parts.headers);
-    Request::from_parts(parts, body)
+fn unprocessed(error: &::h2::Error) -> bool {
+    let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(::h2::Reason::NO_ERROR);
+    graceful || (error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM))
 }

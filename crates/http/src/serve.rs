@@ -1,35 +1,24 @@
 //! Serving one connection of HTTP, whichever version it speaks, until it ends or is drained.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http_body::Body;
-use hyper::body::Incoming as HyperIncoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
-use tokio::time::Sleep;
 
-use crate::Local;
-use crate::body::Incoming;
+use crate::body::BodyError;
 use crate::h1::{self, Limits};
-use crate::message::{Asked, Handler, Interim};
+use crate::h2;
+use crate::message::Handler;
 
 /// How often a [`Drain`]'s clock ticks.
 pub const TICK: Duration = Duration::from_secs(1);
-/// How long a connection that nobody has asked anything of still may once it is to end: a request may be on its way.
-const LAST_WORD: Duration = Duration::from_secs(1);
 /// How many requests a caller may have under way on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
@@ -100,7 +89,7 @@ fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
 }
 
-/// A caller of HTTP/1, for the eyes of its [`Drain`].
+/// A caller, for the eyes of its [`Drain`].
 pub(crate) trait Caller {
     /// Another tick has passed.
     fn tick(&self);
@@ -114,7 +103,6 @@ pub struct Drain {
     on: Cell<bool>,
     notify: Notify,
     now: Cell<u32>,
-    /// Those who speak HTTP/1.
     callers: RefCell<Vec<Weak<dyn Caller>>>,
 }
 
@@ -149,7 +137,7 @@ impl Drain {
         self.each(|caller| caller.tick());
     }
 
-    /// Whether no caller of HTTP/1 is there that time matters to.
+    /// Whether no caller is there that time matters to.
     pub fn is_empty(&self) -> bool {
         self.callers.borrow().is_empty()
     }
@@ -183,11 +171,6 @@ impl Drain {
     }
 }
 
-/// A connection that can be asked to end when what is under way is done.
-trait Serving: Future {
-    fn wind_down(self: Pin<&mut Self>);
-}
-
 /// Serves one connection until it ends. When `drain` begins, HTTP/1.1 callers are told `Connection: close` with the
 /// response under way, and HTTP/2 callers GOAWAY, in both phases; what is under way is finished.
 ///
@@ -204,91 +187,10 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler<Body = B> + 'static,
     B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + fmt::Display,
+    B::Error: Into<BodyError> + fmt::Display,
 {
     match version {
         Version::Http1 => h1::serve(io, handler, settings, drain).await,
-        Version::Http2 => http2(io, handler, &settings, &drain).await,
+        Version::Http2 => h2::server::serve(io, handler, settings, drain).await.map_err(io::Error::other),
     }
-}
-
-async fn http2<IO, H, B>(io: IO, handler: H, settings: &Settings, drain: &Drain) -> io::Result<()>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let asked = Rc::new(Cell::new(false));
-    let asks = asked.clone();
-    let service = service_fn(move |request: Request<HyperIncoming>| {
-        asks.set(true);
-        let request = request.map(Incoming::from);
-        let reply =
-            handler.answer(Asked { request, spelling: None, interim: Interim::default(), upgrade: None });
-        async move { Ok::<_, Infallible>(reply.await.response) }
-    });
-    let connection = hyper::server::conn::http2::Builder::new(Local)
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_concurrent_streams(settings.streams)
-        .max_header_list_size(u32::try_from(settings.limits.bytes).unwrap_or(u32::MAX))
-        .max_local_error_reset_streams(Some(1024))
-        .max_pending_accept_reset_streams(Some(20))
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .serve_connection(TokioIo::new(io), service);
-    drained(connection, drain, &asked).await.unwrap_or(Ok(())).map_err(io::Error::other)
-}
-
-impl<IO, S, B> Serving for hyper::server::conn::http2::Connection<IO, S, Local>
-where
-    Self: Future,
-    S: hyper::service::HttpService<HyperIncoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Local: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    fn wind_down(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// Polls a connection to its end, and winds it down once `drain` begins; `None` if its caller then had nothing to ask.
-/// The wait for that is registered once, not at each poll: this runs several times per request.
-async fn drained<C: Serving>(connection: C, drain: &Drain, asked: &Cell<bool>) -> Option<C::Output> {
-    let mut connection = pin!(connection);
-    let mut begun = pin!(drain.begun());
-    let (mut registered, mut winding) = (false, false);
-    // Boxed, for every connection would have the room for it.
-    let mut last_word: Option<Pin<Box<Sleep>>> = None;
-    poll_fn(|cx: &mut Context<'_>| -> Poll<Option<C::Output>> {
-        let first = !std::mem::replace(&mut registered, true);
-        // Before it is wound down: a request that is there already is under way.
-        let polled = connection.as_mut().poll(cx);
-        if polled.is_ready() || !(first || drain.is_on()) {
-            return polled.map(Some);
-        }
-        if winding {
-            let silent = !asked.get() && last_word.as_mut().is_some_and(|w| w.as_mut().poll(cx).is_ready());
-            return if silent { Poll::Ready(None) } else { Poll::Pending };
-        }
-        winding = begun.as_mut().poll(cx).is_ready() || drain.is_on();
-        if winding {
-            connection.as_mut().wind_down();
-            let polled = connection.as_mut().poll(cx);
-            if polled.is_pending() && !asked.get() {
-                let wait = last_word.insert(Box::pin(tokio::time::sleep(LAST_WORD)));
-                // Only registers it: it has just begun.
-                let _ = wait.as_mut().poll(cx);
-            }
-            return polled.map(Some);
-        }
-        polled.map(Some)
-    })
-    .await
 }

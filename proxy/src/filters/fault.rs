@@ -88,6 +88,7 @@ impl Abort {
         match self {
             Self::Status(status) => fail(error.with_status(status), record),
             Self::Grpc(status) => {
+                record.grpc_status = Some(status);
                 let mut headers = HeaderMap::with_capacity(4);
                 grpc::say(&error, record.call.unwrap_or(grpc::MEDIA_TYPE), &mut headers);
                 headers.insert(GRPC_STATUS, status.into());

@@ -74,7 +74,7 @@ impl Mirror {
         let found = self.backend.and_then(|at| Some((local.backend(at)?, local.live.backends.get(at)?)));
         let Some((to, live)) = found else { return };
         // Of what follows an upgrade there is no copy.
-        if speak == Speak::Http1Upgrade || !self.portion.has(worker.random.borrow_mut().u32(..)) {
+        if speak.upgrades() || !self.portion.has(worker.random.borrow_mut().u32(..)) {
             return;
         }
         let body = upload.map_or(Some(RequestBody::Empty), Upload::copy);

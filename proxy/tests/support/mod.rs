@@ -78,6 +78,9 @@ impl Running {
     }
 }
 
+/// A listener that adds nothing to what passes.
+pub const PLAIN: &str = "http: { via: false, forwarded: { xForwarded: false } }";
+
 /// The file of a proxy with one listener, `web`, whose requests all go to one backend, `app`, at these addresses.
 pub fn one_backend(addresses: &[SocketAddr]) -> String {
     with_rule("", "", addresses)
@@ -88,7 +91,7 @@ pub fn with_rule(rule: &str, backend: &str, addresses: &[SocketAddr]) -> String 
     let endpoints: Vec<_> = addresses.iter().map(|address| format!("{{ address: '{address}' }}")).collect();
     let comma = |fields: &str| if fields.is_empty() { String::new() } else { format!(", {fields}") };
     format!(
-        "listeners: [{{ name: web, address: '127.0.0.1:0', protocol: HTTP }}]\n\
+        "listeners: [{{ name: web, address: '127.0.0.1:0', {PLAIN}, protocol: HTTP }}]\n\
          httpRoutes: [{{ name: all, listeners: [web], rules: [{{ backendRefs: [{{ name: app }}]{} }}] }}]\n\
          backends: [{{ name: app, endpoints: [{}]{} }}]\n",
         comma(rule),

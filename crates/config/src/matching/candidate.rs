@@ -47,7 +47,9 @@ impl Candidate {
         let query = |wanted: &QueryMatch| {
             query_value(head.query, &wanted.name).is_some_and(|value| wanted.value.is_match(&value))
         };
-        self.method.as_ref().is_none_or(|method| method == head.method)
+        // Who lets a caller connect to an application lets it say anything there, past every route: only if asked to.
+        let any = |method: &Method| method != Method::CONNECT;
+        self.method.as_ref().map_or_else(|| any(head.method), |method| method == head.method)
             && self.grpc.as_ref().is_none_or(|call| call.matches(head.path, head.headers))
             && self.headers.iter().all(header)
             && self.query.iter().all(query)

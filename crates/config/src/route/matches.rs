@@ -14,7 +14,7 @@ pub struct HttpMatch {
     /// Its path, without the query; any where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathMatch>,
-    /// Its method.
+    /// Its method; any but CONNECT where it is absent. CONNECT has no path, and is matched as if it was `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
     /// Its headers.

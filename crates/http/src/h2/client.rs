@@ -1,0 +1,273 @@
+//! A connection of HTTP/2 to an endpoint, which many requests share.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::{self, ResponseFuture, SendRequest};
+use http::uri::Scheme;
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+
+use super::alive::{Ear, Heard, KeepAlive, Terms};
+use super::extended::{self, Wanted};
+use super::received::{Received, Uploading};
+use super::sending::Sending;
+use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits};
+use crate::body::{Incoming, RequestBody};
+use crate::error::Error;
+use crate::filter::{strip_hop_by_hop, to_http2};
+use crate::h1::{Limits, Wrong};
+use crate::message::{Answered, Interim, InterimResponse, Outgoing};
+use crate::upgrade::{OnUpgrade, Tunnel};
+
+/// How much header `h2` is told to read: the most that a listener can allow, for all share the connection, and more, so
+/// that what is too large can be named.
+const MAX_HEADER_LIST: u32 = 2 * 1024 * 1024;
+/// A backend that is gone is found within twice this time, while requests wait for it.
+const ALIVE: Terms = Terms { silence: Duration::from_secs(10), patience: Duration::from_secs(10) };
+
+/// A connection to send requests on. Its [`Driver`] ends once it is dropped and its last response has ended.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    sender: RefCell<SendRequest<Bytes>>,
+    /// What its requests are said to be asked over.
+    scheme: Scheme,
+    state: Rc<State>,
+    /// When it was last seen to be in use.
+    pub(crate) used: Cell<Instant>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// How many requests are under way.
+    streams: Cell<u32>,
+    ended: Cell<bool>,
+    heard: Rc<Heard>,
+    /// Told when the endpoint has said what it offers, and at the end.
+    news: Notify,
+}
+
+/// What a connection is moved by; to be polled for as long as it lasts.
+pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
+    connection: client::Connection<Ear<IO>, Bytes>,
+    alive: Option<KeepAlive>,
+    state: Rc<State>,
+}
+
+/// Begins to speak HTTP/2.
+pub(crate) async fn handshake<IO>(io: IO, scheme: Scheme) -> Result<(Connection, Driver<IO>), h2::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let (ear, heard) = Ear::new(io);
+    let (sender, mut connection) = client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_local_error_reset_streams(Some(MAX_RESETS))
+        .max_send_buffer_size(MAX_SEND_BUFFER)
+        .enable_push(false)
+        .handshake(ear)
+        .await?;
+    let alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard.clone()));
+    let state = State { streams: Cell::new(0), ended: Cell::new(false), heard, news: Notify::new() };
+    let state = Rc::new(state);
+    let driver = Driver { connection, alive, state: state.clone() };
+    Ok((Connection { sender: RefCell::new(sender), scheme, state, used: Cell::new(Instant::now()) }, driver))
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
+    type Output = Result<(), h2::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let wanted = this.state.streams.get() > 0;
+        let greeted = this.state.heard.is_greeted();
+        let gone = this.alive.as_mut().is_some_and(|alive| alive.poll(cx, wanted).is_ready());
+        let polled = if gone {
+            Poll::Ready(Err(h2::Reason::SETTINGS_TIMEOUT.into()))
+        } else {
+            Pin::new(&mut this.connection).poll(cx)
+        };
+        if polled.is_ready() {
+            this.state.ended.set(true);
+        }
+        if polled.is_ready() || greeted != this.state.heard.is_greeted() {
+            this.state.news.notify_waiters();
+        }
+        polled
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(crate) enum Unsent {
+    /// It is larger than it may be.
+    Wrong(Wrong, Limits),
+    /// The stream or its connection failed.
+    Http2(h2::Error),
+}
+
+impl From<h2::Error> for Unsent {
+    fn from(error: h2::Error) -> Self {
+        Self::Http2(error)
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Rc<State>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+    }
+}
+
+impl Connection {
+    /// Whether requests can be sent on it, though they may have to wait for others to end.
+    pub(crate) fn is_open(&self) -> bool {
+        let ready = self.poll_ready();
+        !self.state.ended.get() && !matches!(ready, Poll::Ready(Err(_)))
+    }
+
+    /// Whether a request sent on it goes out at once, with at most `most` at a time. One beyond the endpoint's own limit
+    /// would wait for another to end.
+    pub(crate) fn has_room(&self, most: u32) -> bool {
+        let streams = self.state.streams.get();
+        streams < most
+            && matches!(self.poll_ready(), Poll::Ready(Ok(())))
+            && (streams as usize) < self.sender.borrow().current_max_send_streams()
+    }
+
+    /// How many requests are under way.
+    pub(crate) fn streams(&self) -> u32 {
+        self.state.streams.get()
+    }
+
+    /// Counts a request as under way.
+    pub(crate) fn begin(&self) -> UnderWay {
+        self.state.streams.set(self.state.streams.get() + 1);
+        UnderWay(self.state.clone())
+    }
+
+    fn poll_ready(&self) -> Poll<Result<(), h2::Error>> {
+        self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Sends the request in `slot`, and waits for the response's head. With `upgrade`, as extended CONNECT.
+    ///
+    /// # Errors
+    /// Where the request is still in its slot, not a byte of it was sent.
+    pub(crate) async fn send(
+        &self,
+        slot: &mut Option<Outgoing>,
+        limits: Limits,
+        upgrade: bool,
+    ) -> Result<Answered, Unsent> {
+        if let Poll::Ready(Err(error)) = self.poll_ready() {
+            return Err(error.into());
+        }
+        let Some(Outgoing { request, interim, .. }) = slot.take() else {
+            return Err(h2::Error::from(h2::Reason::INTERNAL_ERROR).into());
+        };
+        let (mut parts, body) = request.into_parts();
+        let wanted = if upgrade {
+            extended::to_connect(&mut parts.method, &mut parts.headers, &mut parts.extensions)
+        } else {
+            None
+        };
+        let connect = parts.method == Method::CONNECT;
+        to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers, &self.scheme);
+        // A route's filters may have set what HTTP/2 has no place for.
+        strip_hop_by_hop(&mut parts.headers, false);
+        let last = body.is_end_stream() && !connect;
+        let sent = self.sender.borrow_mut().send_request(Request::from_parts(parts, ()), last);
+        let (response, stream) = sent?;
+        if connect {
+            let response = wait(response, &interim, limits).await?;
+            return Ok(tunnelled(response, stream, wanted, limits)?);
+        }
+        let uploading = if last { Uploading::default() } else { upload(body, stream).await };
+        let response = wait(response, &interim, limits).await?;
+        let (parts, stream) = response.into_parts();
+        let body = Received::new(stream, &parts.headers, limits, refuse).with_upload(uploading);
+        let response = Response::from_parts(parts, Incoming::http2(body));
+        Ok(Answered { response, spelling: None, upgrade: None })
+    }
+
+    /// Whether the endpoint takes extended CONNECT (RFC 8441, section 3). Waits until it has said what it offers.
+    pub(crate) async fn takes_upgrades(&self) -> bool {
+        loop {
+            let news = self.state.news.notified();
+            if self.sender.borrow().is_extended_connect_protocol_enabled() {
+                return true;
+            }
+            if self.state.ended.get() || self.state.heard.is_greeted() {
+                return false;
+            }
+            news.await;
+        }
+    }
+}
+
+fn refuse(wrong: Wrong, limits: &Limits) -> Error {
+    wrong.of_response(limits, "the response's trailers")
+}
+
+/// Waits for the response's head. Interim responses are passed on.
+async fn wait(
+    mut response: ResponseFuture,
+    interim: &Interim,
+    limits: Limits,
+) -> Result<Response<h2::RecvStream>, Unsent> {
+    let response = poll_fn(|cx| {
+        while let Poll::Ready(Some(Ok(response))) = response.poll_informational(cx) {
+            if let Err(wrong) = fits(response.headers(), 0, &limits) {
+                return Poll::Ready(Err(Unsent::Wrong(wrong, limits)));
+            }
+            interim.send(&InterimResponse { response, spelling: None });
+        }
+        Pin::new(&mut response).poll(cx).map_err(Unsent::Http2)
+    })
+    .await?;
+    fits(response.headers(), 0, &limits).map_err(|wrong| Unsent::Wrong(wrong, limits))?;
+    Ok(response)
+}
+
+/// Sends a request's body. What does not go out at once does so in a task of its own, whoever reads the response.
+async fn upload(body: RequestBody, stream: h2::SendStream<Bytes>) -> Uploading {
+    let mut sending = Sending::new(body, stream);
+    let unsent = poll_fn(|cx| Poll::Ready(pin!(&mut sending).poll(cx).is_pending())).await;
+    Uploading(unsent.then(|| tokio::task::spawn_local(sending).abort_handle()))
+}
+
+/// The answer to CONNECT: a successful one has no end, and bytes both ways. With `wanted`, it is one to an upgrade.
+fn tunnelled(
+    response: Response<h2::RecvStream>,
+    mut stream: h2::SendStream<Bytes>,
+    wanted: Option<Wanted>,
+    limits: Limits,
+) -> Result<Answered, h2::Error> {
+    let (mut parts, receive) = response.into_parts();
+    if parts.status.is_success() {
+        if let Some(wanted) = wanted {
+            extended::to_switching(&mut parts.status, &mut parts.headers, wanted);
+        }
+        let (there, upgrade) = OnUpgrade::pair();
+        // Received, for its other end is at hand.
+        let _ = there.send(Tunnel::new(Bytes::new(), ByteStream::new(stream, receive)));
+        let response = Response::from_parts(parts, Incoming::empty());
+        return Ok(Answered { response, spelling: None, upgrade: Some(upgrade) });
+    }
+    stream.send_data(Bytes::new(), true)?;
+    let body = Incoming::http2(Received::new(receive, &parts.headers, limits, refuse));
+    Ok(Answered { response: Response::from_parts(parts, body), spelling: None, upgrade: None })
+}

@@ -1,0 +1,60 @@
+//! HTTP/2 (RFC 9113), on the `h2` crate, which frames, compresses and controls flow.
+//!
+//! What is here is what a proxy wants and a general library hides: interim responses, the codes with which streams are
+//! reset, CONNECT for any protocol, and a request that goes straight to its stream, without a task or a channel on the
+//! way. A stream whose handles are all dropped is reset, so that whoever stops waiting need not say so.
+
+mod alive;
+pub(crate) mod client;
+mod extended;
+mod pace;
+mod received;
+mod sending;
+pub(crate) mod server;
+mod tunnel;
+
+use http::HeaderMap;
+
+use crate::h1::{Limits, Wrong};
+
+pub(crate) use received::Received;
+pub(crate) use tunnel::ByteStream;
+
+/// How much a peer may send on one stream before it is read.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// How much a peer may send on all streams of a connection before it is read.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How often a connection may have to reset streams because of what its peer did, before it is ended.
+const MAX_RESETS: usize = 1024;
+/// How much of what is sent on a stream may wait for the connection.
+const MAX_SEND_BUFFER: usize = 400 * 1024;
+
+/// How much header `h2` is told to read: more than is allowed, so that what is too large can be answered and named.
+fn read_anyway(limits: &Limits) -> u32 {
+    // `h2` counts 32 bytes for each field beside its name and value.
+    let most = limits.bytes.saturating_mul(2).saturating_add(limits.fields.saturating_mul(32));
+    u32::try_from(most).unwrap_or(u32::MAX)
+}
+
+/// Whether a header is within limits, which count what it would be in HTTP/1.1, after so many bytes of a first line.
+fn fits(headers: &HeaderMap, first: usize, limits: &Limits) -> Result<(), Wrong> {
+    const AROUND: usize = ": \r\n".len();
+    if headers.len() > limits.fields {
+        return Err(Wrong::Fields);
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND).sum();
+    if first + bytes > limits.bytes { Err(Wrong::Bytes) } else { Ok(()) }
+}
+
+/// The code with which a stream is reset whose other half, on the far side of the proxy, was reset with `reason`. What
+/// was wrong with one connection says nothing of the other (RFC 9113, section 7).
+const fn passed_on(reason: h2::Reason) -> h2::Reason {
+    match reason {
+        h2::Reason::NO_ERROR
+        | h2::Reason::CANCEL
+        | h2::Reason::REFUSED_STREAM
+        | h2::Reason::CONNECT_ERROR
+        | h2::Reason::ENHANCE_YOUR_CALM => reason,
+        _ => h2::Reason::INTERNAL_ERROR,
+    }
+}

@@ -1,0 +1,168 @@
+//! How long a caller may take: until it asks, between two requests, and for the parts of a body.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use crate::body::BodyError;
+use crate::error::{Error, Reason};
+use crate::serve::{Caller, Drain, Settings};
+
+/// A caller's connection, for the eyes of its drain.
+#[derive(Debug)]
+pub(super) struct Pace {
+    settings: Arc<Settings>,
+    /// Requests under way.
+    under_way: Cell<u32>,
+    /// Whether anything was ever asked.
+    asked: Cell<bool>,
+    /// For how many ticks nothing has been under way.
+    quiet: Cell<u32>,
+    /// Whether the connection is to end.
+    ending: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Pace {
+    pub(super) fn new(settings: Arc<Settings>, drain: &Drain) -> Rc<Self> {
+        let pace = Rc::new(Self {
+            settings,
+            under_way: Cell::new(0),
+            asked: Cell::new(false),
+            quiet: Cell::new(0),
+            ending: Cell::new(drain.is_on()),
+            waker: RefCell::default(),
+        });
+        drain.remember(Rc::downgrade(&pace) as Weak<dyn Caller>);
+        pace
+    }
+
+    /// Notes a request, until what is returned is dropped.
+    pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
+        self.asked.set(true);
+        self.under_way.set(self.under_way.get() + 1);
+        UnderWay(self.clone())
+    }
+
+    /// Whether anything was ever asked.
+    pub(super) const fn asked(&self) -> bool {
+        self.asked.get()
+    }
+
+    /// Whether the connection is to end. If it is not, the task is woken once it is.
+    pub(super) fn is_ending(&self, cx: &Context<'_>) -> bool {
+        if !self.ending.get() {
+            leave(&self.waker, cx);
+        }
+        self.ending.get()
+    }
+
+    fn end(&self) {
+        self.ending.set(true);
+        wake(&self.waker);
+    }
+}
+
+impl Caller for Pace {
+    fn tick(&self) {
+        if self.under_way.get() > 0 {
+            return;
+        }
+        self.quiet.set(self.quiet.get().saturating_add(1));
+        // The first request of a connection is due as a header is that has begun.
+        let limit = if self.asked.get() { self.settings.idle_ticks() } else { self.settings.header_ticks() };
+        if self.quiet.get() > limit && !self.ending.get() {
+            self.end();
+        }
+    }
+
+    fn wind_down(&self) {
+        self.end();
+    }
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub(super) struct UnderWay(Rc<Pace>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
+        self.0.quiet.set(0);
+    }
+}
+
+/// A body that may not come too slowly, for the eyes of its caller's drain.
+#[derive(Debug)]
+pub(super) struct BodyPace {
+    settings: Arc<Settings>,
+    /// Whether its next part is waited for, and for how many ticks its parts were so far.
+    waiting: Cell<bool>,
+    waited: Cell<u32>,
+    bytes: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl BodyPace {
+    /// Watches a body, where there is a limit.
+    pub(super) fn new(settings: &Arc<Settings>, drain: &Drain) -> Option<Rc<Self>> {
+        settings.body_rate.as_ref()?;
+        let pace = Rc::new(Self {
+            settings: settings.clone(),
+            waiting: Cell::new(false),
+            waited: Cell::new(0),
+            bytes: Cell::new(0),
+            waker: RefCell::default(),
+        });
+        drain.remember(Rc::downgrade(&pace) as Weak<dyn Caller>);
+        Some(pace)
+    }
+
+    /// Notes that a part is waited for.
+    ///
+    /// # Errors
+    /// It came too slowly.
+    pub(super) fn wait(&self, cx: &Context<'_>) -> Result<(), BodyError> {
+        self.waiting.set(true);
+        leave(&self.waker, cx);
+        if self.settings.is_too_slow(self.bytes.get(), self.waited.get()) {
+            let details = "the request's body came too slowly, or not at all";
+            return Err(BodyError::Refused(Error::unsent(Reason::HttpRequestTimeout, details)));
+        }
+        Ok(())
+    }
+
+    /// Notes that a part of so many bytes has come.
+    pub(super) fn came(&self, bytes: usize) {
+        self.waiting.set(false);
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+}
+
+impl Caller for BodyPace {
+    fn tick(&self) {
+        if self.waiting.get() {
+            self.waited.set(self.waited.get() + 1);
+            if self.settings.is_too_slow(self.bytes.get(), self.waited.get()) {
+                wake(&self.waker);
+            }
+        }
+    }
+
+    /// A body under way is finished.
+    fn wind_down(&self) {}
+}
+
+fn leave(slot: &RefCell<Option<Waker>>, cx: &Context<'_>) {
+    let mut slot = slot.borrow_mut();
+    if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *slot = Some(cx.waker().clone());
+    }
+}
+
+fn wake(slot: &RefCell<Option<Waker>>) {
+    if let Some(waker) = slot.take() {
+        waker.wake();
+    }
+}

@@ -1,0 +1,77 @@
+//! A body on its way out.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::Body;
+
+use super::passed_on;
+use crate::body::BodyError;
+
+/// Sends a body on a stream as fast as the peer takes it. Ends when it is sent, or cannot be.
+pub(super) struct Sending<B> {
+    body: B,
+    stream: SendStream<Bytes>,
+    /// What was read and waits for room, and whether it is the last.
+    next: Option<(Bytes, bool)>,
+}
+
+impl<B> Sending<B> {
+    pub(super) const fn new(body: B, stream: SendStream<Bytes>) -> Self {
+        Self { body, stream, next: None }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        // Wakes this task when the peer resets the stream, whatever it waits for.
+        while this.stream.poll_reset(cx).is_pending() {
+            if let Some((data, last)) = &mut this.next {
+                while !data.is_empty() && this.stream.capacity() == 0 {
+                    // An error, or the end, is the stream's.
+                    let Some(Ok(_)) = ready!(this.stream.poll_capacity(cx)) else { return Poll::Ready(()) };
+                }
+                let (data, last) = (std::mem::take(data), *last);
+                this.next = None;
+                if this.stream.send_data(data, last).is_err() || last {
+                    return Poll::Ready(());
+                }
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        // The least of claims: what is reserved of a connection's window is withheld from its other
+                        // streams, and `send_data` claims the rest.
+                        if !data.is_empty() {
+                            this.stream.reserve_capacity(1);
+                        }
+                        this.next = Some((data, this.body.is_end_stream()));
+                    }
+                    Err(frame) => {
+                        this.stream.reserve_capacity(0);
+                        if let Ok(trailers) = frame.into_trailers() {
+                            // Refused if the stream is gone.
+                            let _ = this.stream.send_trailers(trailers);
+                        }
+                        return Poll::Ready(());
+                    }
+                },
+                Some(Err(error)) => {
+                    this.stream.send_reset(error.into().reset().map_or(Reason::INTERNAL_ERROR, passed_on));
+                    return Poll::Ready(());
+                }
+                None => {
+                    let _ = this.stream.send_data(Bytes::new(), true);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,266 @@
+//! Serving a caller of HTTP/2.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{self, SendResponse};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use super::alive::{Ear, KeepAlive, Terms};
+use super::pace::{BodyPace, Pace, UnderWay};
+use super::received::Received;
+use super::sending::Sending;
+use super::{
+    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
+};
+use crate::body::{BodyError, Incoming};
+use crate::filter::strip_hop_by_hop;
+use crate::h1::{Limits, Wrong, same_host};
+use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
+use crate::serve::{Drain, Settings};
+use crate::upgrade::{OnUpgrade, Tunnel};
+
+/// How many streams a caller may open and reset before they are even looked at (CVE-2023-44487).
+const MAX_UNSEEN_RESETS: usize = 20;
+/// A caller that is gone is found within 50 seconds.
+const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20) };
+/// How long a connection that nobody has asked anything of still may once it is to end: a request may be on its way.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it ends. When its drain begins, or nothing was asked for too long, its caller is told
+/// GOAWAY, in both phases.
+pub(crate) async fn serve<IO, H, B>(
+    io: IO,
+    handler: H,
+    settings: Arc<Settings>,
+    drain: Rc<Drain>,
+) -> Result<(), h2::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    H: Handler<Body = B> + 'static,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
+{
+    let (ear, heard) = Ear::new(io);
+    let pace = Pace::new(settings.clone(), &drain);
+    let mut last_word = pin!(last_word(&pace));
+    let mut handshake = server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(settings.streams)
+        .max_header_list_size(read_anyway(&settings.limits))
+        .max_local_error_reset_streams(Some(MAX_RESETS))
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_send_buffer_size(MAX_SEND_BUFFER)
+        .enable_connect_protocol()
+        .handshake(ear);
+    let greeted = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
+        Poll::Pending => last_word.as_mut().poll(cx).map(|()| None),
+        Poll::Ready(greeted) => Poll::Ready(Some(greeted)),
+    });
+    let Some(mut connection) = greeted.await.transpose()? else { return Ok(()) };
+    drop(handshake);
+    let mut alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
+    let mut ending = false;
+    let caller = Caller { handler, pace: pace.clone(), settings, drain };
+    poll_fn(|cx| {
+        loop {
+            if alive.as_mut().is_some_and(|alive| alive.poll(cx, true).is_ready()) {
+                return Poll::Ready(Err(h2::Reason::SETTINGS_TIMEOUT.into()));
+            }
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => caller.accept(request, respond),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                // Only now: a request that is there already is under way.
+                Poll::Pending if !ending && pace.is_ending(cx) => {
+                    ending = true;
+                    connection.graceful_shutdown();
+                }
+                Poll::Pending if ending => return last_word.as_mut().poll(cx).map(Ok),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// Ends when a connection that is to end has had its time, on which nothing was ever asked.
+async fn last_word(pace: &Pace) {
+    poll_fn(|cx| if pace.is_ending(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    tokio::time::sleep(LAST_WORD).await;
+    poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
+}
+
+/// What all requests of a connection share.
+struct Caller<H> {
+    handler: H,
+    pace: Rc<Pace>,
+    settings: Arc<Settings>,
+    drain: Rc<Drain>,
+}
+
+/// The way back to the caller, until the final response has begun.
+#[derive(Debug)]
+struct Respond(RefCell<Option<SendResponse<Bytes>>>);
+
+impl InterimSink for Respond {
+    fn send(&self, interim: &InterimResponse) {
+        let mut head = Response::new(());
+        *head.status_mut() = interim.response.status();
+        head.headers_mut().clone_from(interim.response.headers());
+        strip_hop_by_hop(head.headers_mut(), false);
+        if let Some(respond) = &mut *self.0.borrow_mut() {
+            // Fails if the stream is gone, which the wait for the final response hears of.
+            let _ = respond.send_informational(head);
+        }
+    }
+}
+
+/// What is left to do with a stream, once its request has been handed over.
+struct Stream {
+    respond: Rc<Respond>,
+    head: bool,
+    /// Whether it is extended CONNECT.
+    upgraded: bool,
+    /// CONNECT: what the caller sends, and who takes the tunnel.
+    tunnel: Option<(RecvStream, oneshot::Sender<Tunnel>)>,
+    _under_way: UnderWay,
+}
+
+impl<H, B> Caller<H>
+where
+    H: Handler<Body = B> + 'static,
+    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
+{
+    /// Answers a request in a task of its own.
+    fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (mut parts, receive) = request.into_parts();
+        let respond = Rc::new(Respond(RefCell::new(Some(respond))));
+        let head = parts.method == Method::HEAD;
+        let connect = parts.method == Method::CONNECT;
+        let under_way = self.pace.begin();
+        let mut stream = Stream { respond, head, upgraded: false, tunnel: None, _under_way: under_way };
+        if let Err(wrong) = check(&parts, &self.settings.limits) {
+            let error = wrong.of_request(&self.settings.limits);
+            let reply = self.handler.decline(error, &Request::from_parts(parts, ()));
+            tokio::task::spawn_local(stream.run(std::future::ready(reply)));
+            return;
+        }
+        stream.upgraded = extended::to_upgrade(&mut parts.method, &mut parts.headers, &mut parts.extensions);
+        let (body, upgrade) = if connect {
+            let (there, upgrade) = OnUpgrade::pair();
+            stream.tunnel = Some((receive, there));
+            (Incoming::empty(), Some(upgrade))
+        } else {
+            let pace = BodyPace::new(&self.settings, &self.drain);
+            let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request);
+            (Incoming::http2(body.with_pace(pace)), None)
+        };
+        let request = Request::from_parts(parts, body);
+        let interim = Interim::to(stream.respond.clone());
+        let answer = self.handler.answer(Asked { request, spelling: None, interim, upgrade });
+        tokio::task::spawn_local(stream.run(answer));
+    }
+}
+
+/// Whether a request is not too large, and says but one thing of its host (RFC 9113, section 8.3.1).
+fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
+    let target = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if target > limits.bytes {
+        return Err(Wrong::FirstLine);
+    }
+    fits(&parts.headers, target, limits)?;
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let (host, more) = (hosts.next(), hosts.next());
+    let authority = parts.uri.authority();
+    match (authority, host) {
+        _ if more.is_some() => Err(Wrong::Malformed("there is more than one Host")),
+        (None, None) => Err(Wrong::Malformed("there is neither an :authority nor a Host")),
+        (Some(authority), _) if authority.as_str().contains('@') => {
+            Err(Wrong::Malformed("the :authority names a user"))
+        }
+        (Some(authority), Some(host)) if !same_host(authority, host.as_bytes(), parts.uri.scheme_str()) => {
+            Err(Wrong::Malformed("the :authority and Host do not agree"))
+        }
+        (None, Some(host)) if Authority::try_from(host.as_bytes()).is_err() => {
+            Err(Wrong::Malformed("the Host is not valid"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Stream {
+    async fn run<B>(self, answer: impl Future<Output = Reply<B>>)
+    where
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    {
+        let reply = {
+            let mut answer = pin!(answer);
+            let waiting = poll_fn(|cx| match answer.as_mut().poll(cx) {
+                Poll::Ready(reply) => Poll::Ready(Some(reply)),
+                Poll::Pending => self.poll_reset(cx).map(|()| None),
+            });
+            waiting.await
+        };
+        let (Some(reply), Some(respond)) = (reply, self.respond.0.take()) else { return };
+        if let Err(error) = self.reply(reply, respond).await {
+            debug!(%error, "a response could not be sent");
+        }
+    }
+
+    /// Ready once the caller does not want the response any more.
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self.respond.0.borrow_mut() {
+            Some(respond) => respond.poll_reset(cx).map(drop),
+            None => Poll::Pending,
+        }
+    }
+
+    async fn reply<B>(self, reply: Reply<B>, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error>
+    where
+        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    {
+        let (mut parts, mut body) = reply.response.into_parts();
+        if self.upgraded && parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            extended::from_switching(&mut parts.status, &mut parts.headers);
+        }
+        strip_hop_by_hop(&mut parts.headers, false);
+        let tunnel = self.tunnel.filter(|_| parts.status.is_success());
+        let empty = body.is_end_stream();
+        if let Some(length) = body.size_hint().exact().filter(|_| !empty) {
+            parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+        }
+        let last = (empty || self.head) && tunnel.is_none();
+        let stream = match respond.send_response(Response::from_parts(parts, ()), last) {
+            Ok(stream) => stream,
+            Err(error) => {
+                respond.send_reset(h2::Reason::INTERNAL_ERROR);
+                return Err(error);
+            }
+        };
+        if let Some((receive, there)) = tunnel {
+            // If nobody takes it, it is reset.
+            let _ = there.send(Tunnel::new(Bytes::new(), ByteStream::new(stream, receive)));
+        } else if self.head {
+            // Not sent, but gone through: its observer hears that it ended.
+            while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
+        } else if !empty {
+            Sending::new(body, stream).await;
+        }
+        Ok(())
+    }
+}
