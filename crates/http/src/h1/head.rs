@@ -2,6 +2,7 @@
 //! be understood in another way by the next one who reads it is refused here, and so never forwarded (RFC 9112,
 //! sections 2.2, 3, 5 and 6).
 
+use std::fmt::Write as _;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 
@@ -329,7 +330,10 @@ fn escape(target: &str) -> String {
             text.push(c);
         } else {
             let mut bytes = [0; 4];
-            c.encode_utf8(&mut bytes).bytes().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                // Cannot fail: it is written to a string.
+                let _ = write!(text, "%{byte:02X}");
+            }
         }
     }
     text

@@ -13,9 +13,11 @@ mod sending;
 pub(crate) mod server;
 mod tunnel;
 
+use std::rc::Rc;
+
 use http::HeaderMap;
 
-use crate::h1::{Limits, Wrong};
+use crate::h1::{Limits, SPELLING, Spelling, Wrong};
 
 pub(crate) use received::Received;
 pub(crate) use tunnel::ByteStream;
@@ -28,6 +30,19 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MAX_RESETS: usize = 1024;
 /// How much of what is sent on a stream may wait for the connection.
 const MAX_SEND_BUFFER: usize = 400 * 1024;
+
+/// Takes out what another sidecar says of how a header was spelled.
+fn spelled(headers: &mut HeaderMap) -> Option<Rc<Spelling>> {
+    headers.remove(SPELLING).map(|told| Rc::new(Spelling::from_value(&told)))
+}
+
+/// Tells another sidecar how a header was spelled, if it was.
+fn spell(headers: &mut HeaderMap, spelling: Option<&Spelling>) {
+    match spelling.and_then(Spelling::to_value) {
+        Some(told) => headers.insert(SPELLING, told),
+        None => headers.remove(SPELLING),
+    };
+}
 
 /// How much header `h2` is told to read: more than is allowed, so that what is too large can be answered and named.
 fn read_anyway(limits: &Limits) -> u32 {

@@ -26,6 +26,7 @@ use super::received::Received;
 use super::sending::Sending;
 use super::{
     ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
+    spell, spelled,
 };
 use crate::body::{BodyError, Incoming};
 use crate::filter::strip_hop_by_hop;
@@ -42,12 +43,13 @@ const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duratio
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends. When its drain begins, or nothing was asked for too long, its caller is told
-/// GOAWAY, in both phases.
+/// GOAWAY, in both phases. With `carried` the caller is another sidecar, which says how headers were spelled and is told.
 pub(crate) async fn serve<IO, H, B>(
     io: IO,
     handler: H,
     settings: Arc<Settings>,
     drain: Rc<Drain>,
+    carried: bool,
 ) -> Result<(), h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -75,7 +77,7 @@ where
     drop(handshake);
     let mut alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
     let mut ending = false;
-    let caller = Caller { handler, pace: pace.clone(), settings, drain };
+    let caller = Caller { handler, pace: pace.clone(), settings, drain, carried };
     poll_fn(|cx| {
         loop {
             if alive.as_mut().is_some_and(|alive| alive.poll(cx, true).is_ready()) {
@@ -111,11 +113,16 @@ struct Caller<H> {
     pace: Rc<Pace>,
     settings: Arc<Settings>,
     drain: Rc<Drain>,
+    carried: bool,
 }
 
 /// The way back to the caller, until the final response has begun.
 #[derive(Debug)]
-struct Respond(RefCell<Option<SendResponse<Bytes>>>);
+struct Respond {
+    stream: RefCell<Option<SendResponse<Bytes>>>,
+    /// Whether the caller is told how headers were spelled.
+    carried: bool,
+}
 
 impl InterimSink for Respond {
     fn send(&self, interim: &InterimResponse) {
@@ -123,7 +130,10 @@ impl InterimSink for Respond {
         *head.status_mut() = interim.response.status();
         head.headers_mut().clone_from(interim.response.headers());
         strip_hop_by_hop(head.headers_mut(), false);
-        if let Some(respond) = &mut *self.0.borrow_mut() {
+        if self.carried {
+            spell(head.headers_mut(), interim.spelling.as_deref());
+        }
+        if let Some(respond) = &mut *self.stream.borrow_mut() {
             // Fails if the stream is gone, which the wait for the final response hears of.
             let _ = respond.send_informational(head);
         }
@@ -149,7 +159,8 @@ where
     /// Answers a request in a task of its own.
     fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (mut parts, receive) = request.into_parts();
-        let respond = Rc::new(Respond(RefCell::new(Some(respond))));
+        let respond = Rc::new(Respond { stream: RefCell::new(Some(respond)), carried: self.carried });
+        let spelling = if self.carried { spelled(&mut parts.headers) } else { None };
         let head = parts.method == Method::HEAD;
         let connect = parts.method == Method::CONNECT;
         let under_way = self.pace.begin();
@@ -167,12 +178,13 @@ where
             (Incoming::empty(), Some(upgrade))
         } else {
             let pace = BodyPace::new(&self.settings, &self.drain);
-            let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request);
+            let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request)
+                .carried(self.carried);
             (Incoming::http2(body.with_pace(pace)), None)
         };
         let request = Request::from_parts(parts, body);
         let interim = Interim::to(stream.respond.clone());
-        let answer = self.handler.answer(Asked { request, spelling: None, interim, upgrade });
+        let answer = self.handler.answer(Asked { request, spelling, interim, upgrade });
         tokio::task::spawn_local(stream.run(answer));
     }
 }
@@ -216,7 +228,7 @@ impl Stream {
             });
             waiting.await
         };
-        let (Some(reply), Some(respond)) = (reply, self.respond.0.take()) else { return };
+        let (Some(reply), Some(respond)) = (reply, self.respond.stream.take()) else { return };
         if let Err(error) = self.reply(reply, respond).await {
             debug!(%error, "a response could not be sent");
         }
@@ -224,7 +236,7 @@ impl Stream {
 
     /// Ready once the caller does not want the response any more.
     fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut *self.respond.0.borrow_mut() {
+        match &mut *self.respond.stream.borrow_mut() {
             Some(respond) => respond.poll_reset(cx).map(drop),
             None => Poll::Pending,
         }
@@ -234,11 +246,15 @@ impl Stream {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
+        let carried = self.respond.carried;
         let (mut parts, mut body) = reply.response.into_parts();
         if self.upgraded && parts.status == StatusCode::SWITCHING_PROTOCOLS {
             extended::from_switching(&mut parts.status, &mut parts.headers);
         }
         strip_hop_by_hop(&mut parts.headers, false);
+        if carried {
+            spell(&mut parts.headers, reply.spelling.as_deref());
+        }
         let tunnel = self.tunnel.filter(|_| parts.status.is_success());
         let empty = body.is_end_stream();
         if let Some(length) = body.size_hint().exact().filter(|_| !empty) {
@@ -259,7 +275,7 @@ impl Stream {
             // Not sent, but gone through: its observer hears that it ended.
             while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
         } else if !empty {
-            Sending::new(body, stream).await;
+            Sending::new(body, stream, carried).await;
         }
         Ok(())
     }
