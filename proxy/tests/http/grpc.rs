@@ -264,7 +264,7 @@ async fn grpc_route_refuses_calls_over_http_1_1() {
     let answer = proxy.ask(ask).await;
     assert_eq!(answer.status(), 505);
     let status = answer.header("proxy-status").unwrap();
-    assert!(status.starts_with("outrigger; error=http_version_unsupported"), "{status}");
+    assert!(status.starts_with("outrigger; error=http_version_not_supported"), "{status}");
     // What is no call at all is not the route's.
     assert_eq!(proxy.ask("GET /a.B/C HTTP/1.1\r\nHost: shop\r\n\r\n").await.status(), 404);
 }
