@@ -1,10 +1,10 @@
 //! The way of one request: load the table once, decide, filter, forward, and stream the response back.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use outrigger_http::body::{Incoming, RequestBody, ResponseBody, Upload};
@@ -306,10 +306,18 @@ pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
         record.answered(StatusCode::OK.as_u16());
         let mut response = Response::new(ResponseBody::full(Bytes::new(), record));
         *response.headers_mut() = headers;
-        return Reply::new(response);
+        return made(response);
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     refusal(&error, headers, format!("{error}\n").into(), record)
+}
+
+/// An answer that is made here, at this time (RFC 9110, section 6.6.1).
+pub(crate) fn made(mut response: Response<ResponseBody<Record>>) -> Answer {
+    if let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
+        response.headers_mut().entry(DATE).or_insert(now);
+    }
+    Reply::new(response)
 }
 
 /// An answer to a request that failed, with this header and body.
@@ -318,7 +326,7 @@ pub(crate) fn refusal(error: &Error, headers: HeaderMap, body: Bytes, mut record
     let mut response = Response::new(ResponseBody::full(body, record));
     *response.status_mut() = error.status();
     *response.headers_mut() = headers;
-    Reply::new(response)
+    made(response)
 }
 
 /// The answer to a browser while the application is not up.

@@ -11,7 +11,7 @@ use outrigger_config::listener::HttpPath;
 use outrigger_config::route::{HttpFilter, HttpRule, PathMatch};
 use outrigger_http::body::{ResponseBody, Upload};
 use outrigger_http::forward::Speak;
-use outrigger_http::message::{Asked, Outgoing, Reply};
+use outrigger_http::message::{Asked, Outgoing};
 use outrigger_http::transform::Transforms;
 use outrigger_http::{Error, filter};
 
@@ -24,7 +24,7 @@ use self::target::{Prefix, Rewrite};
 use crate::connection::Connection;
 use crate::plan::Plan;
 use crate::record::Record;
-use crate::request::{Answer, PROXY_STATUS, carry_out, fail};
+use crate::request::{Answer, PROXY_STATUS, carry_out, fail, made};
 use crate::worker::Local;
 
 mod auth;
@@ -186,5 +186,5 @@ fn answered(status: StatusCode, mut headers: HeaderMap, body: Bytes, mut record:
     let mut response = Response::new(ResponseBody::full(body, record));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    Reply::new(response)
+    made(response)
 }

@@ -116,6 +116,7 @@ async fn a_response_to_head_has_no_body_though_the_proxy_makes_it() {
     let answer = soon(answer).await.unwrap();
     assert_eq!(answer.status(), 503);
     assert_ne!(answer.headers()["content-length"], "0");
+    assert!(answer.headers().contains_key("date"), "what the proxy says itself, it says at a time");
     assert!(answer.body().is_end_stream());
 }
 
@@ -158,4 +159,143 @@ async fn a_backend_of_http_1_hears_the_authority_once() {
     let (_answer, _) = caller.send_request(request("GET", "/", &[("host", "SHOP")]), true).unwrap();
     let mut callee = Wire::accept(&backend).await;
     assert_eq!(callee.head().await.header("host").as_deref(), Some("shop"));
+}
+
+const NARROW: &str = "http: { via: false, forwarded: { xForwarded: false }, \
+                      limits: { headerBytes: 1024, headerFields: 16, streamsPerConnection: 2 } }";
+
+fn narrow(address: std::net::SocketAddr) -> String {
+    with_rule("", H2C, &[address]).replace(crate::support::PLAIN, NARROW)
+}
+
+/// Fields that are too many, fields that are too large, and one that is.
+fn too_much() -> [Vec<(&'static str, String)>; 3] {
+    let many = (0..17).map(|_| ("x-a", String::from("1"))).collect();
+    let large = (0..10).map(|_| ("x-b", "b".repeat(100))).collect();
+    [many, large, vec![("x-c", "c".repeat(2000))]]
+}
+
+fn borrowed<'a>(fields: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
+    fields.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+#[tokio::test]
+async fn a_request_with_too_much_header_is_a_431_and_the_next_is_not() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&narrow(address)).await;
+    let mut caller = caller(&proxy).await;
+    for fields in too_much() {
+        let (answer, _) = caller.send_request(request("GET", "/", &borrowed(&fields)), true).unwrap();
+        let answer = soon(answer).await.unwrap();
+        assert_eq!(answer.status(), 431, "{fields:?}");
+        let why = answer.headers()["proxy-status"].to_str().unwrap();
+        assert!(why.contains("error=http_request_header_section_size; details=\"the limit is "), "{why}");
+    }
+    let (answer, _) = caller.send_request(request("GET", &"/a".repeat(600), &[]), true).unwrap();
+    assert_eq!(soon(answer).await.unwrap().status(), 414);
+    let (answer, _) = caller.send_request(request("GET", "/", &[]), true).unwrap();
+    let (_, mut respond) = Callee::accept(&backend, &settings()).await.next().await;
+    respond.send_response(response(204, &[]), true).unwrap();
+    assert_eq!(soon(answer).await.unwrap().status(), 204);
+    let code = ["code=\"431\"", "reason=\"http_request_header_section_size\""];
+    proxy.metric_is("outrigger_requests_total", &code, 3.0).await;
+}
+
+#[tokio::test]
+async fn a_response_with_too_much_header_is_a_502_that_says_so() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&narrow(address)).await;
+    let mut caller = caller(&proxy).await;
+    let mut callee = None;
+    for fields in too_much() {
+        let (answer, _) = caller.send_request(request("POST", "/", &[]), true).unwrap();
+        if callee.is_none() {
+            callee = Some(Callee::accept(&backend, &settings()).await);
+        }
+        let (_, mut respond) = callee.as_mut().unwrap().next().await;
+        let mut stream = respond.send_response(response(200, &borrowed(&fields)), false).unwrap();
+        let answer = soon(answer).await.unwrap();
+        assert_eq!(answer.status(), 502, "{fields:?}");
+        let why = answer.headers()["proxy-status"].to_str().unwrap();
+        assert!(why.contains("error=http_response_header_section_size"), "{why}");
+        // The rest of it is not wanted, and its connection lives on.
+        let reset = soon(std::future::poll_fn(|cx| stream.poll_reset(cx))).await.unwrap();
+        assert_eq!(reset, Reason::CANCEL);
+    }
+}
+
+#[tokio::test]
+async fn too_many_trailers_are_no_end() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&narrow(address)).await;
+    let mut caller = caller(&proxy).await;
+    let mut too_many = HeaderMap::new();
+    for _ in 0..17 {
+        too_many.append("x-a", HeaderValue::from_static("1"));
+    }
+    // Of a response.
+    let (answer, _) = caller.send_request(request("GET", "/", &[]), true).unwrap();
+    let mut callee = Callee::accept(&backend, &settings()).await;
+    let (_, mut respond) = callee.next().await;
+    let mut stream = respond.send_response(response(200, &[]), false).unwrap();
+    stream.send_trailers(too_many.clone()).unwrap();
+    // The reset may overtake the head.
+    if let Ok(answer) = soon(answer).await {
+        assert_eq!(read(&mut answer.into_body()).await.unwrap_err().reason(), Some(Reason::INTERNAL_ERROR));
+    }
+    // Of a request.
+    let (answer, mut upload) = caller.send_request(request("POST", "/", &[]), false).unwrap();
+    let (mut received, _respond) = callee.next().await;
+    upload.send_trailers(too_many).unwrap();
+    assert!(read(received.body_mut()).await.is_err());
+    let answer = soon(answer).await.unwrap();
+    assert_eq!(answer.status(), 431);
+    assert!(answer.headers()["proxy-status"].to_str().unwrap().contains("http_request_header_section_size"));
+}
+
+#[tokio::test]
+async fn a_caller_has_no_more_requests_under_way_than_it_may() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&narrow(address)).await;
+    let mut caller = caller(&proxy).await;
+    assert!(crate::support::poll(|| caller.current_max_send_streams() == 2).await);
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        caller = caller.ready().await.unwrap();
+        answers.push(caller.send_request(request("GET", "/", &[]), true).unwrap().0);
+    }
+    let mut callee = Callee::accept(&backend, &settings()).await;
+    for answer in answers {
+        let (_, mut respond) = callee.next().await;
+        respond.send_response(response(204, &[]), true).unwrap();
+        assert_eq!(soon(answer).await.unwrap().status(), 204);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_asked_is_ended_in_order() {
+    let (_backend, address) = listen().await;
+    let http = "http: { timeouts: { idle: 1s } }";
+    let proxy = Running::start(&one_backend(&[address]).replace(crate::support::PLAIN, http)).await;
+    let stream = tokio::net::TcpStream::connect(proxy.at("web")).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let (answer, _) = sender.send_request(request("GET", "/", &[("host", "bank")]), true).unwrap();
+    assert_eq!(soon(answer).await.unwrap().status(), 400);
+    soon(ended).await.unwrap().expect("GOAWAY, without an error");
+}
+
+#[tokio::test]
+async fn a_body_that_comes_too_slowly_is_a_408() {
+    let (backend, address) = listen().await;
+    let http = "http: { limits: { minBodyRate: { bytesPerSecond: 1000, grace: 1s } } }";
+    let proxy = Running::start(&with_rule("", H2C, &[address]).replace(crate::support::PLAIN, http)).await;
+    let mut caller = caller(&proxy).await;
+    let (answer, mut upload) = caller.send_request(request("POST", "/", &[]), false).unwrap();
+    upload.send_data(Bytes::from_static(b"slow"), false).unwrap();
+    let (mut received, _respond) = Callee::accept(&backend, &settings()).await.next().await;
+    assert!(read(received.body_mut()).await.is_err());
+    let answer = soon(answer).await.unwrap();
+    assert_eq!(answer.status(), 408);
+    assert!(answer.headers()["proxy-status"].to_str().unwrap().contains("error=http_request_timeout"));
 }
