@@ -38,7 +38,7 @@ struct DiffArgs {
     /// Which paths [default: direct,proxy,sidecars].
     #[arg(long = "path", value_enum, value_delimiter = ',')]
     paths: Vec<Way>,
-    /// What callers speak [default: both].
+    /// What callers speak [default: both; with --through http1].
     #[arg(long = "caller", value_enum, value_delimiter = ',')]
     callers: Vec<Speaks>,
     /// What the application speaks [default: both; with --through http1].
@@ -50,6 +50,9 @@ struct DiffArgs {
     /// Only names the exchanges.
     #[arg(long)]
     list: bool,
+    /// Only prints which differences are allowed, as a table in Markdown.
+    #[arg(long)]
+    allowed: bool,
     /// Prints what both ends saw, without the proxy (-) and with it (+), for each exchange that differs, and with
     /// --only for each.
     #[arg(long)]
@@ -183,6 +186,10 @@ fn diff(args: DiffArgs) -> Result<bool> {
         }
         return Ok(true);
     }
+    if args.allowed {
+        print!("{}", diff::table());
+        return Ok(true);
+    }
     let mut settings = diff::Settings::default();
     if !args.paths.is_empty() {
         let path = |way: &Way| match way {
@@ -194,7 +201,7 @@ fn diff(args: DiffArgs) -> Result<bool> {
     }
     if let Some((proxy, application)) = args.through.zip(args.listen) {
         settings.paths = vec![diff::Path::Through { proxy, application }];
-        settings.applications = vec![Speaks::Http1];
+        (settings.callers, settings.applications) = (vec![Speaks::Http1], vec![Speaks::Http1]);
     }
     if !args.callers.is_empty() {
         settings.callers = args.callers;

@@ -20,9 +20,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use outrigger_config::explain::{Asked, Explanation, Unexplained};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use crate::explain::from_query;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +50,7 @@ GET  /healthz/ready      200 when it takes traffic, 503 and why when not
 GET  /healthz/live       200 while it runs
 GET  /metrics            counters, for Prometheus
 GET  /config             the live configuration, secrets left out
+GET  /explain?url=URL    which rule takes a request; also method=, header=, listener=
 GET  /log                the level of the diagnostics
 PUT  /log?level=debug    another level: off, error, warn, info, debug, trace
 ";
@@ -74,6 +78,9 @@ pub(crate) enum Surface {
 /// Sets the level, one of `off`, `error`, `warn`, `info`, `debug`, `trace`; an error says why it could not.
 pub(crate) type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
+/// Explains what becomes of a request, by the live configuration.
+pub(crate) type Explains = Box<dyn Fn(&Asked) -> Result<Explanation, Unexplained> + Send + Sync>;
+
 /// What the admin interface says, and the one thing that it sets.
 pub(crate) struct Admin {
     /// The current readiness.
@@ -82,6 +89,8 @@ pub(crate) struct Admin {
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The live configuration without its secrets.
     pub(crate) config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Explains what becomes of a request.
+    pub(crate) explain: Explains,
     /// The level of the diagnostics.
     pub(crate) level: Box<dyn Fn() -> String + Send + Sync>,
     /// Sets it.
@@ -149,12 +158,14 @@ impl Admin {
         };
         match (page, request.method()) {
             (Page::Log, &Method::PUT | &Method::POST) => self.set_log(request).await,
-            (page, &Method::GET | &Method::HEAD) => self.show(page),
+            (page, &Method::GET | &Method::HEAD) => {
+                self.show(page, request.uri().query().unwrap_or_default())
+            }
             (page, _) => not_allowed(page),
         }
     }
 
-    fn show(&self, page: Page) -> Response<Full<Bytes>> {
+    fn show(&self, page: Page, query: &str) -> Response<Full<Bytes>> {
         match page {
             Page::Index => text(StatusCode::OK, INDEX),
             Page::Ready => match &*self.ready.borrow() {
@@ -167,6 +178,21 @@ impl Admin {
             Page::Metrics => respond(StatusCode::OK, METRICS, (self.metrics)()),
             Page::Config => respond(StatusCode::OK, JSON, format!("{:#}\n", (self.config)())),
             Page::Log => text(StatusCode::OK, format!("{}\n", (self.level)())),
+            Page::Explain => self.explained(query),
+        }
+    }
+
+    fn explained(&self, query: &str) -> Response<Full<Bytes>> {
+        let asked = match from_query(query) {
+            Ok(asked) => asked,
+            Err(why) => return text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+        };
+        match (self.explain)(&asked) {
+            Ok(explanation) => match serde_json::to_string_pretty(&explanation) {
+                Ok(json) => respond(StatusCode::OK, JSON, format!("{json}\n")),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            Err(unexplained) => text(StatusCode::NOT_FOUND, format!("{unexplained}\n")),
         }
     }
 
@@ -200,6 +226,7 @@ enum Page {
     Live,
     Metrics,
     Config,
+    Explain,
     Log,
 }
 
@@ -213,6 +240,7 @@ impl Surface {
                 Some(Page::Metrics)
             }
             ("/config", Self::All) => Some(Page::Config),
+            ("/explain", Self::All) => Some(Page::Explain),
             ("/log", Self::All) => Some(Page::Log),
             _ => None,
         }

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::capture::{self, Capture};
 use crate::dev::{self, cli::Dev};
 use crate::director::{Captured, Tell};
+use crate::explain::{self, Explain};
 use crate::proxy::{Options, Source, start};
 
 /// A service-mesh sidecar, and a reverse proxy on a developer's machine.
@@ -38,6 +39,8 @@ enum Command {
     },
     /// Prints the JSON Schema of the configuration file.
     Schema,
+    /// Says which rule takes a request, and why not the others.
+    Explain(Explain),
     /// A developer's proxy: https://NAME.localhost for what runs on this machine.
     Dev(Dev),
     /// Redirects an application's traffic to the proxy, by nftables.
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
             print_line(&format!("{schema:#}"));
             ExitCode::SUCCESS
         }
+        Command::Explain(args) => explain::run(args),
         Command::Dev(args) => dev::cli::run(args),
         Command::Capture(capture) => match capture::run(capture) {
             Ok(()) => ExitCode::SUCCESS,

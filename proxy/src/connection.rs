@@ -102,6 +102,11 @@ impl Connection {
         Some(at)
     }
 
+    /// Whether the caller itself speaks TLS. What sidecars have between them is not the caller's.
+    pub(crate) fn is_https(&self) -> bool {
+        self.secure && self.direction == Direction::Edge
+    }
+
     /// The port that the caller connected to: where it meant to, if its traffic was captured.
     pub(crate) fn port(&self, local: &Local) -> Option<u16> {
         let listener =

@@ -64,7 +64,7 @@ async fn member(mut connection: Connection, stream: TlsStream<TcpStream>, live: 
         _ if live.protocol == Some(Protocol::Tcp) => tcp::relay(connection, stream).await,
         Some(mesh::TCP) => tcp::relay(connection, stream).await,
         Some(mesh::HTTP1) => speaking(connection, stream, Version::Http1, Version::Http1).await,
-        Some(mesh::HTTP1_OVER_HTTP2) => speaking(connection, stream, Version::Http2, Version::Http1).await,
+        Some(mesh::HTTP1_OVER_HTTP2) => speaking(connection, stream, Version::Carried, Version::Http1).await,
         Some(mesh::HTTP2) => speaking(connection, stream, Version::Http2, Version::Http2).await,
         Some(b"h2") => connection.serve_http(stream, Version::Http2).await,
         Some(b"http/1.1") => connection.serve_http(stream, Version::Http1).await,

@@ -14,6 +14,7 @@ mod connection;
 mod dev;
 mod director;
 mod edge;
+mod explain;
 mod files;
 mod filters;
 mod inbound;

@@ -42,7 +42,8 @@ impl OwnDoor for Own {
         connection.caller = local.live.node.identity.as_ref().map(|identity| identity.id().clone());
         let version = match wire {
             Wire::Http1 => Version::Http1,
-            Wire::Http2 | Wire::Carried => Version::Http2,
+            Wire::Http2 => Version::Http2,
+            Wire::Carried => Version::Carried,
             Wire::Tcp => {
                 tokio::task::spawn_local(tcp::relay(connection, theirs));
                 return Some(ours);

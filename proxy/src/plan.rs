@@ -109,7 +109,7 @@ impl<'a> Decision<'a> {
         };
         let visit = rule.session.as_ref().map(|session| {
             let path = request.uri().path();
-            session.visit(request.headers(), path, connection.secure, &entry.shares, live)
+            session.visit(request.headers(), path, connection.is_https(), &entry.shares, live)
         });
         let kept = visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.share);
         let picked = kept.or_else(|| entry.shares.pick(connection.worker.random.borrow_mut().u32(..)));

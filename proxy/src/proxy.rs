@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use outrigger_config::explain::{Unexplained, explain};
 use outrigger_net::listen;
 use outrigger_telemetry::{AccessLog, LogControl, Metrics};
 use tokio::net::TcpListener;
@@ -309,6 +310,7 @@ fn interface(
     log: LogControl,
 ) -> Admin {
     let (metrics, published, set) = (metrics.clone(), published.clone(), log.clone());
+    let explained = published.clone();
     Admin {
         ready,
         metrics: Box::new(move || metrics.encode()),
@@ -322,6 +324,10 @@ fn interface(
                 }
                 config
             })
+        }),
+        explain: Box::new(move |asked| {
+            let live = explained.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            live.map_or(Err(Unexplained::NoListener), |live| explain(&live.snapshot, asked))
         }),
         level: Box::new(move || log.level()),
         set_level: Box::new(move |level| set.set(level).map_err(|error| error.to_string())),

@@ -132,10 +132,10 @@ pub(crate) async fn carry_out(
     }
     let mut tunnel = Tunnel::wanted(&request, plan.speak);
     let (request, upload) = prepare(connection, &plan, &mut tunnel, policy, request);
-    if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
-        filters.mirror(connection, record.local(), &request, upload.as_ref(), plan.speak);
-    }
     let outgoing = Outgoing { request, spelling, interim };
+    if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
+        filters.mirror(connection, record.local(), &outgoing, upload.as_ref(), plan.speak);
+    }
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
     let way = Way {

@@ -17,6 +17,8 @@ use outrigger_http::{Backend, Endpoint};
 
 use crate::state::Live;
 
+/// How many cookies of one name are looked at. A caller that has several has them for different paths.
+const MAX_COOKIES: usize = 8;
 /// How many bytes of a hash tell endpoints apart.
 const HASH_BYTES: usize = 16;
 
@@ -109,7 +111,7 @@ impl Session {
                 headers.get(name).and_then(|token| self.read(token.to_str().ok()?, now, shares, live))
             }
             Carrier::Cookie { name, .. } => {
-                cookies(headers, name).find_map(|token| self.read(token, now, shares, live))
+                cookies(headers, name).take(MAX_COOKIES).find_map(|token| self.read(token, now, shares, live))
             }
         };
         let path = match &self.carrier {

@@ -6,8 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-const PAGES: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md", "docs/ROUTES.md", "docs/DEV.md"];
+const PAGES: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "benches/README.md",
+    "docs/ROUTES.md",
+    "docs/HTTP.md",
+    "docs/DEV.md",
+];
 
 /// Programs that are not ours: their names alone are known.
 const FOREIGN: [&str; 2] = ["curl", "sudo"];
@@ -232,6 +239,7 @@ fn every_command_is_run_here_or_accounted_for() {
         ("outrigger capture down", "the tests in namespaces"),
         ("outrigger-control ", "the tests of the control API"),
         ("outrigger-bench run", "the tests of the harness"),
+        ("target/release/outrigger-bench diff", "the tests of the differential runner"),
         ("target/release/outrigger-bench run", "the tests of the harness"),
         ("curl http://127.0.0.1:15000/healthz/ready", "operation"),
         ("curl http://127.0.0.1:15000/metrics", "operation"),

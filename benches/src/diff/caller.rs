@@ -26,7 +26,7 @@ pub(crate) struct Transcript {
     pub(crate) stuck: Vec<String>,
 }
 
-/// Plays an exchange. What the application saw is for [`Transcript::gather`].
+/// Plays an exchange. What the application saw is for `Transcript::gather`.
 pub(crate) async fn exchange(
     exchange: &Arc<Exchange>,
     speaks: Speaks,

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{
+    Path,
     allowed::{Context, INTERIM, RESENT, RULES},
     caller::Transcript,
-    exchange::{Exchange, Expect, Speaks},
+    exchange::{Exchange, Expect, SILENCE, Speaks},
     message::{End, Field, Message, Start, readable},
 };
 
@@ -29,6 +30,18 @@ pub(crate) struct Ends {
     pub(crate) edge: bool,
     /// Whether it is ours, so that it must name its reasons.
     pub(crate) ours: bool,
+}
+
+impl Ends {
+    pub(crate) const fn new(path: Path, caller: Speaks, application: Speaks) -> Self {
+        Self {
+            caller,
+            application,
+            proxied: !matches!(path, Path::Direct),
+            edge: matches!(path, Path::Proxy | Path::Through { .. }),
+            ours: matches!(path, Path::Proxy | Path::Sidecars),
+        }
+    }
 }
 
 /// Compares an exchange with what it is without a proxy.
@@ -144,6 +157,9 @@ impl Verdict {
     /// The caller must have got one of these statuses last, from the proxy.
     fn answered(&mut self, seen: &Transcript, statuses: &[u16], ours: bool) {
         let Some(last) = seen.caller.iter().rfind(|message| !message.head.is_interim()) else {
+            if statuses.contains(&SILENCE) {
+                return;
+            }
             self.differences.push(format!("to the caller: {statuses:?} → nothing"));
             return;
         };
@@ -160,7 +176,7 @@ impl Verdict {
     fn refused(&mut self, seen: &Transcript, statuses: &[u16], closes: bool, forwarded: usize, ours: bool) {
         self.answered(seen, statuses, ours);
         let answers = seen.caller.iter().filter(|message| !message.head.is_interim()).count();
-        if answers != forwarded + 1 {
+        if answers != forwarded + 1 && !(answers == forwarded && statuses.contains(&SILENCE)) {
             self.differences.push(format!("to the caller: {} answers → {answers}", forwarded + 1));
         }
         for message in seen.application.iter().skip(forwarded) {

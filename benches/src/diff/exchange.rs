@@ -89,6 +89,9 @@ pub(crate) struct Exchange {
     pub(crate) only_http1: (bool, bool),
 }
 
+/// In place of a status: no answer at all.
+pub(crate) const SILENCE: u16 = 0;
+
 /// Text as it goes over the wire: each `\n` is CRLF, `␊` a bare LF.
 pub(crate) fn wire(text: &str) -> Vec<u8> {
     text.replace('\n', "\r\n").replace('␊', "\n").into_bytes()
@@ -113,6 +116,13 @@ impl Exchange {
             alone: false,
             only_http1: (false, false),
         }
+    }
+
+    /// An exchange that is not in the corpus.
+    pub(crate) fn made_up(number: usize, request: &[u8], response: &[u8], close: bool) -> Self {
+        let mut script = answers(response.to_vec());
+        script.extend(close.then_some(Step::Close));
+        Self::new(format!("made-up-{number}"), "", Expect::Same).sends(request).application([script])
     }
 
     /// The caller's requests, as bytes, one after the other.

@@ -1,7 +1,7 @@
 //! What a proxy changes: a corpus of exchanges, each sent straight to an application and through the proxy, and both
 //! compared. What may differ stands in one list, [`RULES`].
 //!
-//! An exchange ([`exchange`]) is a script for each end, in bytes of HTTP/1 and in places to wait, never in times. It is
+//! An exchange is a script for each end, in bytes of HTTP/1 and in places to wait, never in times. It is
 //! played over HTTP/1 as it stands, and over HTTP/2 where HTTP/2 can say the same. What each end receives is read by a
 //! parser of its own and compared message by message: start line, fields with their case, order and repetitions, body,
 //! trailers, interim responses, how it ended. How bytes are grouped is not: it means nothing.
@@ -12,6 +12,7 @@ mod caller;
 mod compare;
 mod corpus;
 mod exchange;
+mod harness;
 mod http1;
 mod http2;
 mod message;
@@ -21,12 +22,13 @@ mod proxies;
 mod report;
 mod runner;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, fmt::Write, net::SocketAddr, sync::Arc};
 
 use anyhow::{Result, ensure};
 
-pub use allowed::{INTERIM, RULES, Rule};
+pub use allowed::{INTERIM, RESENT, RULES, Rule};
 pub use exchange::Speaks;
+pub use harness::Harness;
 pub use report::{Mode, Outcome, Report};
 
 /// What stands between caller and application.
@@ -116,6 +118,17 @@ pub async fn run(settings: &Settings) -> Result<Report> {
         ensure!(!corpus.is_empty(), "no exchange is called {only}; --list names them");
     }
     runner::run(settings, corpus).await
+}
+
+/// The differences that are allowed, as a table in Markdown.
+pub fn table() -> String {
+    let mut table =
+        String::from("| name | what may differ | why | where it says so |\n| --- | --- | --- | --- |\n");
+    for rule in RULES.iter().chain([&INTERIM, &RESENT]) {
+        let Rule { id, difference, reason, section, .. } = rule;
+        let _ = writeln!(table, "| {id} | {difference} | {reason} | {section} |");
+    }
+    table
 }
 
 /// The name and the section of each exchange.

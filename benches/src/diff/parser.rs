@@ -118,12 +118,12 @@ impl Parser {
     fn step(&mut self, events: &mut Vec<Event>) -> Step {
         match self.state {
             State::Head => self.head(events),
-            State::Length(left) => self.data(left, events, |left| {
+            State::Length(left) => Ok(self.data(left, events, |left| {
                 if left == 0 { (State::Head, true) } else { (State::Length(left), false) }
-            }),
-            State::Chunk(left) => self.data(left, events, |left| {
+            })),
+            State::Chunk(left) => Ok(self.data(left, events, |left| {
                 (if left == 0 { State::ChunkEnd } else { State::Chunk(left) }, false)
-            }),
+            })),
             State::ChunkSize => self.chunk_size(),
             State::ChunkEnd => match self.buffer.get(..2) {
                 None => Ok(None),
@@ -149,9 +149,9 @@ impl Parser {
     }
 
     /// Takes what is there of so many bytes, and goes where `next` says.
-    fn data(&mut self, left: u64, events: &mut Vec<Event>, next: fn(u64) -> (State, bool)) -> Step {
+    fn data(&mut self, left: u64, events: &mut Vec<Event>, next: fn(u64) -> (State, bool)) -> Option<()> {
         if self.buffer.is_empty() && left > 0 {
-            return Ok(None);
+            return None;
         }
         let taken = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let bytes: Vec<u8> = self.buffer.drain(..taken).collect();
@@ -163,7 +163,7 @@ impl Parser {
         if end {
             self.end(events);
         }
-        Ok(Some(()))
+        Some(())
     }
 
     fn end(&mut self, events: &mut Vec<Event>) {

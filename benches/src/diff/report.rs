@@ -137,6 +137,20 @@ fn marked<'a>(expected: &'a [String], seen: &'a [String]) -> Vec<(char, &'a str)
     lines
 }
 
+/// What a difference is of: of `to the caller: field added: date:Sun…` all but the date.
+fn kind(line: &str) -> String {
+    const WITH_NAMES: [&str; 4] = ["field added", "field missing", "trailer added", "trailer missing"];
+    let parts: Vec<&str> = line.split(": ").collect();
+    match parts[..] {
+        [direction, what, ..] if WITH_NAMES.contains(&what) => {
+            let name = line.split(": ").nth(2).and_then(|field| field.split(':').next()).unwrap_or_default();
+            format!("{direction}: {what}: {name}")
+        }
+        [direction, what, _, ..] if direction.starts_with("to the ") => format!("{direction}: {what}"),
+        _ => line.to_owned(),
+    }
+}
+
 /// What a run found.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
@@ -159,6 +173,17 @@ impl Report {
             *counts.entry(*rule).or_default() += 1;
         }
         counts
+    }
+
+    /// What differs and may not, without the particulars, and in how many exchanges.
+    pub fn kinds(&self) -> BTreeMap<String, usize> {
+        let mut kinds: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+        for outcome in self.failures() {
+            for line in &outcome.differences {
+                kinds.entry(kind(line)).or_default().insert(&outcome.exchange);
+            }
+        }
+        kinds.into_iter().map(|(kind, exchanges)| (kind, exchanges.len())).collect()
     }
 
     fn table(&self) -> String {
@@ -189,7 +214,7 @@ impl fmt::Display for Report {
             let list: Vec<_> = allowed.iter().map(|(rule, count)| format!("{rule} {count}")).collect();
             writeln!(f, "Allowed differences that were seen: {}\n", list.join(", "))?;
         }
-        let mut failures: BTreeMap<(&str, &str), BTreeMap<Vec<String>, Vec<Mode>>> = BTreeMap::new();
+        let mut failures: BTreeMap<_, BTreeMap<Vec<String>, Vec<Mode>>> = BTreeMap::new();
         for outcome in self.failures() {
             let modes = failures.entry((&outcome.exchange, &outcome.section)).or_default();
             modes.entry(outcome.differences.clone()).or_default().push(outcome.mode);
@@ -203,6 +228,14 @@ impl fmt::Display for Report {
                     writeln!(f, "    {line}")?;
                 }
             }
+        }
+        let mut kinds: Vec<_> = self.kinds().into_iter().collect();
+        kinds.sort_by_key(|(_, exchanges)| std::cmp::Reverse(*exchanges));
+        if !kinds.is_empty() {
+            writeln!(f, "\nWhat differs, and in how many exchanges")?;
+        }
+        for (kind, exchanges) in kinds {
+            writeln!(f, "{exchanges:5}  {kind}")?;
         }
         Ok(())
     }

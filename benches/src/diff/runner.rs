@@ -110,13 +110,7 @@ async fn over(
         tasks.start(exchange, mode.caller, started);
         played.extend(tasks.all().await);
     }
-    let ends = Ends {
-        caller: mode.caller,
-        application: mode.application,
-        proxied: path != Path::Direct,
-        edge: matches!(path, Path::Proxy | Path::Through { .. }),
-        ours: matches!(path, Path::Proxy | Path::Sidecars),
-    };
+    let ends = Ends::new(path, mode.caller, mode.application);
     let mut outcomes = BTreeMap::new();
     for (exchange, seen) in played {
         let reference = references.get(&exchange.name);

@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::check::Check;
 use crate::doubt::doubts;
-use crate::explain::{UNKNOWN_FIELD, suggest};
 use crate::resource::{Invalid, Key, Kind, Resource, Spec, read};
 use crate::scalar::{Name, socket_address, socket_address_schema};
 use crate::tree::{Data, Entry, Node, Place};
+use crate::wording::{UNKNOWN_FIELD, suggest};
 
 /// Top-level keys of the design that this version does not have.
 const NOT_YET: [&str; 2] = ["policies", "trust"];

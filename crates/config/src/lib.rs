@@ -10,7 +10,7 @@ pub mod accepted;
 pub mod backend;
 mod check;
 mod doubt;
-mod explain;
+pub mod explain;
 pub mod file;
 pub mod listener;
 pub mod matching;
@@ -24,6 +24,7 @@ pub mod shares;
 pub mod snapshot;
 mod strict;
 mod tree;
+mod wording;
 
 pub use accepted::Accepted;
 pub use backend::{Backend, Endpoint};

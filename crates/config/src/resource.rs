@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use crate::backend::Backend;
 use crate::check::Check;
-use crate::explain::explain;
 use crate::listener::{Certificate, Listener};
 use crate::route::{GrpcRoute, HttpRoute, TcpRoute, TlsRoute};
 use crate::scalar::{Name, Refused, Timestamp};
 use crate::strict::Strict;
+use crate::wording::reword;
 
 /// The kinds of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -264,7 +264,7 @@ pub(crate) fn read<T: DeserializeOwned + Check>(spec: Value) -> Result<T, Invali
     let read: T = serde_path_to_error::deserialize(Strict(spec)).map_err(|error| {
         let path = error.path().to_string();
         let field = if matches!(&*path, "." | "") { "spec".to_owned() } else { path };
-        Invalid::new(field, explain(&error.inner().to_string()))
+        Invalid::new(field, reword(&error.inner().to_string()))
     })?;
     read.check()?;
     Ok(read)

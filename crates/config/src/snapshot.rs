@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::backend::Backend;
 use crate::listener::{Certificate, Listener};
 use crate::matching::HttpTable;
-use crate::resource::{Key, Resource, Spec};
+use crate::resource::{Key, Kind, Resource, Spec};
 use crate::route::{HttpRoute, TcpRoute, TcpRule, TlsRoute};
 use crate::scalar::{Name, Timestamp};
 use crate::server_name::NameTable;
@@ -66,6 +66,13 @@ pub struct HttpRuleEntry {
     pub index: usize,
     /// Its backends, by weight.
     pub shares: Shares,
+}
+
+impl HttpRuleEntry {
+    /// The kind of the route.
+    pub const fn kind(&self) -> Kind {
+        if self.grpc { Kind::GrpcRoute } else { Kind::HttpRoute }
+    }
 }
 
 /// The rule of a TCPRoute or TLSRoute at one listener.

@@ -170,3 +170,51 @@ fn grpc_and_tls_routes_are_the_same_to_the_schema() {
         assert_eq!((schema.is_valid(&file), parsed), (valid, valid), "{file}");
     }
 }
+
+#[test]
+fn filters_of_bodies_are_the_same_to_the_schema() {
+    let schema = jsonschema::validator_for(&schema()).unwrap();
+    let of = |kind: &str, filter: Value| json!({ kind: [{ "name": "r", "listeners": ["a"], "rules": [{ "filters": [filter] }] }] });
+    let filter = |filter: Value| of("httpRoutes", filter);
+    let compression = |it: Value| filter(json!({ "type": "Compression", "compression": it }));
+    let decompression = |it: Value| filter(json!({ "type": "Decompression", "decompression": it }));
+    for (file, valid) in [
+        (filter(json!({ "type": "Compression" })), true),
+        (filter(json!({ "type": "Decompression" })), true),
+        (filter(json!({ "type": "GrpcWeb" })), true),
+        (filter(json!({ "type": "GrpcWeb", "grpcWeb": {} })), true),
+        (of("grpcRoutes", json!({ "type": "GrpcWeb" })), true),
+        (compression(json!({})), true),
+        (compression(json!({ "algorithms": ["Gzip"], "contentTypes": ["text/*"], "minBytes": 0 })), true),
+        (compression(json!({ "algorithms": [] })), false),
+        (compression(json!({ "algorithms": ["Deflate"] })), false),
+        (compression(json!({ "algorithms": ["gzip"] })), false),
+        (compression(json!({ "contentTypes": ["text"] })), false),
+        (compression(json!({ "contentTypes": ["*/*"] })), false),
+        (compression(json!({ "contentTypes": ["text/*json"] })), false),
+        (compression(json!({ "contentTypes": ["application/*+json"] })), true),
+        (compression(json!({ "minBytes": -1 })), false),
+        (decompression(json!({ "algorithms": ["Deflate"], "maxBytes": 1, "maxRatio": 1 })), true),
+        (decompression(json!({ "maxBytes": 0 })), false),
+        (decompression(json!({ "maxRatio": 0 })), false),
+        (filter(json!({ "type": "BodyLimit", "bodyLimit": { "requestBytes": 1 } })), true),
+        (filter(json!({ "type": "BodyLimit", "bodyLimit": {} })), false),
+        (filter(json!({ "type": "Buffer", "buffer": { "maxBytes": 1 } })), true),
+        (filter(json!({ "type": "Buffer", "buffer": { "maxBytes": 0 } })), false),
+        (filter(json!({ "type": "Buffer", "buffer": {} })), false),
+    ] {
+        let parsed = file::parse(&file.to_string()).is_ok_and(|file| file.rejected.is_empty());
+        assert_eq!((schema.is_valid(&file), parsed), (valid, valid), "{file}");
+    }
+    // What a filter needs a field for, the parser alone knows, and what a GRPCRoute has no use for.
+    for (file, why) in [
+        (filter(json!({ "type": "Buffer" })), "a filter of type Buffer has the field buffer, and no other"),
+        (
+            of("grpcRoutes", json!({ "type": "Compression" })),
+            "Compression is not for a GRPCRoute: use an HTTPRoute",
+        ),
+    ] {
+        let file = file::parse(&file.to_string()).unwrap();
+        assert!(file.rejected[0].invalid.reason.contains(why), "{}", file.rejected[0]);
+    }
+}

@@ -391,6 +391,10 @@ impl Flight<'_> {
     /// What follows; `whole` says whether there is all of the request to send.
     fn next(&mut self, failed: &Failed, spare: &Spare<'_>, whole: bool) -> Next {
         let Failed { error, phase } = failed;
+        if spare.interim.has_finished() {
+            // The application has ended the connection because the caller has.
+            return Next::GiveUp;
+        }
         if !whole || (error.reached && !spare.idempotent) {
             return Next::GiveUp;
         }

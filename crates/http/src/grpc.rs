@@ -28,7 +28,7 @@ impl Status {
     /// message that is too large.
     pub fn of(error: &Error) -> Self {
         match error.reason {
-            Reason::HttpResponseTimeout => Self::DEADLINE_EXCEEDED,
+            Reason::HttpResponseTimeout | Reason::HttpRequestTimeout => Self::DEADLINE_EXCEEDED,
             Reason::HttpRequestBodySize | Reason::HttpResponseBodySize => Self::RESOURCE_EXHAUSTED,
             _ => Self::of_http(error.status().as_u16()),
         }
@@ -124,6 +124,7 @@ mod tests {
             (Reason::ConnectionRefused, 14),
             (Reason::ConnectionTimeout, 14),
             (Reason::HttpResponseTimeout, 4),
+            (Reason::HttpRequestTimeout, 4),
             (Reason::HttpRequestBodySize, 8),
             (Reason::ProxyInternalError, 2),
         ] {

@@ -76,6 +76,11 @@ pub struct InterimResponse {
 pub trait InterimSink: fmt::Debug {
     /// Sends one, unless the final response has begun.
     fn send(&self, interim: &InterimResponse);
+
+    /// Whether the caller has said its last on this connection: it may still read, or be gone.
+    fn has_finished(&self) -> bool {
+        false
+    }
 }
 
 /// Where the interim responses to a request go; nowhere, if its caller cannot understand them.
@@ -93,6 +98,11 @@ impl Interim {
         if let Some(sink) = &self.0 {
             sink.send(interim);
         }
+    }
+
+    /// Whether the caller has said its last on its connection: it may still read, or be gone.
+    pub fn has_finished(&self) -> bool {
+        self.0.as_ref().is_some_and(|sink| sink.has_finished())
     }
 }
 

@@ -326,7 +326,7 @@ impl Pool {
     async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Rc<Http2>, Error> {
         let opened = self.connect(wire, dialer).await?;
         let address = self.endpoint.address;
-        let (connection, driver) = h2::client::handshake(opened, self.scheme())
+        let (connection, driver) = h2::client::handshake(opened, self.scheme(), wire == Wire::Carried)
             .await
             .map_err(|error| self.explain_http2(h2::client::Unsent::Http2(error), false))?;
         tokio::task::spawn_local(async move {

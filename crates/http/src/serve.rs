@@ -29,6 +29,8 @@ pub enum Version {
     Http1,
     /// HTTP/2.
     Http2,
+    /// HTTP/2 between two sidecars, with HTTP/1.1 at both ends.
+    Carried,
 }
 
 /// What a listener allows its callers.
@@ -191,6 +193,9 @@ where
 {
     match version {
         Version::Http1 => h1::serve(io, handler, settings, drain).await,
-        Version::Http2 => h2::server::serve(io, handler, settings, drain).await.map_err(io::Error::other),
+        Version::Http2 | Version::Carried => {
+            let carried = version == Version::Carried;
+            h2::server::serve(io, handler, settings, drain, carried).await.map_err(io::Error::other)
+        }
     }
 }

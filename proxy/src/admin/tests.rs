@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use outrigger_config::Snapshot;
+use outrigger_config::explain::explain;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,6 +38,7 @@ impl Served {
             ready: readiness,
             metrics: Box::new(|| "outrigger_config_rejected 0\n".to_owned()),
             config: Box::new(|| json!({ "listeners": [{ "name": "web" }] })),
+            explain: Box::new(|asked| explain(&Snapshot::default(), asked)),
             level: Box::new(move || shown.lock().unwrap().clone()),
             set_level: Box::new(move |level| {
                 if level == "trace" {
@@ -221,6 +224,7 @@ async fn a_page_that_panics_ends_its_connection_alone() {
         ready: readiness,
         metrics: Box::new(|| panic!("a panic that this test wants")),
         config: Box::new(|| json!(null)),
+        explain: Box::new(|asked| explain(&Snapshot::default(), asked)),
         level: Box::new(String::new),
         set_level: Box::new(|_| Ok(())),
     };

@@ -16,12 +16,12 @@ use outrigger_http::message::{Answered, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
 use outrigger_http::{Error, Reason};
 
+use super::mirror::Nobody;
 use super::target::with_query;
-use super::{PROXY_STATUS, mirror::Nobody};
 use crate::connection::Connection;
 use crate::plan::authority;
 use crate::record::Record;
-use crate::request::{Answer, fail};
+use crate::request::{Answer, PROXY_STATUS, fail};
 
 /// How long an answer is waited for where the rule has no timeout.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -171,6 +171,9 @@ impl Auth {
         let (mut parts, incoming) = answered.response.into_parts();
         let error = Error::unsent(Reason::HttpRequestDenied, format!("by backend {}", self.name))
             .with_status(parts.status);
+        if record.call.is_some() {
+            return fail(error, record);
+        }
         record.failed(&error);
         strip_hop_by_hop(&mut parts.headers, false);
         parts.headers.insert(PROXY_STATUS, error.proxy_status());

@@ -4,18 +4,16 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::HeaderName;
+use http::{HeaderMap, StatusCode};
 use outrigger_config::matching::header_matches;
 use outrigger_config::route::{self, HeaderMatch, Portion};
-use outrigger_http::{Error, Reason};
+use outrigger_http::{Error, Reason, grpc};
 
-use super::PROXY_STATUS;
 use crate::record::Record;
-use crate::request::{Answer, fail, refusal};
+use crate::request::{Answer, PROXY_STATUS, fail, refusal};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const DETAILS: &str = "a fault of the route";
 
 /// A fault filter.
@@ -84,17 +82,18 @@ impl Abort {
     }
 
     /// The answer to a request that fails.
-    pub(super) fn answer(self, record: Record) -> Answer {
+    pub(super) fn answer(self, mut record: Record) -> Answer {
         // Not sent, but it must not be tried elsewhere, as a caller's sidecar would do with what was not.
         let error = Error::sent(Reason::FaultInjected, DETAILS);
         match self {
             Self::Status(status) => fail(error.with_status(status), record),
             Self::Grpc(status) => {
+                record.grpc_status = Some(status);
                 let mut headers = HeaderMap::with_capacity(4);
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                grpc::say(&error, record.call.unwrap_or(grpc::MEDIA_TYPE), &mut headers);
                 headers.insert(GRPC_STATUS, status.into());
-                headers.insert(GRPC_MESSAGE, HeaderValue::from_static(DETAILS));
                 headers.insert(PROXY_STATUS, error.proxy_status());
+                record.grpc_status = Some(status);
                 refusal(&error.with_status(StatusCode::OK), headers, Bytes::new(), record)
             }
         }

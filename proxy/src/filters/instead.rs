@@ -65,7 +65,7 @@ impl Instead {
         match self {
             Self::Fixed(status, headers, body) => (*status, headers.clone(), body.clone()),
             Self::Redirect(redirect) => {
-                let here = if connection.secure { Scheme::Https } else { Scheme::Http };
+                let here = if connection.is_https() { Scheme::Https } else { Scheme::Http };
                 let port = connection.port(local);
                 let mut headers = HeaderMap::with_capacity(2);
                 if let Ok(location) = HeaderValue::try_from(redirect.location(here, port, request)) {

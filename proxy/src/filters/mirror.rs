@@ -66,7 +66,7 @@ impl Mirror {
         &self,
         connection: &Connection,
         local: &Local,
-        request: &Request<RequestBody>,
+        request: &Outgoing,
         upload: Option<&Upload>,
         speak: Speak,
     ) {
@@ -95,18 +95,18 @@ impl Mirror {
 }
 
 /// The same request with another body, which does not wait to be asked for.
-fn again(request: &Request<RequestBody>, body: RequestBody) -> Request<RequestBody> {
+fn again(Outgoing { request, spelling, .. }: &Outgoing, body: RequestBody) -> Outgoing {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     copy.headers_mut().remove(EXPECT);
-    copy
+    Outgoing { request: copy, spelling: spelling.clone(), interim: Interim::default() }
 }
 
 impl Copy {
-    async fn carry_out(mut self, to: Rc<LocalBackend>, request: Request<RequestBody>, speak: Speak) {
+    async fn carry_out(mut self, to: Rc<LocalBackend>, request: Outgoing, speak: Speak) {
         let started = Instant::now();
         let deadline = Some(started + PATIENCE);
         let way = Way {
@@ -121,8 +121,7 @@ impl Copy {
             prefer: None,
             random: &self.worker.random,
         };
-        let outgoing = Outgoing { request, spelling: None, interim: Interim::default() };
-        let Ok((answered, lease)) = forward(&way, outgoing, None, &mut Progress::default()).await else {
+        let Ok((answered, lease)) = forward(&way, request, None, &mut Progress::default()).await else {
             return;
         };
         let body = answered.response.into_body();

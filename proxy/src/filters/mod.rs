@@ -4,14 +4,13 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use outrigger_config::Snapshot;
 use outrigger_config::listener::HttpPath;
 use outrigger_config::route::{HttpFilter, HttpRule, PathMatch};
-use outrigger_http::body::{RequestBody, ResponseBody, Upload};
+use outrigger_http::body::{ResponseBody, Upload};
 use outrigger_http::forward::Speak;
-use outrigger_http::message::Asked;
+use outrigger_http::message::{Asked, Outgoing};
 use outrigger_http::transform::Transforms;
 use outrigger_http::{Error, filter};
 
@@ -24,7 +23,7 @@ use self::target::{Prefix, Rewrite};
 use crate::connection::Connection;
 use crate::plan::Plan;
 use crate::record::Record;
-use crate::request::{Answer, carry_out, fail, made};
+use crate::request::{Answer, PROXY_STATUS, carry_out, fail, made};
 use crate::worker::Local;
 
 mod auth;
@@ -34,8 +33,6 @@ mod instead;
 mod mirror;
 
 mod target;
-
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The filters of a rule, with those of the backend that a request goes to.
 #[derive(Debug)]
@@ -167,7 +164,7 @@ impl Filters {
         &self,
         connection: &Connection,
         local: &Rc<Local>,
-        request: &Request<RequestBody>,
+        request: &Outgoing,
         upload: Option<&Upload>,
         speak: Speak,
     ) {

@@ -102,6 +102,26 @@ async fn http_route_external_auth_denied() {
     assert_eq!(app.requests(), 0);
 }
 
+/// A call of gRPC is told in its own words.
+#[tokio::test]
+async fn http_route_external_auth_of_a_grpc_call() {
+    let ((auth, auth_at), app) = (listen().await, App::builder().start().await);
+    let proxy = guarded(auth_at, app.address(), "").await;
+    let mut call = http2::get("/shop.Cart/Add");
+    call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let mut caller = http2::caller(&proxy).await;
+    let service = async {
+        let mut service = Wire::accept(&auth).await;
+        service.request().await;
+        service.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno\n").await;
+    };
+    let (answer, ()) = tokio::join!(soon(caller.send_request(call)), service);
+    let answer = answer.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &"7".parse().unwrap()));
+    assert_eq!(answer.headers()["content-type"], "application/grpc");
+    assert_eq!(app.requests(), 0);
+}
+
 #[tokio::test]
 async fn http_route_external_auth_fails_closed() {
     let app = App::builder().start().await;

@@ -72,6 +72,24 @@ async fn decompression_of_every_coding() {
     }
 }
 
+/// What comes of little: the decoder holds far more than it was given, also at the end.
+#[tokio::test]
+async fn decompression_of_much_out_of_little() {
+    let (proxy, _app) = before_an_app("{ type: Decompression, decompression: { maxRatio: 100000 } }").await;
+    for length in [16_384, 65_536, 300_000, 1_000_001] {
+        let zeros = vec![0; length];
+        for coding in ["gzip", "br", "zstd", "deflate"] {
+            let encoded = encode(coding, &zeros);
+            for size in [1, 50, 100_000] {
+                let fields = format!("Content-Encoding: {coding}\r\n");
+                let answer = post_chunks(&proxy, &fields, &encoded, size).await;
+                assert_eq!(answer.status(), 200, "{coding}, {length} in chunks of {size}: {answer:?}");
+                assert_eq!(answer.json()["body"]["length"], length, "{coding} in chunks of {size}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn decompression_leaves_alone_what_it_is_not_for() {
     let (proxy, _app) = before_an_app("{ type: Decompression, decompression: { algorithms: [Gzip] } }").await;
@@ -243,4 +261,15 @@ async fn buffer_keeps_trailers_and_decompresses_first() {
     let response = soon(http2::caller(&proxy).await.send_request(request)).await.unwrap();
     let (_, seen) = http2::read(response).await;
     assert_eq!(seen["trailers"], serde_json::json!([["x-sum", "7"]]));
+}
+
+#[tokio::test]
+async fn buffer_waits_no_longer_than_the_route() {
+    let rule = "filters: [{ type: Buffer, buffer: { maxBytes: 100 } }], timeouts: { request: 100ms }";
+    let proxy = Running::start(&with_rule(rule, "", &[nowhere().await])).await;
+    let mut caller = proxy.connect().await;
+    caller.send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nhe").await;
+    let answer = caller.response().await;
+    assert_eq!(answer.status(), 408);
+    assert!(answer.header("proxy-status").unwrap().contains("error=http_request_timeout"));
 }

@@ -172,6 +172,18 @@ async fn compression_says_to_head_what_it_says_to_get() {
     assert_eq!(received.header("content-encoding"), None);
 }
 
+/// Without chunks the end of the connection is that of the response.
+#[tokio::test]
+async fn compression_for_http_1_0() {
+    let (proxy, backend) = scripted("").await;
+    let get = "GET / HTTP/1.0\r\nHost: shop\r\nAccept-Encoding: gzip\r\n\r\n";
+    let (_, received) =
+        exchange(&proxy, &backend, get, &response("Content-Type: text/plain\r\n", &text())).await;
+    assert_eq!(received.header("content-encoding").as_deref(), Some("gzip"));
+    assert_eq!(received.header("transfer-encoding"), None);
+    assert_eq!(decode("gzip", &received.body), text().as_bytes());
+}
+
 #[tokio::test]
 async fn compression_keeps_what_vary_says() {
     let (proxy, backend) = scripted("").await;

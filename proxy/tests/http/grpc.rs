@@ -94,11 +94,13 @@ async fn serve(name: &'static str, request: Request<h2::RecvStream>, mut respond
         let _ = body.flow_control().release_capacity(data.len());
         send.send_data(data, false).unwrap();
     }
+    let saw = parts.headers.get("x-asked").cloned().unwrap_or(HeaderValue::from_static("none"));
     let te = parts.headers.get("te").cloned().unwrap_or(HeaderValue::from_static("none"));
     let trailers = HeaderMap::from_iter([
         ("grpc-status".parse().unwrap(), HeaderValue::from_static("0")),
         ("x-path".parse().unwrap(), HeaderValue::from_str(parts.uri.path()).unwrap()),
         ("x-te".parse().unwrap(), te),
+        ("x-saw".parse().unwrap(), saw),
     ]);
     send.send_trailers(trailers).unwrap();
 }
@@ -295,4 +297,51 @@ async fn grpc_route_streams_both_ways() {
     send.send_data(Bytes::new(), true).unwrap();
     assert!(soon(body.data()).await.is_none());
     assert_eq!(soon(body.trailers()).await.unwrap().unwrap()["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn grpc_route_header_modifiers_and_mirror() {
+    let (app, copy) = (server("app").await, server("copy").await);
+    let proxy = Running::start(&config(
+        "grpcRoutes:
+  - name: calls
+    listeners: [web]
+    rules:
+      - filters:
+          - { type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x-asked, value: '1' }] } }
+          - { type: ResponseHeaderModifier, responseHeaderModifier: { add: [{ name: x-rule, value: '2' }] } }
+          - { type: RequestMirror, requestMirror: { backendRef: { name: copy } } }
+        backendRefs:
+          - name: app
+            filters: [{ type: ResponseHeaderModifier, responseHeaderModifier: { add: [{ name: x-share, value: '3' }] } }]
+",
+        &[("app", app), ("copy", copy)],
+    ))
+    .await;
+    let answer = ask(&proxy, "/a.B/C").await;
+    assert_eq!((answer.status(), answer.field("x-server")), ("0", "app"));
+    assert_eq!((answer.field("x-rule"), answer.field("x-share"), answer.field("x-saw")), ("2", "3", "1"));
+    let mirrored = ["backend=\"copy\"", "result=\"ok\""];
+    proxy.metric_is("outrigger_mirrored_requests_total", &mirrored, 1.0).await;
+}
+
+#[tokio::test]
+async fn grpc_route_session_persistence() {
+    let (a, b) = (server("a").await, server("b").await);
+    let routes = "grpcRoutes:
+  - name: calls
+    listeners: [web]
+    rules:
+      - sessionPersistence: { type: Header, sessionName: x-session }
+        backendRefs: [{ name: a }, { name: b }]
+";
+    let proxy = Running::start(&config(routes, &[("a", a), ("b", b)])).await;
+    let first = ask(&proxy, "/a.B/C").await;
+    let token = first.header["x-session"].clone();
+    for _ in 0..8 {
+        let mut again = call("/a.B/C", b"x");
+        again.headers_mut().insert("x-session", token.clone());
+        let answer = ask_with(&proxy, again).await;
+        assert_eq!(answer.field("x-server"), first.field("x-server"));
+    }
 }

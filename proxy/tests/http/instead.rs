@@ -122,12 +122,3 @@ async fn http_route_fault_delay() {
     let proxy = Running::start(&with_rule(&rule, "", &[app.address()])).await;
     assert_eq!(proxy.ask("GET /hang HTTP/1.1\r\nHost: shop\r\n\r\n").await.status(), 504);
 }
-
-#[tokio::test]
-async fn a_fault_of_an_application_s_sidecar_is_not_tried_elsewhere() {
-    // As an inbound listener without identities it is an edge; what matters is that the answer does not say
-    // that the application was not reached.
-    let app = App::builder().start().await;
-    let proxy = Running::start(&with_rule(&fault("abort: { status: 503 }"), "", &[app.address()])).await;
-    assert_eq!(proxy.ask(GET).await.header("outrigger-unreached"), None);
-}

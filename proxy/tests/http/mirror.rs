@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use outrigger_testkit::app::App;
 
-use crate::support::{Running, Wire, listen, nowhere};
+use crate::http2;
+use crate::support::{Running, Wire, listen, nowhere, soon};
 
 /// A proxy whose requests go to `app`, with these filters, and backends `b` and `c` for copies.
 async fn mirrored(filters: &str, app: SocketAddr, b: SocketAddr, c: SocketAddr) -> Running {
@@ -38,11 +39,32 @@ async fn http_route_request_mirror() {
     let copy = callee.request().await;
     assert!(copy.head.starts_with("POST /a?b HTTP/1.1\r\n"), "{}", copy.head);
     assert_eq!((copy.text(), copy.header("host").as_deref()), ("halfwhole", Some("shop:81")));
+    assert!(copy.head.contains("\r\nX-A: 1\r\n"), "{}", copy.head);
     assert_eq!((copy.header("x-a").as_deref(), copy.header("x-b").as_deref()), (Some("1"), Some("2")));
     callee.send("HTTP/1.1 500 Oh no\r\nContent-Length: 5\r\n\r\nworse").await;
     proxy.metric_is("outrigger_mirrored_requests_total", &["backend=\"b\"", "result=\"ok\""], 1.0).await;
     // Copies are not the caller's requests.
     assert_eq!(proxy.metric("outrigger_requests_total", &[]), 1.0);
+}
+
+#[tokio::test]
+async fn http_route_request_mirror_over_http2() {
+    let (app, b) = (App::builder().start().await, App::builder().start().await);
+    let yaml = format!(
+        "listeners: [{{ name: web, address: '127.0.0.1:0', protocol: HTTP }}]\n\
+         httpRoutes: [{{ name: all, listeners: [web], rules: [{{ backendRefs: [{{ name: app }}], filters: [{}] }}] }}]\n\
+         backends:\n  - {{ name: app, endpoints: [{{ address: '{}' }}] }}\n  \
+         - {{ name: b, protocol: H2C, endpoints: [{{ address: '{}' }}] }}\n",
+        to("b", ""),
+        app.address(),
+        b.address()
+    );
+    let proxy = Running::start(&yaml).await;
+    let answer = soon(http2::caller(&proxy).await.send_request(http2::get("/a"))).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(proxy.ask(POST).await.status(), 200);
+    proxy.metric_is("outrigger_mirrored_requests_total", &["backend=\"b\"", "result=\"ok\""], 2.0).await;
+    assert_eq!((app.requests(), b.requests()), (2, 2));
 }
 
 #[tokio::test]

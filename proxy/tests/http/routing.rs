@@ -257,3 +257,41 @@ async fn a_slow_upload_is_within_the_request_timeout_or_cut() {
     assert_eq!(callee.exactly(4).await, b"half");
     assert!(callee.closed().await);
 }
+
+/// `a` has no time, `b` and `c` are as old as each other, and older than `d`.
+#[tokio::test]
+async fn http_route_precedence_by_age_then_name() {
+    let (proxy, _apps) = several(
+        "  - { name: a, listeners: [web], rules: [{ backendRefs: [{ name: a }] }] }
+  - { name: d, listeners: [web], creationTimestamp: '2026-01-02T00:00:00Z', rules: [{ backendRefs: [{ name: a }] }] }
+  - { name: c, listeners: [web], creationTimestamp: '2026-01-01T00:00:00Z', rules: [{ backendRefs: [{ name: c }] }] }
+  - { name: b, listeners: [web], creationTimestamp: '2026-01-01T01:00:00+01:00', rules: [
+        { matches: [{ method: GET }], backendRefs: [{ name: a }] }, { backendRefs: [{ name: b }] }] }",
+    )
+    .await;
+    let mut wire = proxy.connect().await;
+    // What is more specific comes before what is older, the older before the younger, then the first by name.
+    assert_eq!(who(&mut wire, "GET", "/", "Host: x\r\n").await, "a");
+    assert_eq!(who(&mut wire, "PUT", "/", "Host: x\r\nContent-Length: 0\r\n").await, "b");
+}
+
+#[tokio::test]
+async fn http_route_named_rule() {
+    let (proxy, _apps) = several(
+        "  - name: shop
+    listeners: [web]
+    rules:
+      - { name: api, matches: [{ path: { value: /api } }], backendRefs: [{ name: a }] }
+      - { backendRefs: [{ name: b }] }",
+    )
+    .await;
+    let mut wire = proxy.connect().await;
+    assert_eq!(who(&mut wire, "GET", "/api", "Host: x\r\n").await, "a");
+    assert_eq!(who(&mut wire, "GET", "/", "Host: x\r\n").await, "b");
+    proxy
+        .metric_is("outrigger_requests_total", &["route=\"shop\"", "rule=\"api\"", "backend=\"a\""], 1.0)
+        .await;
+    proxy
+        .metric_is("outrigger_requests_total", &["route=\"shop\"", "rule=\"1\"", "backend=\"b\""], 1.0)
+        .await;
+}

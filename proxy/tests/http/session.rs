@@ -87,8 +87,8 @@ async fn http_route_session_persistence_outlives_changes_until_its_endpoint_is_g
     }
     let gone = apps.iter().find(|app| app.name() == who(&first)).unwrap().address();
     turned.retain(|address| *address != gone);
-    std::fs::write(&proxy.file, with_rule(rule, "balance: { type: Random }", &turned)).unwrap();
     let changed = proxy.proxy.revision();
+    std::fs::write(&proxy.file, with_rule(rule, "balance: { type: Random }", &turned)).unwrap();
     assert!(poll(|| proxy.proxy.revision() > changed).await);
     let moved = ask(&proxy, &fields).await;
     let (pair, _) = cookie(&moved).expect("a new session");

@@ -248,3 +248,37 @@ certificates:
     assert!(!answer.starts_with(b"hello") && !answer.starts_with(b"HTTP"), "{answer:?}");
     proxy.stop().await;
 }
+
+/// What a route says of the scheme is that of the listener, over HTTP/1 and HTTP/2.
+#[tokio::test]
+async fn http_route_request_redirect_and_session_cookie_over_tls() {
+    let app = App::builder().start().await;
+    let (desk, root) = (Desk::new(), Authority::create("test").unwrap());
+    for (name, host) in [("first", "first.test"), ("shop", "shop.test"), ("wild", "*.shop.test")] {
+        put(&desk, name, &root, &[host]);
+    }
+    let rules = "rules:
+    - matches: [{ path: { value: /old } }]
+      filters:
+        - type: RequestRedirect
+          requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /new } }
+    - { backendRefs: [{ name: app }], sessionPersistence: { sessionName: s } }
+";
+    let yaml = https(app.address()).replace(
+        "  - { name: all, listeners: [secure], rules: [{ backendRefs: [{ name: app }] }] }",
+        &format!("  - name: all\n    listeners: [secure]\n    {}", rules.replace('\n', "\n  ").trim_end()),
+    );
+    let proxy = desk.start(&yaml).await;
+    let (address, trust) = (proxy.listener("secure").unwrap(), root.cert_pem());
+    let expected = format!("https://shop.test:{}/new/a?b", address.port());
+    let mut http1 = Http1::over(tls(address, "shop.test", &trust, &[b"http/1.1"]).await.unwrap()).await;
+    let moved = http1.get("shop.test", "/old/a?b").await.unwrap();
+    assert_eq!((moved.status, moved.header("location")), (302, &*expected));
+    let first = http1.get("shop.test", "/").await.unwrap();
+    let cookie = first.header("set-cookie");
+    assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict; Secure"), "{cookie}");
+    let http2 = Http2::over(tls(address, "shop.test", &trust, &[b"h2"]).await.unwrap()).await;
+    let moved = http2.get("https://shop.test/old/a?b").await.unwrap();
+    assert_eq!((moved.status, moved.header("location")), (302, &*expected));
+    proxy.stop().await;
+}

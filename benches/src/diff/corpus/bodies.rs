@@ -1,7 +1,9 @@
 //! Bodies of requests (RFC 9110, section 8.6; RFC 9112, section 6).
 
 use super::{
-    super::exchange::{Exchange, Step, Until, broken, bytes, head, refused, same, steps, until, wire},
+    super::exchange::{
+        Exchange, SILENCE, Step, Until, broken, bytes, head, refused, same, steps, until, wire,
+    },
     Row, bad_requests,
 };
 
@@ -141,7 +143,7 @@ fn timed() -> [Exchange; 9] {
             Step::Finish,
             until(Until::Closed),
         ]),
-        refused("head-cut-off", "RFC 9112, 8", &[400, 408], b"").caller([
+        refused("head-cut-off", "RFC 9112, 8", &[SILENCE, 400, 408], b"").caller([
             head("GET / HTTP/1.1\nHost: a\n"),
             Step::Finish,
             until(Until::Closed),

@@ -97,7 +97,7 @@ fn others() -> [Exchange; 8] {
         let request = format!("POST / HTTP/1.1\nHost: a\n{coding}\n\n5\nhello\n0\n\n");
         same(name, "RFC 9112, 6.1", &request)
     };
-    let many: String = (0..500).map(|n| format!("1\n{}\n", n % 10)).collect();
+    let many = "1\na\n1\nb\n".repeat(250);
     [
         coded("chunked-in-odd-case", "Transfer-Encoding: cHuNkEd"),
         coded("chunked-without-space", "Transfer-Encoding:chunked"),

@@ -2,7 +2,7 @@
 
 use super::{
     super::exchange::{Exchange, refused, same},
-    Row, bad_meanings, bad_requests, with_fields,
+    Row, bad_meanings, bad_requests, numbered, with_fields,
 };
 
 /// Fields that arrive as they are.
@@ -115,7 +115,7 @@ pub(crate) fn exchanges() -> Vec<Exchange> {
     let hosts = HOSTS
         .iter()
         .map(|(name, section, host)| same(name, section, &format!("GET / HTTP/1.1\nHost: {host}\n\n")));
-    let many: String = (0..100).map(|n| format!("X-{n}: {n}\n")).collect();
+    let many = numbered(0, 100);
     let long = |length: usize| {
         format!("GET / HTTP/1.1\nHost: example.com\nX-Long: {}\nX-After: 1\n\n", "v".repeat(length))
     };

@@ -1,59 +1,40 @@
 //! What callers can say in HTTP/2 alone (RFC 9113, section 8). Written as HTTP/1 is, with `:authority` as a field.
 
-use super::super::exchange::{Exchange, Step, Until, bytes, head, same, steps, until};
+use super::{
+    super::exchange::{Exchange, Step, Until, bytes, head, same, steps, until},
+    Row, numbered,
+};
 
-const OK: &str = "HTTP/1.1 200 OK\nContent-Length: 2\n\nok";
+/// Requests that arrive as they are.
+#[rustfmt::skip]
+const KEPT: &[Row] = &[
+    ("h2-authority", "RFC 9113, 8.3.1", "GET /a?b HTTP/2\n:authority: example.com:8080\nx-a: 1\n\n"),
+    ("h2-authority-and-host", "RFC 9113, 8.3.1", "GET / HTTP/2\n:authority: example.com\nhost: example.com\n\n"),
+    ("h2-host-alone", "RFC 9113, 8.3.1", "GET / HTTP/2\nhost: example.com\nx-a: 1\n\n"),
+    ("h2-cookie-crumbs", "RFC 9113, 8.2.3", "GET / HTTP/2\n:authority: a\ncookie: a=1\nx-a: 1\ncookie: b=2\ncookie: c=3\n\n"),
+    ("h2-cookie-whole", "RFC 9113, 8.2.3", "GET / HTTP/2\n:authority: a\ncookie: a=1; b=2\n\n"),
+    ("h2-te-trailers", "RFC 9113, 8.2.2", "GET / HTTP/2\n:authority: a\nte: trailers\nx-a: 1\n\n"),
+    ("h2-asterisk", "RFC 9113, 8.3.1", "OPTIONS * HTTP/2\n:authority: a\n\n"),
+    ("h2-length", "RFC 9113, 8.1.1", "POST / HTTP/2\n:authority: a\ncontent-length: 5\n\nhello"),
+    ("h2-length-zero", "RFC 9113, 8.1.1", "POST / HTTP/2\n:authority: a\ncontent-length: 0\n\n"),
+    ("h2-without-length", "RFC 9113, 8.1", "POST / HTTP/2\n:authority: a\ntransfer-encoding: chunked\n\n5\nhello\n0\n\n"),
+    ("h2-trailers", "RFC 9113, 8.1", "POST / HTTP/2\n:authority: a\ntransfer-encoding: chunked\n\n5\nhello\n0\nx-sum: 1\nx-b: 2\nx-sum: 3\n\n"),
+    ("h2-trailers-alone", "RFC 9113, 8.1", "POST / HTTP/2\n:authority: a\ntransfer-encoding: chunked\n\n0\nx-sum: 1\n\n"),
+    ("h2-empty-body", "RFC 9113, 8.1", "POST / HTTP/2\n:authority: a\ntransfer-encoding: chunked\n\n0\n\n"),
+];
 
 /// The exchanges.
 pub(crate) fn exchanges() -> Vec<Exchange> {
-    let said = |name, section, request: &str| same(name, section, request).http2();
+    let kept = KEPT.iter().map(|(name, section, request)| same(name, section, request).http2());
+    kept.chain(timed()).collect()
+}
+
+fn timed() -> [Exchange; 5] {
     let complete = || until(Until::Complete);
-    let all = [
-        said("h2-authority", "RFC 9113, 8.3.1", "GET /a?b HTTP/2\n:authority: example.com:8080\nx-a: 1\n\n"),
-        said(
-            "h2-authority-and-host",
-            "RFC 9113, 8.3.1",
-            "GET / HTTP/2\n:authority: example.com\nhost: example.com\n\n",
-        ),
-        said("h2-host-alone", "RFC 9113, 8.3.1", "GET / HTTP/2\nhost: example.com\nx-a: 1\n\n"),
-        said(
-            "h2-cookie-crumbs",
-            "RFC 9113, 8.2.3",
-            "GET / HTTP/2\n:authority: a\ncookie: a=1\nx-a: 1\ncookie: b=2\ncookie: c=3\n\n",
-        ),
-        said("h2-cookie-whole", "RFC 9113, 8.2.3", "GET / HTTP/2\n:authority: a\ncookie: a=1; b=2\n\n"),
-        said("h2-te-trailers", "RFC 9113, 8.2.2", "GET / HTTP/2\n:authority: a\nte: trailers\nx-a: 1\n\n"),
-        said("h2-asterisk", "RFC 9113, 8.3.1", "OPTIONS * HTTP/2\n:authority: a\n\n"),
-        said("h2-length", "RFC 9113, 8.1.1", "POST / HTTP/2\n:authority: a\ncontent-length: 5\n\nhello"),
-        said("h2-length-zero", "RFC 9113, 8.1.1", "POST / HTTP/2\n:authority: a\ncontent-length: 0\n\n"),
-        said(
-            "h2-without-length",
-            "RFC 9113, 8.1",
-            "POST / HTTP/2\n:authority: a\ntransfer-encoding: chunked\n\n5\nhello\n0\n\n",
-        ),
-        said(
-            "h2-trailers",
-            "RFC 9113, 8.1",
-            "POST / HTTP/2\n:authority: a\ntransfer-encoding: chunked\n\n5\nhello\n0\nx-sum: 1\nx-b: 2\nx-sum: 3\n\n",
-        ),
-        said(
-            "h2-trailers-alone",
-            "RFC 9113, 8.1",
-            "POST / HTTP/2\n:authority: a\ntransfer-encoding: chunked\n\n0\nx-sum: 1\n\n",
-        ),
-        said(
-            "h2-empty-body",
-            "RFC 9113, 8.1",
-            "POST / HTTP/2\n:authority: a\ntransfer-encoding: chunked\n\n0\n\n",
-        ),
-        said(
-            "h2-many-fields",
-            "RFC 9113, 8.2",
-            &format!(
-                "GET / HTTP/2\n:authority: a\n{}\n",
-                (0..100).map(|n| format!("x-{n}: {n}\n")).collect::<String>()
-            ),
-        ),
+    let many = format!("GET / HTTP/2\n:authority: a\n{}\n", numbered(0, 100));
+    let ok = || head("HTTP/1.1 200 OK\nContent-Length: 2\n\nok");
+    [
+        same("h2-many-fields", "RFC 9113, 8.2", &many).http2(),
         steps(
             "h2-duplex",
             "RFC 9113, 8.1",
@@ -103,8 +84,7 @@ pub(crate) fn exchanges() -> Vec<Exchange> {
         .http2()
         .alone(),
         steps("h2-early-hints", "RFC 9113, 8.1", [head("GET / HTTP/2\n:authority: a\n\n"), complete()])
-            .application([vec![complete(), head("HTTP/1.1 103 Early Hints\nLink: </a>\n\n"), head(OK)]])
+            .application([vec![complete(), head("HTTP/1.1 103 Early Hints\nLink: </a>\n\n"), ok()]])
             .http2(),
-    ];
-    all.into_iter().collect()
+    ]
 }

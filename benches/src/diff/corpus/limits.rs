@@ -1,13 +1,11 @@
 //! How much is too much: 64 KiB of header and 128 fields, trailers included, by default (RFC 9110, section 5.4).
 
-use super::super::exchange::{
-    Exchange, Step, Until, broken, cut_off, head, refused, response, same, until, unusable, wire,
+use super::{
+    super::exchange::{
+        Exchange, Step, Until, broken, cut_off, head, refused, response, same, until, unusable, wire,
+    },
+    numbered,
 };
-
-/// So many fields, `Host` and the exchange's own field among them.
-fn fields(count: usize) -> String {
-    (2..count).map(|n| format!("X-{n}: {n}\n")).collect()
-}
 
 /// A field so long.
 fn long(bytes: usize) -> String {
@@ -25,9 +23,9 @@ fn requests() -> [Exchange; 8] {
         format!("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n5\nhello\n0\n{trailers}\n")
     };
     [
-        same("limit-128-fields", "RFC 9110, 5.4", &get(&fields(128))),
+        same("limit-128-fields", "RFC 9110, 5.4", &get(&numbered(0, 126))),
         same("limit-60-kib", "RFC 9110, 5.4", &get(&long(60 * 1024))),
-        refused("over-limit-fields", "RFC 6585, 5", &[431], wire(&get(&fields(200)))),
+        refused("over-limit-fields", "RFC 6585, 5", &[431], wire(&get(&numbered(0, 200)))),
         refused("over-limit-bytes", "RFC 6585, 5", &[431], wire(&get(&long(80 * 1024)))),
         refused("over-limit-bytes-of-many", "RFC 6585, 5", &[431], wire(&get(&long(1000).repeat(80)))),
         refused(
@@ -55,9 +53,9 @@ fn responses() -> [Exchange; 6] {
     let chunked =
         |trailers: &str| format!("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2\nok\n0\n{trailers}\n");
     [
-        response("limit-128-fields-of-a-response", "RFC 9110, 5.4", &ok(&fields(128))),
+        response("limit-128-fields-of-a-response", "RFC 9110, 5.4", &ok(&numbered(0, 126))),
         response("limit-60-kib-of-a-response", "RFC 9110, 5.4", &ok(&long(60 * 1024))),
-        unusable("over-limit-fields-of-a-response", "RFC 9110, 5.4", &ok(&fields(200))),
+        unusable("over-limit-fields-of-a-response", "RFC 9110, 5.4", &ok(&numbered(0, 200))),
         unusable("over-limit-bytes-of-a-response", "RFC 9110, 5.4", &ok(&long(80 * 1024))),
         unusable("over-limit-without-end-of-a-response", "RFC 9110, 5.4", "").application([vec![
             until(Until::Complete),

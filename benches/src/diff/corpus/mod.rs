@@ -13,6 +13,8 @@ mod smuggling;
 mod targets;
 mod upgrade;
 
+use std::fmt::Write;
+
 use super::exchange::{Exchange, refused, same, wire};
 
 /// All exchanges; each has a name of its own.
@@ -38,6 +40,14 @@ pub(crate) fn exchanges() -> Vec<Exchange> {
 
 /// A name, a section, and a text.
 type Row = (&'static str, &'static str, &'static str);
+
+/// So many fields, the first with this number.
+fn numbered(first: usize, count: usize) -> String {
+    (first..first + count).fold(String::new(), |mut fields, n| {
+        let _ = writeln!(fields, "X-{n}: {n}");
+        fields
+    })
+}
 
 /// Requests that arrive as they are: each text follows `GET / HTTP/1.1` and `Host`.
 fn with_fields(rows: &'static [Row]) -> impl Iterator<Item = Exchange> {

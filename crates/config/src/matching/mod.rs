@@ -31,6 +31,7 @@ mod expressions;
 mod text_map;
 
 pub use candidate::header_matches;
+pub(crate) use candidate::{header_value, query_value};
 
 use candidate::Candidate;
 use candidates::Candidates;
@@ -129,7 +130,7 @@ impl HttpTable {
 }
 
 /// A host as routes name it: without port and trailing dot, in lower case.
-fn host_name(host: &str) -> Cow<'_, str> {
+pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
     let port = host.bytes().rev().take_while(u8::is_ascii_digit).count();
     let name = host.get(..host.len() - port).and_then(|name| name.strip_suffix(':')).unwrap_or(host);
     let name = name.strip_suffix('.').unwrap_or(name);

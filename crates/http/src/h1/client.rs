@@ -106,10 +106,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             coding = encode::request(&parts, spelling.as_deref(), body, out);
         });
         let mut sending = Sending::new(body, coding);
-        let mut sent = false;
+        let (mut sent, mut finished) = (false, false);
         let head = poll_fn(|cx| {
             if let Some(failed) = called.poll_sending(&mut sending, &mut sent, cx) {
                 return Poll::Ready(Err(failed));
+            }
+            if sent && !finished && interim.has_finished() {
+                // What an application makes of that is its own affair: some take it that the caller is gone.
+                finished = called.conn.poll_shutdown(cx).is_ready();
+                called.keep_alive.set(false);
             }
             loop {
                 let head = std::task::ready!(called.poll_head(cx, &parts.method))?;
@@ -224,7 +229,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Called<IO> {
         Poll::Ready(match next {
             Ok(Next::Head(head)) => Ok(head),
             Ok(Next::Wrong(wrong)) => Err(Unsent::Wrong(wrong)),
-            Ok(Next::End) => Err(Unsent::Broke(io::Error::new(
+            Ok(Next::End(_)) => Err(Unsent::Broke(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the connection ended before the response",
             ))),

@@ -53,8 +53,8 @@ struct State<IO> {
 pub(super) enum Next<T> {
     /// A whole head.
     Head(T),
-    /// The end of the connection.
-    End,
+    /// The end of the connection, within a head if `true`.
+    End(bool),
     /// What cannot be understood.
     Wrong(Wrong),
 }
@@ -220,7 +220,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
                 }
             }
             if state.read_closed || ready!(state.poll_fill(cx))? == 0 {
-                return Poll::Ready(Ok(Next::End));
+                return Poll::Ready(Ok(Next::End(!state.inbox.is_empty())));
             }
         }
     }

@@ -88,13 +88,20 @@ impl Decoder {
                     *self = Self::ChunkLine;
                 }
                 Self::Trailers(scanner) => {
-                    let Some(end) = scanner.end(buffer, limits)? else { return Ok(Taken::More) };
-                    *self = Self::Length(0);
-                    if end == 2 {
-                        buffer.advance(2);
-                        return Ok(Taken::End);
+                    let end = scanner.end(buffer, limits).map_err(|wrong| match wrong {
+                        Wrong::FirstLine => Wrong::Bytes,
+                        wrong => wrong,
+                    })?;
+                    let Some(end) = end else { return Ok(Taken::More) };
+                    let taken = match end {
+                        2 => Taken::End,
+                        _ => Taken::Trailers(head::trailers(buffer.split_to(end).freeze(), limits)?),
+                    };
+                    if taken == Taken::End {
+                        buffer.advance(end);
                     }
-                    return head::trailers(buffer.split_to(end).freeze(), limits).map(Taken::Trailers);
+                    *self = Self::Length(0);
+                    return Ok(taken);
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! be understood in another way by the next one who reads it is refused here, and so never forwarded (RFC 9112,
 //! sections 2.2, 3, 5 and 6).
 
+use std::fmt::Write as _;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 
@@ -11,7 +12,7 @@ use http::uri::Authority;
 use http::{Method, StatusCode, Uri, Version};
 use httparse::{EMPTY_HEADER, Header, Status};
 
-use super::spelling::Spelling;
+use super::spelling::{SPELLING, Spelling};
 use crate::error::{Error, Reason};
 
 /// How much header a message may have, trailers included.
@@ -158,18 +159,23 @@ impl Scanner {
     }
 }
 
+/// The length of `HTTP/1.1 200 `, after which the words of a status line come.
+const STATUS_LINE: usize = 13;
+
 /// Reads the head of a request, which ends with its empty line.
 pub(super) fn request(raw: Bytes, limits: &Limits) -> Result<RequestHead, Wrong> {
     with_room(limits, |room| {
         let mut parsed = httparse::Request::new(&mut []);
-        complete(parsed.parse_with_uninit_headers(&raw, room))?;
+        complete(parsed.parse_with_uninit_headers(&raw, room)).map_err(|wrong| of_version(wrong, &raw))?;
         let version = version(parsed.version)?;
         let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
         let method = method.ok_or(Wrong::Malformed("the method is not valid"))?;
         let mut spelling = Spelling::of(raw.clone());
-        let uri = uri(&method, parsed.path.unwrap_or_default())?;
-        let headers = fields(&raw, parsed.headers, Some(&mut spelling))?;
+        let target = parsed.path.unwrap_or_default();
+        let uri = uri(&method, target, &mut spelling)?;
+        let mut headers = fields(&raw, parsed.headers, &mut spelling)?;
         host(&method, &uri, version, &headers)?;
+        let uri = origin_form(&method, target, uri, &mut headers)?;
         let framing = framing(&headers, version)?.unwrap_or(Framing::Length(0));
         let keep_alive = keeps_alive(version, &headers);
         Ok(RequestHead { method, uri, version, headers, spelling: Rc::new(spelling), framing, keep_alive })
@@ -186,8 +192,8 @@ pub(super) fn response(raw: Bytes, limits: &Limits, method: &Method) -> Result<R
         let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
         let status = status.ok_or(Wrong::Malformed("the status is not valid"))?;
         let mut spelling = Spelling::of(raw.clone());
-        spelling.reason(parsed.reason.unwrap_or_default());
-        let headers = fields(&raw, parsed.headers, Some(&mut spelling))?;
+        spelling.reason_after(STATUS_LINE);
+        let headers = fields(&raw, parsed.headers, &mut spelling)?;
         let framed = framing(&headers, version)?;
         let framing = match framed {
             _ if has_no_body(method, status) => Framing::Length(0),
@@ -207,9 +213,13 @@ pub(super) fn trailers(raw: Bytes, limits: &Limits) -> Result<HeaderMap, Wrong> 
         Ok(Status::Partial) => return Err(Wrong::Malformed("the trailers are not complete")),
         Err(error) => return Err(wrong(error)),
     };
-    let mut trailers = fields(&raw, parsed, None)?;
+    let mut spelling = Spelling::of(raw.clone());
+    let mut trailers = fields(&raw, parsed, &mut spelling)?;
     for name in [header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::HOST, header::CONNECTION] {
         trailers.remove(name);
+    }
+    if let Some(spelling) = spelling.to_value() {
+        trailers.insert(SPELLING, spelling);
     }
     Ok(trailers)
 }
@@ -262,39 +272,87 @@ const fn version(minor: Option<u8>) -> Result<Version, Wrong> {
 }
 
 /// The fields, whose values share the head's bytes.
-fn fields(
-    raw: &Bytes,
-    parsed: &[Header<'_>],
-    mut spelling: Option<&mut Spelling>,
-) -> Result<HeaderMap, Wrong> {
+fn fields(raw: &Bytes, parsed: &[Header<'_>], spelling: &mut Spelling) -> Result<HeaderMap, Wrong> {
     let mut headers = HeaderMap::try_with_capacity(parsed.len()).map_err(|_| Wrong::Fields)?;
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Wrong::Malformed("a field has a name that is not valid"))?;
         let value = HeaderValue::from_maybe_shared(raw.slice_ref(field.value))
             .map_err(|_| Wrong::Malformed("a field has a value that is not valid"))?;
-        if let Some(spelling) = &mut spelling {
-            spelling.name(field.name);
-        }
+        spelling.name(field.name);
         headers.try_append(name, value).map_err(|_| Wrong::Fields)?;
     }
     Ok(headers)
 }
 
-/// The target as a URI: a path, `*`, or an absolute one; of CONNECT an authority (RFC 9112, section 3.2).
-fn uri(method: &Method, target: &str) -> Result<Uri, Wrong> {
+/// What is wrong with a version: it is another one, or none at all (RFC 9112, section 2.3).
+fn of_version(wrong: Wrong, raw: &[u8]) -> Wrong {
+    let line = raw.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    match line.get(line.len().saturating_sub(9)..) {
+        Some([b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => wrong,
+        _ if wrong == Wrong::Version => Wrong::Malformed("the first line is not valid"),
+        _ => wrong,
+    }
+}
+
+/// The target as a URI: a path, `*`, or an absolute one; of CONNECT an authority (RFC 9112, section 3.2). Where a URI
+/// cannot hold it as it is, the spelling does, and the URI is escaped.
+fn uri(method: &Method, target: &str, spelling: &mut Spelling) -> Result<Uri, Wrong> {
     const WRONG: Wrong = Wrong::Malformed("the target is not valid");
     let is_authority = *method == Method::CONNECT;
     if target.contains('#') || (is_authority && target.contains('/')) {
         return Err(WRONG);
     }
-    let uri: Uri = target.parse().map_err(|_| WRONG)?;
-    let valid = match (uri.scheme(), uri.authority()) {
+    let uri: Uri = match target.parse() {
+        Ok(uri) => uri,
+        Err(_) if target.starts_with('/') => {
+            let escaped = escape(target);
+            let uri = escaped.parse().map_err(|_| WRONG)?;
+            spelling.target(target, escaped);
+            uri
+        }
+        Err(_) => return Err(WRONG),
+    };
+    let valid = match (uri.scheme_str(), uri.authority()) {
         (None, Some(authority)) => is_authority && authority.port().is_some(),
-        (Some(_), Some(authority)) => !is_authority && !authority.as_str().contains('@'),
-        (_, None) => target.starts_with('/') || (target == "*" && *method == Method::OPTIONS),
+        (Some("http" | "https"), Some(authority)) => !is_authority && !authority.as_str().contains('@'),
+        (Some(_), _) => false,
+        (None, None) => target.starts_with('/') || (target == "*" && *method == Method::OPTIONS),
     };
     if valid { Ok(uri) } else { Err(WRONG) }
+}
+
+/// A path without what a URI cannot hold (RFC 3986, section 3.3).
+fn escape(target: &str) -> String {
+    let mut text = String::with_capacity(target.len() + 16);
+    for c in target.chars() {
+        if c.is_ascii() && !matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}' | '[' | ']') {
+            text.push(c);
+        } else {
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                // A text takes all that is written.
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    text
+}
+
+/// An absolute target as a server is told it: a path, or `*`, with its authority in `Host` (RFC 9112, sections 3.2.2 and
+/// 3.2.4).
+fn origin_form(method: &Method, target: &str, uri: Uri, headers: &mut HeaderMap) -> Result<Uri, Wrong> {
+    const WRONG: Wrong = Wrong::Malformed("the target is not valid");
+    let Some((scheme, authority)) = uri.scheme_str().zip(uri.authority()) else { return Ok(uri) };
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| WRONG)?;
+    headers.insert(header::HOST, host);
+    let rest = target.get(scheme.len() + "://".len() + authority.as_str().len()..).unwrap_or_default();
+    match rest {
+        "" if *method == Method::OPTIONS => Ok(Uri::from_static("*")),
+        "" => Ok(Uri::from_static("/")),
+        path if path.starts_with('/') => path.parse().map_err(|_| WRONG),
+        query => format!("/{query}").parse().map_err(|_| WRONG),
+    }
 }
 
 /// One valid host, which an absolute target agrees with (RFC 9112, section 3.2). HTTP/1.0 need not have any.
@@ -309,8 +367,10 @@ fn host(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap) -> Re
     if host.is_empty() {
         return if uri.authority().is_none() { Ok(()) } else { Err(Wrong::Malformed("the Host is empty")) };
     }
-    let valid = !host.contains(&b'@') && Authority::try_from(host).is_ok();
-    if !valid {
+    let named = Authority::try_from(host).ok().filter(|authority| !authority.as_str().contains('@'));
+    // What follows the last colon is a port, but within the brackets of an IPv6 address.
+    let port = named.as_ref().and_then(|authority| authority.as_str().strip_prefix(authority.host()));
+    if !port.is_some_and(|port| port.bytes().skip(1).all(|byte| byte.is_ascii_digit())) {
         return Err(Wrong::Malformed("the Host is not valid"));
     }
     match uri.authority() {

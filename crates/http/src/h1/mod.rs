@@ -19,6 +19,7 @@ pub(crate) use conn::Body;
 pub use head::Limits;
 pub(crate) use head::{Wrong, same_host};
 pub(crate) use server::serve;
+pub(crate) use spelling::SPELLING;
 pub use spelling::Spelling;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
-use super::spelling::write_fields;
+use super::spelling::{SPELLING, Spelling, write_fields};
 
 /// Up to this size a body's part is copied beside what is there already; a longer one is written from where it is.
 const SMALL: usize = 4 * 1024;
@@ -71,7 +71,7 @@ impl Outbox {
             Ok(data) => self.push_data(data, coding),
             Err(frame) => {
                 if let (Ok(trailers), Coding::Chunked) = (frame.into_trailers(), *coding) {
-                    self.finish_chunks(&trailers);
+                    self.finish_chunks(trailers);
                     *coding = Coding::Done;
                 }
                 Ok(())
@@ -122,9 +122,10 @@ impl Outbox {
         }
     }
 
-    fn finish_chunks(&mut self, trailers: &HeaderMap) {
+    fn finish_chunks(&mut self, mut trailers: HeaderMap) {
         self.flat.put_slice(b"0\r\n");
-        write_fields(trailers, None, &mut self.flat);
+        let spelling = trailers.remove(SPELLING).map(|told| Spelling::from_value(&told));
+        write_fields(&trailers, spelling.as_ref(), &mut self.flat);
         self.flat.put_slice(b"\r\n");
     }
 

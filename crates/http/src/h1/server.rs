@@ -122,6 +122,10 @@ impl<IO> InterimSink for Served<IO> {
             self.conn.wake();
         }
     }
+
+    fn has_finished(&self) -> bool {
+        self.conn.is_read_closed()
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Source for Served<IO> {
@@ -194,7 +198,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     {
         loop {
             match poll_fn(|cx| self.poll_request(cx)).await? {
-                Next::End => return poll_fn(|cx| self.conn.poll_shutdown(cx)).await,
+                Next::End(false) => return poll_fn(|cx| self.conn.poll_shutdown(cx)).await,
+                Next::End(true) => {
+                    return self.refuse(handler, Wrong::Malformed("the header is cut off")).await;
+                }
                 Next::Wrong(wrong) => return self.refuse(handler, wrong).await,
                 Next::Head(head) => {
                     // Boxed, for every idle connection would have the room for it.
@@ -224,11 +231,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         }
         if self.pace.expired.get() {
             let late = self.pace.phase.get() == Phase::Head;
-            return Poll::Ready(Ok(if late { Next::Wrong(Wrong::Late) } else { Next::End }));
+            return Poll::Ready(Ok(if late { Next::Wrong(Wrong::Late) } else { Next::End(false) }));
         }
         if self.pace.drain.is_on() {
             ready!(self.poll_last_word(cx));
-            return Poll::Ready(Ok(Next::End));
+            return Poll::Ready(Ok(Next::End(false)));
         }
         Poll::Pending
     }
@@ -332,7 +339,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         // Not pending for its own sake: whatever waits here wakes this task.
         let _ = self.conn.poll_flush(cx)?;
         while self.conn.is_read() && !self.conn.is_read_closed() && !self.conn.has_more() {
-            ready!(self.conn.poll_fill(cx))?;
+            if ready!(self.conn.poll_fill(cx))? == 0 {
+                // The backend is to hear of it.
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Pending
     }
@@ -364,12 +374,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
             }
             sent
         });
-        sent.await.map_err(|unsent| match unsent {
-            Unsent::Io(error) => error,
-            Unsent::Body(error) => io::Error::other(format!("the response broke off: {error}")),
-            Unsent::Length(wrong) => io::Error::other(wrong),
-        })?;
-        Ok(keep_alive)
+        let failed = match sent.await {
+            Ok(()) => return Ok(keep_alive),
+            Err(Unsent::Io(error)) => return Err(error),
+            Err(Unsent::Body(error)) => io::Error::other(format!("the response broke off: {error}")),
+            Err(Unsent::Length(wrong)) => io::Error::other(wrong),
+        };
+        // What there was of it is passed on, so that it is seen to be cut off.
+        poll_fn(|cx| self.conn.poll_flush(cx)).await?;
+        Err(failed)
     }
 
     fn hand_over(&self, upgrade: oneshot::Sender<Tunnel>) {

@@ -20,6 +20,8 @@ pub struct Spelling {
     names: SmallVec<[(u32, u32); 16]>,
     /// Where in it the words after the status are.
     reason: Option<(u32, u32)>,
+    /// A target that a URI cannot hold as it is: where it is, and the text of the URI that stands for it.
+    target: Option<Box<((u32, u32), String)>>,
 }
 
 impl fmt::Debug for Spelling {
@@ -40,9 +42,22 @@ impl Spelling {
         self.names.push(self.place(name));
     }
 
-    /// Notes the words after a status.
-    pub(super) fn reason(&mut self, reason: &str) {
-        self.reason = Some(self.place(reason));
+    /// Notes the words after a status, which go from here to the end of the line.
+    pub(super) fn reason_after(&mut self, start: usize) {
+        let line = self.raw.get(start..).unwrap_or_default();
+        let length = memchr::memchr(b'\r', line).unwrap_or(0);
+        self.reason = Some((start as u32, (start + length) as u32));
+    }
+
+    /// Notes a target that a URI cannot hold as it is. It must be a part of the head.
+    pub(super) fn target(&mut self, as_received: &str, as_uri: String) {
+        self.target = Some(Box::new((self.place(as_received), as_uri)));
+    }
+
+    /// The target as it was received, if `uri` is the text that stands for it.
+    pub(super) fn target_for(&self, uri: &str) -> Option<&[u8]> {
+        let (place, as_uri) = self.target.as_deref()?;
+        (as_uri == uri).then(|| self.part(*place))
     }
 
     /// As a field's value, by which one sidecar tells another what HTTP/2 between them cannot: the names, and the words
@@ -96,6 +111,10 @@ impl Spelling {
         self.names.iter().map(|place| self.part(*place))
     }
 }
+
+/// The field by which trailers carry their spelling from where they are read to where they are written, and one sidecar
+/// tells another how a header was spelled. It reaches neither a caller nor an application.
+pub(crate) const SPELLING: HeaderName = HeaderName::from_static("outrigger-spelling");
 
 /// Writes the fields of a header. Those that `spelling` knows come first, as they were spelled and in that order;
 /// what was added since follows, and what was taken out is missing.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::decode::{Decoder, Taken};
 use super::head::{self, Framing, Limits, Scanner, Wrong};
 use super::outbox::{Coding, Outbox};
-use super::spelling::{Spelling, write_fields};
+use super::spelling::{SPELLING, Spelling, write_fields};
 
 fn request(text: &str) -> Result<head::RequestHead, Wrong> {
     head::request(Bytes::copy_from_slice(text.as_bytes()), &Limits::default())
@@ -52,12 +52,15 @@ fn a_target_and_its_host_say_the_same() {
         ("OPTIONS *", "a"),
         ("GET http://A:80/x?", "a"),
         ("GET https://a/", "a:443"),
+        ("GET /{a}|[b]^`c<>", "a"),
         ("CONNECT a:443", "a"),
     ] {
         assert!(with(line, host), "{line} {host}");
     }
     for (line, host) in [
         ("GET http://a/", "b"),
+        ("GET ftp://a/", "a"),
+        ("GET /", "a:b"),
         ("GET http://a/", "a:81"),
         ("GET http://u@a/", "a"),
         ("GET *", "a"),
@@ -71,6 +74,32 @@ fn a_target_and_its_host_say_the_same() {
         ("GET /#f", "a"),
     ] {
         assert!(!with(line, host), "{line} {host}");
+    }
+}
+
+#[test]
+fn an_absolute_target_becomes_what_a_server_is_told() {
+    let told = |line: &str| {
+        let head = request(&format!("{line} HTTP/1.1\r\nHost: A\r\n\r\n")).unwrap();
+        (head.uri.to_string(), head.headers.get("host").unwrap().clone())
+    };
+    for (line, target) in [
+        ("GET http://a", "/"),
+        ("GET http://a/b//c?", "/b//c?"),
+        ("GET http://a?b", "/?b"),
+        ("OPTIONS http://a", "*"),
+        ("OPTIONS http://a/", "/"),
+    ] {
+        assert_eq!(told(line), (target.to_owned(), HeaderValue::from_static("a")), "{line}");
+    }
+}
+
+#[test]
+fn another_version_is_told_apart_from_none() {
+    assert_eq!(request("GET / HTTP/3.0\r\nHost: a\r\n\r\n").unwrap_err(), Wrong::Version);
+    for version in ["http/1.1", "HTTP/1", "HTTP/01.1", "HTP/1.1", "HTTP/1.1 x"] {
+        let wrong = request(&format!("GET / {version}\r\nHost: a\r\n\r\n")).unwrap_err();
+        assert!(matches!(wrong, Wrong::Malformed(_)), "{version}: {wrong:?}");
     }
 }
 
@@ -157,7 +186,8 @@ fn trailers_cannot_frame_a_message() {
     let text = b"0\r\nX-Sum: 1\r\nContent-Length: 5\r\nTransfer-Encoding: gzip\r\nHost: b\r\n\r\nrest";
     let (_, trailers, rest) = decode(Framing::Chunked, text, 7).unwrap();
     let trailers = trailers.unwrap();
-    assert_eq!((trailers.len(), trailers.get("x-sum").unwrap().as_bytes()), (1, &b"1"[..]));
+    assert_eq!((trailers.len(), trailers.get("x-sum").unwrap().as_bytes()), (2, &b"1"[..]));
+    assert!(trailers.contains_key(SPELLING));
     assert_eq!(rest, b"rest");
 }
 

@@ -19,11 +19,14 @@ use super::alive::{Ear, Heard, KeepAlive, Terms};
 use super::extended::{self, Wanted};
 use super::received::{Received, Uploading};
 use super::sending::Sending;
-use super::{ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits};
+use super::{
+    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, take_spelling,
+    tell_spelling,
+};
 use crate::body::{Incoming, RequestBody};
 use crate::error::Error;
 use crate::filter::{strip_hop_by_hop, to_http2};
-use crate::h1::{Limits, Wrong};
+use crate::h1::{Limits, Spelling, Wrong};
 use crate::message::{Answered, Interim, InterimResponse, Outgoing};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
@@ -39,6 +42,8 @@ pub(crate) struct Connection {
     sender: RefCell<SendRequest<Bytes>>,
     /// What its requests are said to be asked over.
     scheme: Scheme,
+    /// Whether it is one between two sidecars, for HTTP/1.1 at both ends.
+    carried: bool,
     state: Rc<State>,
     /// When it was last seen to be in use.
     pub(crate) used: Cell<Instant>,
@@ -62,7 +67,11 @@ pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
 }
 
 /// Begins to speak HTTP/2.
-pub(crate) async fn handshake<IO>(io: IO, scheme: Scheme) -> Result<(Connection, Driver<IO>), h2::Error>
+pub(crate) async fn handshake<IO>(
+    io: IO,
+    scheme: Scheme,
+    carried: bool,
+) -> Result<(Connection, Driver<IO>), h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -80,7 +89,10 @@ where
     let state = State { streams: Cell::new(0), ended: Cell::new(false), heard, news: Notify::new() };
     let state = Rc::new(state);
     let driver = Driver { connection, alive, state: state.clone() };
-    Ok((Connection { sender: RefCell::new(sender), scheme, state, used: Cell::new(Instant::now()) }, driver))
+    Ok((
+        Connection { sender: RefCell::new(sender), scheme, carried, state, used: Cell::new(Instant::now()) },
+        driver,
+    ))
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
@@ -175,7 +187,7 @@ impl Connection {
         if let Poll::Ready(Err(error)) = self.poll_ready() {
             return Err(error.into());
         }
-        let Some(Outgoing { request, interim, .. }) = slot.take() else {
+        let Some(Outgoing { request, spelling, interim }) = slot.take() else {
             return Err(h2::Error::from(h2::Reason::INTERNAL_ERROR).into());
         };
         let (mut parts, body) = request.into_parts();
@@ -188,19 +200,44 @@ impl Connection {
         to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers, &self.scheme);
         // A route's filters may have set what HTTP/2 has no place for.
         strip_hop_by_hop(&mut parts.headers, false);
+        tell_spelling(&mut parts.headers, spelling.as_deref(), self.carried);
         let last = body.is_end_stream() && !connect;
         let sent = self.sender.borrow_mut().send_request(Request::from_parts(parts, ()), last);
         let (response, stream) = sent?;
         if connect {
-            let response = wait(response, &interim, limits).await?;
+            let (response, _) = self.wait(response, &interim, limits).await?;
             return Ok(tunnelled(response, stream, wanted, limits)?);
         }
-        let uploading = if last { Uploading::default() } else { upload(body, stream).await };
-        let response = wait(response, &interim, limits).await?;
+        let uploading =
+            if last { Uploading::default() } else { upload(Sending::new(body, stream, self.carried)).await };
+        let (response, spelling) = self.wait(response, &interim, limits).await?;
         let (parts, stream) = response.into_parts();
         let body = Received::new(stream, &parts.headers, limits, refuse).with_upload(uploading);
+        let body = body.carried(self.carried);
         let response = Response::from_parts(parts, Incoming::http2(body));
-        Ok(Answered { response, spelling: None, upgrade: None })
+        Ok(Answered { response, spelling, upgrade: None })
+    }
+
+    /// Waits for the response's head. Interim responses are passed on.
+    async fn wait(
+        &self,
+        mut response: ResponseFuture,
+        interim: &Interim,
+        limits: Limits,
+    ) -> Result<(Response<h2::RecvStream>, Option<Rc<Spelling>>), Unsent> {
+        let wrong = |wrong| Unsent::Wrong(wrong, limits);
+        let mut response = poll_fn(|cx| {
+            while let Poll::Ready(Some(Ok(mut response))) = response.poll_informational(cx) {
+                let spelling = take_spelling(response.headers_mut(), self.carried);
+                fits(response.headers(), 0, &limits).map_err(wrong)?;
+                interim.send(&InterimResponse { response, spelling });
+            }
+            Pin::new(&mut response).poll(cx).map_err(Unsent::Http2)
+        })
+        .await?;
+        let spelling = take_spelling(response.headers_mut(), self.carried);
+        fits(response.headers(), 0, &limits).map_err(wrong)?;
+        Ok((response, spelling))
     }
 
     /// Whether the endpoint takes extended CONNECT (RFC 8441, section 3). Waits until it has said what it offers.
@@ -222,29 +259,8 @@ fn refuse(wrong: Wrong, limits: &Limits) -> Error {
     wrong.of_response(limits, "the response's trailers")
 }
 
-/// Waits for the response's head. Interim responses are passed on.
-async fn wait(
-    mut response: ResponseFuture,
-    interim: &Interim,
-    limits: Limits,
-) -> Result<Response<h2::RecvStream>, Unsent> {
-    let response = poll_fn(|cx| {
-        while let Poll::Ready(Some(Ok(response))) = response.poll_informational(cx) {
-            if let Err(wrong) = fits(response.headers(), 0, &limits) {
-                return Poll::Ready(Err(Unsent::Wrong(wrong, limits)));
-            }
-            interim.send(&InterimResponse { response, spelling: None });
-        }
-        Pin::new(&mut response).poll(cx).map_err(Unsent::Http2)
-    })
-    .await?;
-    fits(response.headers(), 0, &limits).map_err(|wrong| Unsent::Wrong(wrong, limits))?;
-    Ok(response)
-}
-
 /// Sends a request's body. What does not go out at once does so in a task of its own, whoever reads the response.
-async fn upload(body: RequestBody, stream: h2::SendStream<Bytes>) -> Uploading {
-    let mut sending = Sending::new(body, stream);
+async fn upload(mut sending: Sending<RequestBody>) -> Uploading {
     let unsent = poll_fn(|cx| Poll::Ready(pin!(&mut sending).poll(cx).is_pending())).await;
     Uploading(unsent.then(|| tokio::task::spawn_local(sending).abort_handle()))
 }

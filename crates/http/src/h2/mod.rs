@@ -13,9 +13,11 @@ mod sending;
 pub(crate) mod server;
 mod tunnel;
 
+use std::rc::Rc;
+
 use http::HeaderMap;
 
-use crate::h1::{Limits, Wrong};
+use crate::h1::{Limits, SPELLING, Spelling, Wrong};
 
 pub(crate) use received::Received;
 pub(crate) use tunnel::ByteStream;
@@ -28,6 +30,19 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MAX_RESETS: usize = 1024;
 /// How much of what is sent on a stream may wait for the connection.
 const MAX_SEND_BUFFER: usize = 400 * 1024;
+
+/// Takes off how fields were spelled, which only another sidecar is believed to know.
+fn take_spelling(headers: &mut HeaderMap, carried: bool) -> Option<Rc<Spelling>> {
+    let told = if carried { headers.remove(SPELLING) } else { None };
+    told.map(|told| Rc::new(Spelling::from_value(&told)))
+}
+
+/// Tells another sidecar how fields were spelled, and nobody else.
+fn tell_spelling(headers: &mut HeaderMap, spelling: Option<&Spelling>, carried: bool) {
+    if let Some(told) = spelling.filter(|_| carried).and_then(Spelling::to_value) {
+        headers.insert(SPELLING, told);
+    }
+}
 
 /// How much header `h2` is told to read: more than is allowed, so that what is too large can be answered and named.
 fn read_anyway(limits: &Limits) -> u32 {

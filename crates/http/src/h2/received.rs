@@ -15,7 +15,7 @@ use super::fits;
 use super::pace::BodyPace;
 use crate::body::BodyError;
 use crate::error::Error;
-use crate::h1::{Limits, Wrong};
+use crate::h1::{Limits, SPELLING, Wrong};
 
 /// What is said of trailers that are wrong.
 pub(super) type Refuse = fn(Wrong, &Limits) -> Error;
@@ -29,6 +29,8 @@ pub(crate) struct Received {
     /// Of its trailers.
     limits: Limits,
     refuse: Refuse,
+    /// Whether it comes from another sidecar, which says how trailers were spelled.
+    carried: bool,
     all_data: bool,
     ended: bool,
     uploading: Uploading,
@@ -58,11 +60,18 @@ impl Received {
             left: length,
             limits,
             refuse,
+            carried: false,
             all_data: false,
             ended: false,
             uploading: Uploading::default(),
             pace: None,
         }
+    }
+
+    /// Says whether it comes from another sidecar.
+    pub(super) const fn carried(mut self, carried: bool) -> Self {
+        self.carried = carried;
+        self
     }
 
     /// Watches over how fast it comes.
@@ -133,10 +142,14 @@ impl Received {
     /// Trailers, if they are not too many. What frames a message or routes a request has no business there (RFC 9110,
     /// section 6.5.1) and is dropped.
     fn read(&self, mut trailers: HeaderMap) -> Result<Frame<Bytes>, BodyError> {
+        let spelling = trailers.remove(SPELLING).filter(|_| self.carried);
         fits(&trailers, 0, &self.limits)
             .map_err(|wrong| BodyError::Refused((self.refuse)(wrong, &self.limits)))?;
         trailers.remove(CONTENT_LENGTH);
         trailers.remove(HOST);
+        if let Some(spelling) = spelling {
+            trailers.insert(SPELLING, spelling);
+        }
         Ok(Frame::trailers(trailers))
     }
 }

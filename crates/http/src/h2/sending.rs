@@ -10,6 +10,7 @@ use http_body::Body;
 
 use super::passed_on;
 use crate::body::BodyError;
+use crate::h1::SPELLING;
 
 /// Sends a body on a stream as fast as the peer takes it. Ends when it is sent, or cannot be.
 pub(super) struct Sending<B> {
@@ -17,11 +18,13 @@ pub(super) struct Sending<B> {
     stream: SendStream<Bytes>,
     /// What was read and waits for room, and whether it is the last.
     next: Option<(Bytes, bool)>,
+    /// Whether it goes to another sidecar, which is told how trailers were spelled.
+    carried: bool,
 }
 
 impl<B> Sending<B> {
-    pub(super) const fn new(body: B, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, next: None }
+    pub(super) const fn new(body: B, stream: SendStream<Bytes>, carried: bool) -> Self {
+        Self { body, stream, next: None, carried }
     }
 }
 
@@ -55,7 +58,10 @@ impl<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B
                     }
                     Err(frame) => {
                         this.stream.reserve_capacity(0);
-                        if let Ok(trailers) = frame.into_trailers() {
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            if !this.carried {
+                                trailers.remove(SPELLING);
+                            }
                             // Refused if the stream is gone.
                             let _ = this.stream.send_trailers(trailers);
                         }

@@ -26,6 +26,7 @@ use super::received::Received;
 use super::sending::Sending;
 use super::{
     ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
+    take_spelling, tell_spelling,
 };
 use crate::body::{BodyError, Incoming};
 use crate::filter::strip_hop_by_hop;
@@ -42,12 +43,13 @@ const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duratio
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends. When its drain begins, or nothing was asked for too long, its caller is told
-/// GOAWAY, in both phases.
+/// GOAWAY, in both phases. `carried` says that the caller is another sidecar, with HTTP/1.1 at both ends.
 pub(crate) async fn serve<IO, H, B>(
     io: IO,
     handler: H,
     settings: Arc<Settings>,
     drain: Rc<Drain>,
+    carried: bool,
 ) -> Result<(), h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -75,7 +77,7 @@ where
     drop(handshake);
     let mut alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
     let mut ending = false;
-    let caller = Caller { handler, pace: pace.clone(), settings, drain };
+    let caller = Caller { handler, pace: pace.clone(), settings, drain, carried };
     poll_fn(|cx| {
         loop {
             if alive.as_mut().is_some_and(|alive| alive.poll(cx, true).is_ready()) {
@@ -111,11 +113,15 @@ struct Caller<H> {
     pace: Rc<Pace>,
     settings: Arc<Settings>,
     drain: Rc<Drain>,
+    carried: bool,
 }
 
 /// The way back to the caller, until the final response has begun.
 #[derive(Debug)]
-struct Respond(RefCell<Option<SendResponse<Bytes>>>);
+struct Respond {
+    sender: RefCell<Option<SendResponse<Bytes>>>,
+    carried: bool,
+}
 
 impl InterimSink for Respond {
     fn send(&self, interim: &InterimResponse) {
@@ -123,7 +129,8 @@ impl InterimSink for Respond {
         *head.status_mut() = interim.response.status();
         head.headers_mut().clone_from(interim.response.headers());
         strip_hop_by_hop(head.headers_mut(), false);
-        if let Some(respond) = &mut *self.0.borrow_mut() {
+        tell_spelling(head.headers_mut(), interim.spelling.as_deref(), self.carried);
+        if let Some(respond) = &mut *self.sender.borrow_mut() {
             // Fails if the stream is gone, which the wait for the final response hears of.
             let _ = respond.send_informational(head);
         }
@@ -149,7 +156,8 @@ where
     /// Answers a request in a task of its own.
     fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (mut parts, receive) = request.into_parts();
-        let respond = Rc::new(Respond(RefCell::new(Some(respond))));
+        let respond = Rc::new(Respond { sender: RefCell::new(Some(respond)), carried: self.carried });
+        let spelling = take_spelling(&mut parts.headers, self.carried);
         let head = parts.method == Method::HEAD;
         let connect = parts.method == Method::CONNECT;
         let under_way = self.pace.begin();
@@ -168,11 +176,11 @@ where
         } else {
             let pace = BodyPace::new(&self.settings, &self.drain);
             let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request);
-            (Incoming::http2(body.with_pace(pace)), None)
+            (Incoming::http2(body.with_pace(pace).carried(self.carried)), None)
         };
         let request = Request::from_parts(parts, body);
         let interim = Interim::to(stream.respond.clone());
-        let answer = self.handler.answer(Asked { request, spelling: None, interim, upgrade });
+        let answer = self.handler.answer(Asked { request, spelling, interim, upgrade });
         tokio::task::spawn_local(stream.run(answer));
     }
 }
@@ -216,7 +224,7 @@ impl Stream {
             });
             waiting.await
         };
-        let (Some(reply), Some(respond)) = (reply, self.respond.0.take()) else { return };
+        let (Some(reply), Some(respond)) = (reply, self.respond.sender.take()) else { return };
         if let Err(error) = self.reply(reply, respond).await {
             debug!(%error, "a response could not be sent");
         }
@@ -224,7 +232,7 @@ impl Stream {
 
     /// Ready once the caller does not want the response any more.
     fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut *self.respond.0.borrow_mut() {
+        match &mut *self.respond.sender.borrow_mut() {
             Some(respond) => respond.poll_reset(cx).map(drop),
             None => Poll::Pending,
         }
@@ -240,6 +248,7 @@ impl Stream {
         }
         strip_hop_by_hop(&mut parts.headers, false);
         let tunnel = self.tunnel.filter(|_| parts.status.is_success());
+        tell_spelling(&mut parts.headers, reply.spelling.as_deref(), self.respond.carried);
         let empty = body.is_end_stream();
         if let Some(length) = body.size_hint().exact().filter(|_| !empty) {
             parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
@@ -259,7 +268,7 @@ impl Stream {
             // Not sent, but gone through: its observer hears that it ended.
             while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
         } else if !empty {
-            Sending::new(body, stream).await;
+            Sending::new(body, stream, self.respond.carried).await;
         }
         Ok(())
     }

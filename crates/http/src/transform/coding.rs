@@ -110,8 +110,13 @@ impl Decoder {
         self.full
     }
 
-    /// Whether the input may end here.
-    pub(super) const fn may_end(&self) -> bool {
+    /// Whether the input may end here, once there is nothing more.
+    pub(super) fn may_end(&mut self) -> bool {
+        if let (true, Codec::Zlib(codec)) = (self.inside, &mut self.codec) {
+            // zlib's end may have been among what was flushed, which does not say so.
+            let mut output = WriteBuffer::new_initialized(&mut self.room);
+            return DecodeV2::finish(codec, &mut output).is_ok_and(|done| done && output.written_len() == 0);
+        }
         !self.inside
     }
 

@@ -112,13 +112,16 @@ impl Transforms {
         parts: &mut response::Parts,
         mut body: Incoming,
     ) -> Result<Incoming, Error> {
+        if asking.method == Method::CONNECT {
+            return Ok(body);
+        }
         if let Some(most) = self.limit.response_bytes {
             body = limit(body, most, Whose::Response)?;
         }
         if let Some(web) = asking.web {
             body = web.response(parts, body);
         }
-        if let Some(filter) = self.compression.as_ref().filter(|_| asking.method != Method::CONNECT) {
+        if let Some(filter) = &self.compression {
             body = compress::compress(filter, asking.coding, &asking.method, parts, body);
         }
         Ok(body)
@@ -144,7 +147,7 @@ async fn buffered(
         None => reading.await?,
         Some(deadline) => tokio::time::timeout_at(deadline.into(), reading).await.unwrap_or_else(|_| {
             let why = "the request's body did not come within the request timeout";
-            Err(Error::unsent(Reason::HttpResponseTimeout, why))
+            Err(Error::unsent(Reason::HttpRequestTimeout, why))
         })?,
     };
     parts.headers.remove(CONTENT_LENGTH);

@@ -12,6 +12,7 @@ fn entry() -> Entry<'static> {
         host: b"shop.localhost:8443",
         path: "/api?q=1",
         protocol: "HTTP/2.0",
+        grpc_status: None,
         status: 200,
         reason: None,
         details: None,

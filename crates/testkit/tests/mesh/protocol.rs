@@ -60,6 +60,33 @@ async fn grpc_is_carried_as_http2_without_being_told() {
     }
 }
 
+/// What a sidecar answers in place of an application that is away reaches the caller of a call as a status of gRPC.
+#[tokio::test]
+async fn grpc_is_told_in_grpc_that_the_application_is_away() {
+    let shop = Shop::open(DAY).await;
+    let route =
+        json!({ "listeners": [shop.web.outbound_name()], "rules": [{ "backendRefs": [{ "name": "v1" }] }] });
+    let revision = shop.mesh.put(Kind::GrpcRoute, "calls", route).await.unwrap();
+    shop.mesh.settled(revision).await.unwrap();
+    let call = || async {
+        let stream = TcpStream::connect(shop.web.outbound()).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://api/a.B/C").header("content-type", "application/grpc");
+        sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
+    };
+    let body = call().await.into_body().collect().await.unwrap().to_bytes();
+    let seen: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&seen["version"], &seen["app"]), (&"HTTP/2.0".into(), &"v1".into()), "{seen}");
+    shop.v1.app.kill().await;
+    let response = call().await;
+    let (status, fields) = (response.status().as_u16(), response.headers());
+    assert_eq!((status, &fields["grpc-status"]), (200, &"14".parse().unwrap()), "{fields:?}");
+    assert!(!fields.contains_key("outrigger-unreached"), "{fields:?}");
+    assert!(fields["proxy-status"].to_str().unwrap().contains("error=connection_refused"), "{fields:?}");
+}
+
 #[tokio::test]
 async fn a_web_socket_passes() {
     let shop = Shop::open(DAY).await;

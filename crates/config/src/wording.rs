@@ -4,7 +4,7 @@
 pub(crate) const UNKNOWN_FIELD: &str = "unknown field";
 
 /// Rewords a message of serde: a suggestion for what is unknown, YAML's names for types.
-pub(crate) fn explain(message: &str) -> String {
+pub(crate) fn reword(message: &str) -> String {
     for what in [UNKNOWN_FIELD, "unknown variant"] {
         let Some(rest) = message.strip_prefix(what).and_then(|rest| rest.strip_prefix(" `")) else {
             continue;
@@ -80,7 +80,7 @@ fn yaml_type(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::explain;
+    use super::reword;
 
     #[test]
     fn says_what_is_meant() {
@@ -111,7 +111,7 @@ mod tests {
             ),
             ("missing field `rules`", "missing field `rules`"),
         ] {
-            assert_eq!(explain(serde), ours);
+            assert_eq!(reword(serde), ours);
         }
     }
 }
