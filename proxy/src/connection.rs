@@ -11,6 +11,7 @@ use outrigger_config::Name;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
 use outrigger_http::serve::{Drain, Settings, Version};
+use outrigger_http::{Error, Reason};
 use outrigger_net::detect::{self, Detected};
 use outrigger_net::hello::{self, Hello};
 use rustls::ServerConfig;
@@ -21,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use crate::request::Serving;
+use crate::request::{Refusing, Serving};
 use crate::state::LiveListener;
 use crate::worker::{Local, Open, Worker};
 use crate::{edge, inbound, outbound, tcp};
@@ -58,6 +59,8 @@ pub(crate) struct Connection {
     /// What the caller's sidecar says that the application is to be spoken to in.
     pub(crate) application: Option<Version>,
     pub(crate) drain: Rc<Drain>,
+    /// Whether it is one more than its listener may have.
+    over: bool,
     /// Where the listener stands in the table of a generation: looked up once for each table, not for each request.
     at: Cell<(u64, usize)>,
     /// The caller's address as text, once it is wanted.
@@ -79,10 +82,28 @@ impl Connection {
             hello: None,
             application: None,
             drain: drain.clone(),
+            over: false,
             at: Cell::new((u64::MAX, 0)),
             text: OnceCell::new(),
             open: worker.open(),
         }
+    }
+
+    /// Has everything on it refused, because its listener has as many connections as it may. It ends soon.
+    fn turn_away(&mut self) {
+        let ending = Drain::default();
+        ending.begin();
+        self.drain = Rc::new(ending);
+        self.over = true;
+    }
+
+    /// Why it is turned away, if it is.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let refuse = || {
+            let details = format!("listener {} has as many connections as it may", self.listener);
+            Error::unsent(Reason::ConnectionLimitReached, details)
+        };
+        self.over.then(refuse)
     }
 
     /// The caller's address as a field's value.
@@ -145,8 +166,18 @@ impl Connection {
         let (settings, drain) = (self.settings.clone(), self.drain.clone());
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());
-        let serving = Serving(connection);
-        if let Err(error) = outrigger_http::serve::connection(io, version, serving, settings, drain).await {
+        let served = match connection.refusal() {
+            None => {
+                let serving = Serving(connection);
+                outrigger_http::serve::connection(io, version, serving, settings, drain).await
+            }
+            Some(error) => {
+                let refusing = Refusing(connection, error);
+                // Boxed, for it is rare, and every connection would have the room for it.
+                Box::pin(outrigger_http::serve::connection(io, version, refusing, settings, drain)).await
+            }
+        };
+        if let Err(error) = served {
             debug!(%peer, %listener, %error, "connection from the caller ended");
         }
     }
@@ -166,7 +197,10 @@ pub(crate) async fn serve(
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let mut connection = Connection::new(&worker, &live, peer, &drain);
-    connection.open.show(live.connections);
+    connection.open.show(&live);
+    if live.is_over() {
+        connection.turn_away();
+    }
     match live.direction {
         Direction::Edge => edge::serve(connection, stream, &live).await,
         Direction::Inbound => inbound::serve(connection, stream, &live).await,

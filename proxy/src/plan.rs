@@ -253,6 +253,9 @@ impl TcpPlan {
         let live = &local.live;
         let at = connection.at(local)?;
         let listener = live.listeners.get(at)?;
+        if let Some(refusal) = connection.refusal() {
+            return Some(Self { series: listener.unrouted_tcp, rule: None, to: Err(refusal) });
+        }
         let entry = live.snapshot.listeners.get(at)?;
         let named = connection.hello.as_ref().and_then(|hello| entry.tls.find(hello.server_name.as_deref()));
         if let Some(rule) = named.or(entry.tcp) {

@@ -197,6 +197,15 @@ impl Observe for Record {
             self.grpc_status = grpc::status(trailers).or(self.grpc_status);
         }
     }
+
+    fn timed_out(&mut self) -> Option<HeaderMap> {
+        // gRPC-Web has its trailers in the body.
+        self.call.filter(|call| *call == grpc::MEDIA_TYPE)?;
+        let error = Error::sent(Reason::HttpResponseTimeout, "the request timeout of the route passed");
+        let mut trailers = HeaderMap::new();
+        self.grpc_status = Some(grpc::end(&error, &mut trailers));
+        Some(trailers)
+    }
 }
 
 /// A caller that leaves before there is a response takes the whole request with it.

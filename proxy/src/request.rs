@@ -230,6 +230,9 @@ fn prepare(
         told.request(connection, received, &mut parts.headers);
     }
     if let Some((_, share)) = plan.rule {
+        if let Some(filters) = &share.filters {
+            filters.rewrite(&mut parts);
+        }
         for modifier in &share.request {
             filter::modify(modifier, &mut parts.headers);
         }

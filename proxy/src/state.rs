@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use outrigger_balance::{Balancer, Budget, Load};
@@ -91,10 +92,21 @@ pub(crate) struct LiveListener {
     /// What it tells of its callers and of itself.
     pub(crate) told: Option<Box<Told>>,
     pub(crate) connections: ConnectionSeries,
+    /// How many connections are open, over all tables and workers.
+    pub(crate) open: Arc<AtomicU32>,
+    /// How many may be.
+    pub(crate) most: Option<u32>,
     /// For requests that no route takes.
     pub(crate) unrouted: Series,
     /// For connections that no route takes.
     pub(crate) unrouted_tcp: TcpSeries,
+}
+
+impl LiveListener {
+    /// Whether there are more connections than there may be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.most.is_some_and(|most| self.open.load(Ordering::Relaxed) > most)
+    }
 }
 
 /// A rule with what it needs to act.
@@ -238,6 +250,7 @@ pub(crate) fn hosts(snapshot: &Snapshot) -> impl Iterator<Item = Arc<str>> {
 fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
     let spec = &entry.spec;
     let (direction, name) = (spec.direction.as_str(), entry.name.as_str());
+    let before = from.before.and_then(|live| live.listeners.iter().find(|it| it.name == entry.name));
     LiveListener {
         name: entry.name.clone(),
         direction: spec.direction,
@@ -252,6 +265,8 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         strict: spec.mtls.is_some_and(|mtls| mtls.mode == MtlsMode::Strict),
         private: from.node.captured && name == CAPTURED_OUTBOUND,
         connections: from.metrics.connection_series(direction, name),
+        open: before.map(|before| before.open.clone()).unwrap_or_default(),
+        most: spec.http.limits.connections,
         unrouted: from.metrics.request_series(&RequestLabels {
             direction,
             listener: name,

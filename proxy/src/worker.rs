@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_certs::Identity;
@@ -22,7 +23,7 @@ use tracing::{debug, error, warn};
 use crate::connection;
 use crate::own::Own;
 use crate::session::Names;
-use crate::state::{Hosts, Live};
+use crate::state::{Hosts, Live, LiveListener};
 
 /// How long a worker waits after an accept that failed, as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -141,18 +142,25 @@ pub(crate) struct Open {
     worker: Rc<Worker>,
     /// Where it is shown, if it came from outside.
     series: Option<ConnectionSeries>,
+    /// The connections of its listener, which it is one of.
+    among: Option<Arc<AtomicU32>>,
 }
 
 impl Open {
     /// Shows it among the connections of its listener.
-    pub(crate) fn show(&mut self, series: ConnectionSeries) {
-        self.worker.metrics.connection_opened(series);
-        self.series = Some(series);
+    pub(crate) fn show(&mut self, listener: &LiveListener) {
+        self.worker.metrics.connection_opened(listener.connections);
+        self.series = Some(listener.connections);
+        listener.open.fetch_add(1, Ordering::Relaxed);
+        self.among = Some(listener.open.clone());
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if let Some(among) = &self.among {
+            among.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(series) = self.series {
             self.worker.metrics.connection_closed(series);
         }
@@ -263,7 +271,7 @@ impl Worker {
     /// Counts one more connection, until the value is dropped.
     pub(crate) fn open(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
-        Open { worker: self.clone(), series: None }
+        Open { worker: self.clone(), series: None, among: None }
     }
 
     fn adopt(self: &Rc<Self>, live: Arc<Live>) {

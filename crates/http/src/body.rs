@@ -374,6 +374,12 @@ pub trait Observe {
 
     /// These trailers are on their way to the caller.
     fn trailers(&mut self, _trailers: &HeaderMap) {}
+
+    /// The trailers that tell a caller that the route's request timeout has passed, where it understands any. Otherwise
+    /// the response is broken off.
+    fn timed_out(&mut self) -> Option<HeaderMap> {
+        None
+    }
 }
 
 /// A response's body as the caller gets it. Its observer is told when it ends, and the connection that it came on goes
@@ -457,8 +463,11 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     std::task::ready!(this.poll_deadline(cx));
+                    let last = this.observer.as_mut().and_then(Observe::timed_out);
                     this.end(End::Timeout);
-                    return Poll::Ready(Some(Err(BodyError::Timeout)));
+                    // What is left of it is the backend's no more.
+                    this.source = Origin::Full(Bytes::new());
+                    return Poll::Ready(Some(last.map(Frame::trailers).ok_or(BodyError::Timeout)));
                 }
             },
         };

@@ -29,6 +29,8 @@ pub enum Reason {
     ConnectionRefused,
     /// No connection was made within the connect timeout.
     ConnectionTimeout,
+    /// The listener has as many connections as it may.
+    ConnectionLimitReached,
     /// The connection broke before the response.
     ConnectionTerminated,
     /// TLS with the endpoint failed.
@@ -73,12 +75,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
+        Self::ConnectionLimitReached,
         Self::ConnectionTerminated,
         Self::TlsProtocolError,
         Self::TlsCertificateError,
@@ -114,6 +117,9 @@ impl Reason {
                 ("connection_refused", StatusCode::SERVICE_UNAVAILABLE, Source::Callee)
             }
             Self::ConnectionTimeout => ("connection_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee),
+            Self::ConnectionLimitReached => {
+                ("connection_limit_reached", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy)
+            }
             Self::ConnectionTerminated => ("connection_terminated", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::TlsProtocolError => ("tls_protocol_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
             Self::TlsCertificateError => {

@@ -67,8 +67,13 @@ pub const MEDIA_TYPE: &str = "application/grpc";
 /// Says a failure in the header of a response that is nothing else; its HTTP status is 200. `media_type` is the call's, or
 /// that of gRPC-Web. Gives the status.
 pub fn say(error: &Error, media_type: &'static str, headers: &mut HeaderMap) -> u16 {
-    let status = u16::from(Status::of(error).0);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    end(error, headers)
+}
+
+/// Says a failure in the trailers of a response that has begun. Gives the status.
+pub fn end(error: &Error, headers: &mut HeaderMap) -> u16 {
+    let status = u16::from(Status::of(error).0);
     headers.insert(GRPC_STATUS, HeaderValue::from(status));
     headers.insert(GRPC_MESSAGE, message(&error.to_string()));
     status

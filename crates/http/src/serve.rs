@@ -29,7 +29,7 @@ pub enum Version {
     Http1,
     /// HTTP/2.
     Http2,
-    /// HTTP/2 between two sidecars, with HTTP/1.1 at both ends.
+    /// HTTP/2 from another sidecar, for an application of HTTP/1.1: how headers were spelled comes along.
     Carried,
 }
 

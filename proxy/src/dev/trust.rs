@@ -325,7 +325,7 @@ impl Machine {
         match store {
             Store::System { anchor, added, .. } => {
                 let (from, to) = (shell(&text(&root.file)), shell(&text(anchor)));
-                format!("sudo cp {from} {to} && sudo {}", added.join(" "))
+                format!("sudo install -m 644 {from} {to} && sudo {}", added.join(" "))
             }
             Store::Keychain => format!(
                 "sudo security add-trusted-cert -d -r trustRoot -k {KEYCHAIN} {}",

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use outrigger_config::Snapshot;
 use outrigger_config::listener::HttpPath;
@@ -153,10 +154,14 @@ impl Filters {
             Ok(plan) => plan,
             Err(error) => return fail(error, record),
         };
-        if let Some(rewrite) = &self.rewrite {
-            rewrite.apply(&mut asked.request);
-        }
         carry_out(connection, plan, asked, record).await
+    }
+
+    /// Changes where a request goes, as the backend sees it.
+    pub(crate) fn rewrite(&self, request: &mut Parts) {
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.apply(request);
+        }
     }
 
     /// Sends copies of a request, as it is about to be sent on, to where they are wanted.

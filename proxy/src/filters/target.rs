@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use http::header::HOST;
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Request, Uri};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri};
 use outrigger_config::listener::HttpPath;
 use outrigger_config::path::normalize;
 use outrigger_config::route::{PathModifier, UrlRewrite};
@@ -12,7 +13,7 @@ use outrigger_config::route::{PathModifier, UrlRewrite};
 /// Another host, another path.
 #[derive(Debug)]
 pub(super) struct Rewrite {
-    host: Option<(HeaderValue, Authority)>,
+    host: Option<HeaderValue>,
     path: Option<NewPath>,
 }
 
@@ -87,32 +88,27 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 
 impl Rewrite {
     pub(super) fn new(rewrite: &UrlRewrite, prefix: Prefix<'_>) -> Self {
-        let host = rewrite.hostname.as_ref().map(ToString::to_string);
+        let host = rewrite.hostname.as_ref();
         Self {
-            // A hostname can always be either.
-            host: host.and_then(|host| {
-                Some((HeaderValue::from_str(&host).ok()?, Authority::try_from(host.as_str()).ok()?))
-            }),
+            // A hostname always can be one.
+            host: host.and_then(|host| HeaderValue::try_from(host.to_string()).ok()),
             path: rewrite.path.as_ref().map(|path| NewPath::new(path, prefix)),
         }
     }
 
-    /// Changes a request as it was received.
-    pub(super) fn apply<B>(&self, request: &mut Request<B>) {
-        if let Some(path) = &self.path {
-            let uri = request.uri();
-            let target = with_query(path.of(uri.path()), uri.query());
+    /// Changes a request in the form of HTTP/1.1: a target without a host, which is in `Host`.
+    pub(super) fn apply(&self, request: &mut Parts) {
+        // The target of CONNECT is no path.
+        if let Some(path) = self.path.as_ref().filter(|_| request.uri.path().starts_with('/')) {
+            let target = with_query(path.of(request.uri.path()), request.uri.query());
             if let Ok(target) = PathAndQuery::try_from(target) {
-                change(request.uri_mut(), |parts| parts.path_and_query = Some(target));
+                let mut uri = std::mem::take(&mut request.uri).into_parts();
+                uri.path_and_query = Some(target);
+                request.uri = Uri::from_parts(uri).unwrap_or_default();
             }
         }
-        if let Some((host, authority)) = &self.host {
-            if request.uri().authority().is_some() {
-                change(request.uri_mut(), |parts| parts.authority = Some(authority.clone()));
-            }
-            if request.uri().authority().is_none() || request.headers().contains_key(HOST) {
-                request.headers_mut().insert(HOST, host.clone());
-            }
+        if let Some(host) = &self.host {
+            request.headers.insert(HOST, host.clone());
         }
     }
 }
@@ -124,12 +120,6 @@ pub(super) fn with_query(path: Cow<'_, str>, query: Option<&str>) -> String {
         target.extend(["?", query]);
     }
     target
-}
-
-fn change(uri: &mut Uri, change: impl FnOnce(&mut http::uri::Parts)) {
-    let mut parts = std::mem::take(uri).into_parts();
-    change(&mut parts);
-    *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
 #[cfg(test)]

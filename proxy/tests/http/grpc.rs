@@ -92,7 +92,13 @@ async fn serve(name: &'static str, request: Request<h2::RecvStream>, mut respond
     let mut send = respond.send_response(response.body(()).unwrap(), false).unwrap();
     while let Some(Ok(data)) = body.data().await {
         let _ = body.flow_control().release_capacity(data.len());
-        send.send_data(data, false).unwrap();
+        // The proxy may have reset the stream.
+        if send.send_data(data, false).is_err() {
+            return;
+        }
+    }
+    if parts.uri.path().ends_with("/Stall") {
+        std::future::pending::<()>().await;
     }
     let saw = parts.headers.get("x-asked").cloned().unwrap_or(HeaderValue::from_static("none"));
     let te = parts.headers.get("te").cloned().unwrap_or(HeaderValue::from_static("none"));
@@ -102,7 +108,7 @@ async fn serve(name: &'static str, request: Request<h2::RecvStream>, mut respond
         ("x-te".parse().unwrap(), te),
         ("x-saw".parse().unwrap(), saw),
     ]);
-    send.send_trailers(trailers).unwrap();
+    let _ = send.send_trailers(trailers);
 }
 
 fn config(routes: &str, backends: &[(&str, SocketAddr)]) -> String {
@@ -175,6 +181,9 @@ async fn grpc_status_in_answers_the_proxy_makes() {
   - name: calls
     listeners: [web]
     rules:
+      - matches: [{ method: { method: Stall } }]
+        timeouts: { request: 200ms }
+        backendRefs: [{ name: app }]
       - matches: [{ method: { service: down } }]
         backendRefs: [{ name: nobody }]
       - matches: [{ method: { service: hang } }]
@@ -219,6 +228,13 @@ async fn grpc_status_in_answers_the_proxy_makes() {
         );
         assert!(reason.contains(line["reason"].as_str().unwrap()), "{line}");
     }
+    // A response that has begun ends with the status.
+    let answer = ask(&proxy, "/a.B/Stall").await;
+    assert_eq!((answer.body.clone(), answer.status()), (framed(b"hello"), "4"), "{answer:?}");
+    assert!(answer.trailers.contains_key("grpc-message"), "{answer:?}");
+    assert!(poll(|| log.with("/a.B/Stall").is_some()).await);
+    let line = log.with("/a.B/Stall").unwrap();
+    assert_eq!((&line["grpcStatus"], &line["reason"]), (&4.into(), &"http_response_timeout".into()));
     // The application's own are logged too, out of the trailers or the header.
     for (path, status) in [("/well/Call", 0), ("/well/Refuse", 9)] {
         assert_eq!(ask(&proxy, path).await.status(), status.to_string());

@@ -31,6 +31,8 @@ async fn rewritten(rule: &str, target: &str) -> (String, String) {
     caller.send(format!("GET {target} HTTP/1.1\r\nHost: shop:81\r\n\r\n")).await;
     let mut callee = Wire::accept(&backend).await;
     let request = callee.request().await;
+    // What tells who was asked is not rewritten.
+    assert_eq!(request.header("x-forwarded-host").as_deref(), Some("shop:81"));
     let line = request.head.lines().next().unwrap();
     (line.split(' ').nth(1).unwrap().to_owned(), request.header("host").unwrap())
 }

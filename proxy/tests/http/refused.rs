@@ -1,8 +1,9 @@
 //! What an HTTP/2 backend says that it has not processed (RFC 9113, sections 6.8 and 8.7), frame by frame.
 
+use outrigger_testkit::app::App;
 use tokio::net::TcpListener;
 
-use crate::support::{Message, Running, Wire, listen, with_rule};
+use crate::support::{Message, Running, Wire, listen, one_backend, with_rule};
 
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
@@ -206,4 +207,31 @@ async fn requests_that_wait_for_the_same_connection_do_not_wait_for_one_after_th
     }
     let tried = proxy.metric("outrigger_backend_connections_total", &["result=\"timeout\""]);
     assert!(tried < CALLERS as f64, "each request waited for a connection of its own: {tried}");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_turned_away() {
+    let app = App::builder().name("app").start().await;
+    let yaml =
+        one_backend(&[app.address()]).replace(crate::support::PLAIN, "http: { limits: { connections: 2 } }");
+    let proxy = Running::start(&yaml).await;
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (mut first, mut second) = (proxy.connect().await, proxy.connect().await);
+    for wire in [&mut first, &mut second] {
+        wire.send(GET).await;
+        assert_eq!(wire.response().await.status(), 200);
+    }
+    let mut third = proxy.connect().await;
+    third.send(GET).await;
+    let response = third.response().await;
+    assert_eq!(response.status(), 503);
+    let why = response.header("proxy-status").unwrap();
+    assert!(why.contains("error=connection_limit_reached; details=\"listener web has"), "{why}");
+    assert!(third.closed().await);
+    // Who was there is served on, and who leaves makes room.
+    first.send(GET).await;
+    assert_eq!(first.response().await.status(), 200);
+    drop(second);
+    proxy.metric_is("outrigger_connections_open", &["listener=\"web\""], 1.0).await;
+    assert_eq!(proxy.ask(GET).await.status(), 200);
 }

@@ -147,16 +147,22 @@ certificates:
     proxy.stop().await;
 }
 
-/// Where a listener detects what is spoken, its TLSRoutes take the TLS.
+/// Where a listener detects what is spoken, its TLSRoutes take the TLS; also in a sidecar.
 #[tokio::test]
 async fn tls_route_at_a_listener_that_detects() {
+    for direction in ["Edge", "Outbound", "Inbound"] {
+        detects(direction).await;
+    }
+}
+
+async fn detects(direction: &str) {
     let (desk, root) = (Desk::new(), Authority::create("test").unwrap());
     let shop = secure_app(&root, "shop", &["shop.test"]).await;
     let plain = TcpApp::greeting(b"plain").await.unwrap();
     let proxy = desk
         .start(&format!(
             "listeners:
-  - {{ name: tls, address: 127.0.0.1:0 }}
+  - {{ name: tls, address: 127.0.0.1:0, direction: {direction} }}
 tlsRoutes:
   - {{ name: shop, listeners: [tls], hostnames: [shop.test], rules: [{{ backendRefs: [{{ name: shop }}] }}] }}
 tcpRoutes:
@@ -173,5 +179,6 @@ backends:
     let mut greeting = [0; 5];
     stream.read_exact(&mut greeting).await.unwrap();
     assert_eq!(&greeting, b"plain");
+    drop(stream);
     proxy.stop().await;
 }

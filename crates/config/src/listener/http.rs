@@ -159,7 +159,8 @@ pub struct HttpLimits {
     /// How many requests a caller may have under way on one HTTP/2 connection, 1 to 65536. 256 where it is absent.
     #[schemars(range(min = 1, max = 65_536))]
     pub streams_per_connection: u32,
-    /// How many connections may be open at a time, all callers together. Absent: as many as the system allows.
+    /// How many connections may be open at a time, all callers together. Absent: as many as the system allows. A
+    /// request on one more gets 503, and the connection is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub connections: Option<u32>,

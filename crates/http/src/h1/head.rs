@@ -331,7 +331,7 @@ fn escape(target: &str) -> String {
         } else {
             let mut bytes = [0; 4];
             for byte in c.encode_utf8(&mut bytes).bytes() {
-                // A text takes all that is written.
+                // Cannot fail: it is written to a string.
                 let _ = write!(text, "%{byte:02X}");
             }
         }

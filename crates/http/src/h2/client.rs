@@ -20,8 +20,7 @@ use super::extended::{self, Wanted};
 use super::received::{Received, Uploading};
 use super::sending::Sending;
 use super::{
-    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, take_spelling,
-    tell_spelling,
+    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, spell, spelled,
 };
 use crate::body::{Incoming, RequestBody};
 use crate::error::Error;
@@ -42,7 +41,8 @@ pub(crate) struct Connection {
     sender: RefCell<SendRequest<Bytes>>,
     /// What its requests are said to be asked over.
     scheme: Scheme,
-    /// Whether it is one between two sidecars, for HTTP/1.1 at both ends.
+    /// Whether the other end is a sidecar too, with an application of HTTP/1.1 behind it: it is told how headers were
+    /// spelled, and says so.
     carried: bool,
     state: Rc<State>,
     /// When it was last seen to be in use.
@@ -66,7 +66,7 @@ pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
     state: Rc<State>,
 }
 
-/// Begins to speak HTTP/2.
+/// Begins to speak HTTP/2; to another sidecar, with `carried`.
 pub(crate) async fn handshake<IO>(
     io: IO,
     scheme: Scheme,
@@ -89,10 +89,8 @@ where
     let state = State { streams: Cell::new(0), ended: Cell::new(false), heard, news: Notify::new() };
     let state = Rc::new(state);
     let driver = Driver { connection, alive, state: state.clone() };
-    Ok((
-        Connection { sender: RefCell::new(sender), scheme, carried, state, used: Cell::new(Instant::now()) },
-        driver,
-    ))
+    let used = Cell::new(Instant::now());
+    Ok((Connection { sender: RefCell::new(sender), scheme, carried, state, used }, driver))
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
@@ -200,44 +198,24 @@ impl Connection {
         to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers, &self.scheme);
         // A route's filters may have set what HTTP/2 has no place for.
         strip_hop_by_hop(&mut parts.headers, false);
-        tell_spelling(&mut parts.headers, spelling.as_deref(), self.carried);
+        if self.carried {
+            spell(&mut parts.headers, spelling.as_deref());
+        }
         let last = body.is_end_stream() && !connect;
         let sent = self.sender.borrow_mut().send_request(Request::from_parts(parts, ()), last);
         let (response, stream) = sent?;
         if connect {
-            let (response, _) = self.wait(response, &interim, limits).await?;
+            let (response, _) = wait(response, &interim, limits, self.carried).await?;
             return Ok(tunnelled(response, stream, wanted, limits)?);
         }
-        let uploading =
-            if last { Uploading::default() } else { upload(Sending::new(body, stream, self.carried)).await };
-        let (response, spelling) = self.wait(response, &interim, limits).await?;
+        let uploading = if last { Uploading::default() } else { upload(body, stream, self.carried).await };
+        let (response, spelling) = wait(response, &interim, limits, self.carried).await?;
         let (parts, stream) = response.into_parts();
-        let body = Received::new(stream, &parts.headers, limits, refuse).with_upload(uploading);
-        let body = body.carried(self.carried);
+        let body = Received::new(stream, &parts.headers, limits, refuse)
+            .carried(self.carried)
+            .with_upload(uploading);
         let response = Response::from_parts(parts, Incoming::http2(body));
         Ok(Answered { response, spelling, upgrade: None })
-    }
-
-    /// Waits for the response's head. Interim responses are passed on.
-    async fn wait(
-        &self,
-        mut response: ResponseFuture,
-        interim: &Interim,
-        limits: Limits,
-    ) -> Result<(Response<h2::RecvStream>, Option<Rc<Spelling>>), Unsent> {
-        let wrong = |wrong| Unsent::Wrong(wrong, limits);
-        let mut response = poll_fn(|cx| {
-            while let Poll::Ready(Some(Ok(mut response))) = response.poll_informational(cx) {
-                let spelling = take_spelling(response.headers_mut(), self.carried);
-                fits(response.headers(), 0, &limits).map_err(wrong)?;
-                interim.send(&InterimResponse { response, spelling });
-            }
-            Pin::new(&mut response).poll(cx).map_err(Unsent::Http2)
-        })
-        .await?;
-        let spelling = take_spelling(response.headers_mut(), self.carried);
-        fits(response.headers(), 0, &limits).map_err(wrong)?;
-        Ok((response, spelling))
     }
 
     /// Whether the endpoint takes extended CONNECT (RFC 8441, section 3). Waits until it has said what it offers.
@@ -259,8 +237,32 @@ fn refuse(wrong: Wrong, limits: &Limits) -> Error {
     wrong.of_response(limits, "the response's trailers")
 }
 
+/// Waits for the response's head, and how it was spelled. Interim responses are passed on.
+async fn wait(
+    mut response: ResponseFuture,
+    interim: &Interim,
+    limits: Limits,
+    carried: bool,
+) -> Result<(Response<h2::RecvStream>, Option<Rc<Spelling>>), Unsent> {
+    let mut response = poll_fn(|cx| {
+        while let Poll::Ready(Some(Ok(mut response))) = response.poll_informational(cx) {
+            let spelling = if carried { spelled(response.headers_mut()) } else { None };
+            if let Err(wrong) = fits(response.headers(), 0, &limits) {
+                return Poll::Ready(Err(Unsent::Wrong(wrong, limits)));
+            }
+            interim.send(&InterimResponse { response, spelling });
+        }
+        Pin::new(&mut response).poll(cx).map_err(Unsent::Http2)
+    })
+    .await?;
+    let spelling = if carried { spelled(response.headers_mut()) } else { None };
+    fits(response.headers(), 0, &limits).map_err(|wrong| Unsent::Wrong(wrong, limits))?;
+    Ok((response, spelling))
+}
+
 /// Sends a request's body. What does not go out at once does so in a task of its own, whoever reads the response.
-async fn upload(mut sending: Sending<RequestBody>) -> Uploading {
+async fn upload(body: RequestBody, stream: h2::SendStream<Bytes>, carried: bool) -> Uploading {
+    let mut sending = Sending::new(body, stream, carried);
     let unsent = poll_fn(|cx| Poll::Ready(pin!(&mut sending).poll(cx).is_pending())).await;
     Uploading(unsent.then(|| tokio::task::spawn_local(sending).abort_handle()))
 }

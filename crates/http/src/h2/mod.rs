@@ -31,17 +31,17 @@ const MAX_RESETS: usize = 1024;
 /// How much of what is sent on a stream may wait for the connection.
 const MAX_SEND_BUFFER: usize = 400 * 1024;
 
-/// Takes off how fields were spelled, which only another sidecar is believed to know.
-fn take_spelling(headers: &mut HeaderMap, carried: bool) -> Option<Rc<Spelling>> {
-    let told = if carried { headers.remove(SPELLING) } else { None };
-    told.map(|told| Rc::new(Spelling::from_value(&told)))
+/// Takes out what another sidecar says of how a header was spelled.
+fn spelled(headers: &mut HeaderMap) -> Option<Rc<Spelling>> {
+    headers.remove(SPELLING).map(|told| Rc::new(Spelling::from_value(&told)))
 }
 
-/// Tells another sidecar how fields were spelled, and nobody else.
-fn tell_spelling(headers: &mut HeaderMap, spelling: Option<&Spelling>, carried: bool) {
-    if let Some(told) = spelling.filter(|_| carried).and_then(Spelling::to_value) {
-        headers.insert(SPELLING, told);
-    }
+/// Tells another sidecar how a header was spelled, if it was.
+fn spell(headers: &mut HeaderMap, spelling: Option<&Spelling>) {
+    match spelling.and_then(Spelling::to_value) {
+        Some(told) => headers.insert(SPELLING, told),
+        None => headers.remove(SPELLING),
+    };
 }
 
 /// How much header `h2` is told to read: more than is allowed, so that what is too large can be answered and named.

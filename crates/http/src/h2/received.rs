@@ -29,11 +29,11 @@ pub(crate) struct Received {
     /// Of its trailers.
     limits: Limits,
     refuse: Refuse,
-    /// Whether it comes from another sidecar, which says how trailers were spelled.
-    carried: bool,
     all_data: bool,
     ended: bool,
     uploading: Uploading,
+    /// Whether the peer is another sidecar, which says how trailers were spelled.
+    carried: bool,
     /// Of a request, where it may not come too slowly.
     pace: Option<Rc<BodyPace>>,
 }
@@ -60,15 +60,15 @@ impl Received {
             left: length,
             limits,
             refuse,
-            carried: false,
             all_data: false,
             ended: false,
             uploading: Uploading::default(),
+            carried: false,
             pace: None,
         }
     }
 
-    /// Says whether it comes from another sidecar.
+    /// The peer is another sidecar, if so.
     pub(super) const fn carried(mut self, carried: bool) -> Self {
         self.carried = carried;
         self

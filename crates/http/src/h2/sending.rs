@@ -18,7 +18,7 @@ pub(super) struct Sending<B> {
     stream: SendStream<Bytes>,
     /// What was read and waits for room, and whether it is the last.
     next: Option<(Bytes, bool)>,
-    /// Whether it goes to another sidecar, which is told how trailers were spelled.
+    /// Whether the peer is another sidecar, which is told how trailers were spelled.
     carried: bool,
 }
 

@@ -26,7 +26,7 @@ use super::received::Received;
 use super::sending::Sending;
 use super::{
     ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
-    take_spelling, tell_spelling,
+    spell, spelled,
 };
 use crate::body::{BodyError, Incoming};
 use crate::filter::strip_hop_by_hop;
@@ -43,7 +43,7 @@ const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duratio
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends. When its drain begins, or nothing was asked for too long, its caller is told
-/// GOAWAY, in both phases. `carried` says that the caller is another sidecar, with HTTP/1.1 at both ends.
+/// GOAWAY, in both phases. With `carried` the caller is another sidecar, which says how headers were spelled and is told.
 pub(crate) async fn serve<IO, H, B>(
     io: IO,
     handler: H,
@@ -119,7 +119,8 @@ struct Caller<H> {
 /// The way back to the caller, until the final response has begun.
 #[derive(Debug)]
 struct Respond {
-    sender: RefCell<Option<SendResponse<Bytes>>>,
+    stream: RefCell<Option<SendResponse<Bytes>>>,
+    /// Whether the caller is told how headers were spelled.
     carried: bool,
 }
 
@@ -129,8 +130,10 @@ impl InterimSink for Respond {
         *head.status_mut() = interim.response.status();
         head.headers_mut().clone_from(interim.response.headers());
         strip_hop_by_hop(head.headers_mut(), false);
-        tell_spelling(head.headers_mut(), interim.spelling.as_deref(), self.carried);
-        if let Some(respond) = &mut *self.sender.borrow_mut() {
+        if self.carried {
+            spell(head.headers_mut(), interim.spelling.as_deref());
+        }
+        if let Some(respond) = &mut *self.stream.borrow_mut() {
             // Fails if the stream is gone, which the wait for the final response hears of.
             let _ = respond.send_informational(head);
         }
@@ -156,8 +159,8 @@ where
     /// Answers a request in a task of its own.
     fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (mut parts, receive) = request.into_parts();
-        let respond = Rc::new(Respond { sender: RefCell::new(Some(respond)), carried: self.carried });
-        let spelling = take_spelling(&mut parts.headers, self.carried);
+        let respond = Rc::new(Respond { stream: RefCell::new(Some(respond)), carried: self.carried });
+        let spelling = if self.carried { spelled(&mut parts.headers) } else { None };
         let head = parts.method == Method::HEAD;
         let connect = parts.method == Method::CONNECT;
         let under_way = self.pace.begin();
@@ -175,8 +178,9 @@ where
             (Incoming::empty(), Some(upgrade))
         } else {
             let pace = BodyPace::new(&self.settings, &self.drain);
-            let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request);
-            (Incoming::http2(body.with_pace(pace).carried(self.carried)), None)
+            let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request)
+                .carried(self.carried);
+            (Incoming::http2(body.with_pace(pace)), None)
         };
         let request = Request::from_parts(parts, body);
         let interim = Interim::to(stream.respond.clone());
@@ -224,7 +228,7 @@ impl Stream {
             });
             waiting.await
         };
-        let (Some(reply), Some(respond)) = (reply, self.respond.sender.take()) else { return };
+        let (Some(reply), Some(respond)) = (reply, self.respond.stream.take()) else { return };
         if let Err(error) = self.reply(reply, respond).await {
             debug!(%error, "a response could not be sent");
         }
@@ -232,7 +236,7 @@ impl Stream {
 
     /// Ready once the caller does not want the response any more.
     fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut *self.respond.sender.borrow_mut() {
+        match &mut *self.respond.stream.borrow_mut() {
             Some(respond) => respond.poll_reset(cx).map(drop),
             None => Poll::Pending,
         }
@@ -242,13 +246,16 @@ impl Stream {
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
+        let carried = self.respond.carried;
         let (mut parts, mut body) = reply.response.into_parts();
         if self.upgraded && parts.status == StatusCode::SWITCHING_PROTOCOLS {
             extended::from_switching(&mut parts.status, &mut parts.headers);
         }
         strip_hop_by_hop(&mut parts.headers, false);
+        if carried {
+            spell(&mut parts.headers, reply.spelling.as_deref());
+        }
         let tunnel = self.tunnel.filter(|_| parts.status.is_success());
-        tell_spelling(&mut parts.headers, reply.spelling.as_deref(), self.respond.carried);
         let empty = body.is_end_stream();
         if let Some(length) = body.size_hint().exact().filter(|_| !empty) {
             parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
@@ -268,7 +275,7 @@ impl Stream {
             // Not sent, but gone through: its observer hears that it ended.
             while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
         } else if !empty {
-            Sending::new(body, stream, self.respond.carried).await;
+            Sending::new(body, stream, carried).await;
         }
         Ok(())
     }

@@ -64,8 +64,11 @@ fn what_cannot_be_done_is_said_with_the_command_that_can() {
     let steps = machine.trust(&root);
     assert_eq!(states(&steps), [("system", State::Todo), ("chromium", State::Todo)]);
     let anchor = anchors.join("outrigger-dev-1a2b3c4d.pem");
-    let expected =
-        format!("sudo cp '{}' {} && sudo update-ca-trust extract", root.file.display(), anchor.display());
+    let expected = format!(
+        "sudo install -m 644 '{}' {} && sudo update-ca-trust extract",
+        root.file.display(),
+        anchor.display()
+    );
     assert_eq!(steps[0].command.as_deref(), Some(expected.as_str()));
     assert_eq!(steps[0].why.as_deref(), Some("there is no `update-ca-trust`"));
     assert_eq!(steps[1].command.as_deref(), Some("sudo dnf install nss-tools && outrigger dev trust"));
