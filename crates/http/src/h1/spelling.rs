@@ -9,7 +9,7 @@ use http::header::{GetAll, HeaderMap, HeaderName, HeaderValue, ValueIter};
 use smallvec::SmallVec;
 
 /// How many fields are put in order by looking at each; more are looked up.
-const FEW: usize = 48;
+const FEW: usize = 32;
 
 /// How the header of an HTTP/1 message was written.
 #[derive(Default)]
