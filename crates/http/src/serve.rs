@@ -195,7 +195,8 @@ where
         Version::Http1 => h1::serve(io, handler, settings, drain).await,
         Version::Http2 | Version::Carried => {
             let carried = version == Version::Carried;
-            h2::server::serve(io, handler, settings, drain, carried).await.map_err(io::Error::other)
+            // Boxed, for every connection of HTTP/1 would have the room for it.
+            Box::pin(h2::server::serve(io, handler, settings, drain, carried)).await.map_err(io::Error::other)
         }
     }
 }

@@ -118,7 +118,7 @@ impl Auth {
         };
         let outgoing =
             Outgoing { request: self.question(request)?, spelling: None, interim: Interim::default() };
-        let (answered, lease) = forward(&way, outgoing, None, &mut Progress::default()).await?;
+        let (answered, lease) = forward(&way, &mut Some(outgoing), None, &mut Progress::default()).await?;
         if answered.response.status() != StatusCode::OK {
             return Ok(Verdict::MayNot(Box::new((answered, lease, deadline))));
         }

@@ -86,13 +86,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             && conn.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
+    /// Forgets whose request it was, once its response is over.
+    pub(crate) fn rest(&self) {
+        self.0.caller.take();
+    }
+
     /// Closes it, whatever is under way.
     pub(crate) fn close(&self) {
         self.0.conn.close();
     }
 
-    /// Sends a request, and waits for the head of its response. Where it fails before a byte of the request was written,
-    /// the request is in its slot again.
+    /// Sends a request, and waits for the head of its response. Where it fails, the request is in its slot again, with its
+    /// body if nothing was taken of it; and it is known whether a byte of the request was written.
     pub(crate) async fn send(
         &self,
         slot: &mut Option<Outgoing>,
@@ -138,12 +143,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             Err(unsent) => {
                 called.conn.close();
                 let written = called.conn.has_begun_message();
-                if !written
-                    && !sending.begun
-                    && let Some(body) = sending.into_body()
-                {
-                    *slot = Some(Outgoing { request: Request::from_parts(parts, body), spelling, interim });
-                }
+                let whole = !written && !sending.begun;
+                let body = sending.into_body().filter(|_| whole).unwrap_or(RequestBody::Spent);
+                *slot = Some(Outgoing { request: Request::from_parts(parts, body), spelling, interim });
                 Err((unsent, written))
             }
         }

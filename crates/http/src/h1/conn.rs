@@ -169,6 +169,11 @@ impl<IO> Conn<IO> {
         self.state.borrow().out.begun
     }
 
+    /// Whether as much waits to be written as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.state.borrow().out.is_full()
+    }
+
     /// Puts something in to be written.
     pub(super) fn write(&self, put: impl FnOnce(&mut BytesMut)) {
         put(self.state.borrow_mut().out.flat());

@@ -114,7 +114,8 @@ impl<IO> fmt::Debug for Served<IO> {
 
 impl<IO> InterimSink for Served<IO> {
     fn send(&self, interim: &InterimResponse) {
-        if self.awaits.get() {
+        // A caller that does not read them gets no more: they are hints, and would pile up here.
+        if self.awaits.get() && !self.conn.is_full() {
             let response = &interim.response;
             self.conn.write(|out| {
                 encode::interim(response.status(), response.headers(), interim.spelling.as_deref(), out);

@@ -184,7 +184,8 @@ where
         };
         let request = Request::from_parts(parts, body);
         let interim = Interim::to(stream.respond.clone());
-        let answer = self.handler.answer(Asked { request, spelling, interim, upgrade });
+        // Boxed, for it would be there twice: where it is made, and where it is polled.
+        let answer = Box::pin(self.handler.answer(Asked { request, spelling, interim, upgrade }));
         tokio::task::spawn_local(stream.run(answer));
     }
 }
@@ -216,18 +217,17 @@ fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
 }
 
 impl Stream {
-    async fn run<B>(self, answer: impl Future<Output = Reply<B>>)
+    async fn run<B>(self, mut answer: impl Future<Output = Reply<B>> + Unpin)
     where
         B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        let reply = {
-            let mut answer = pin!(answer);
-            let waiting = poll_fn(|cx| match answer.as_mut().poll(cx) {
-                Poll::Ready(reply) => Poll::Ready(Some(reply)),
-                Poll::Pending => self.poll_reset(cx).map(|()| None),
-            });
-            waiting.await
-        };
+        let waiting = poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
+            Poll::Ready(reply) => Poll::Ready(Some(reply)),
+            Poll::Pending => self.poll_reset(cx).map(|()| None),
+        });
+        let reply = waiting.await;
+        // What it holds is not needed while the response is sent.
+        drop(answer);
         let (Some(reply), Some(respond)) = (reply, self.respond.stream.take()) else { return };
         if let Err(error) = self.reply(reply, respond).await {
             debug!(%error, "a response could not be sent");
