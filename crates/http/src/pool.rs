@@ -231,6 +231,7 @@ impl Pool {
     fn keep(&self, sender: Http1, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE && sender.is_usable() {
+            sender.rest();
             idle.push(Idle { sender, since: now });
         }
     }
