@@ -236,6 +236,7 @@ impl Pool {
         sender.rest();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE && sender.is_usable() {
+            sender.rest();
             idle.push(Idle { sender, since: now });
         }
     }

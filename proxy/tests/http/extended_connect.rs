@@ -182,3 +182,22 @@ async fn a_backend_that_is_not_there_is_a_503_for_a_websocket_too() {
     let (answer, _up) = knowing(&proxy).await.send_request(websocket("/"), false).unwrap();
     assert_eq!(soon(answer).await.unwrap().status(), 503);
 }
+
+#[tokio::test]
+async fn no_protocol_leads_past_the_routes() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&one_backend(&[address])).await;
+    let mut caller = knowing(&proxy).await;
+    for protocol in ["h2c", "H2C", "websocket, h2c", "websocket,h2c", ""] {
+        let mut request = request("CONNECT", "/", &[("http2-settings", "AAMAAABkAAQAAP__")]);
+        request.extensions_mut().insert(Protocol::from(protocol));
+        let Ok((answer, _up)) = caller.send_request(request, false) else { continue };
+        let mut callee = Wire::accept(&backend).await;
+        let named = callee.head().await.header("upgrade").unwrap();
+        assert!(!named.to_ascii_lowercase().contains("h2c"), "{named}");
+        callee.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(soon(answer).await.unwrap().status(), 400);
+        callee.finish().await;
+        assert!(callee.closed().await);
+    }
+}

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,6 +18,7 @@ use super::encode::{self, is_switch};
 use super::head::{self, Limits, ResponseHead, Wrong};
 use super::outbox::Coding;
 use crate::body::{BodyError, Incoming, RequestBody};
+use crate::filter::strip_hop_by_hop;
 use crate::message::{Answered, Interim, InterimResponse, Outgoing};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
@@ -86,7 +88,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             && conn.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Forgets whose request it was, once its response is over.
+    /// Lets go of the caller whose request is over: it may have gone while the connection is kept.
     pub(crate) fn rest(&self) {
         self.0.caller.take();
     }
@@ -134,6 +136,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
                 let mut response = Response::new(());
                 *response.status_mut() = head.status;
                 *response.headers_mut() = head.headers;
+                strip_hop_by_hop(response.headers_mut(), false);
+                response.headers_mut().remove(CONTENT_LENGTH);
                 interim.send(&InterimResponse { response, spelling: Some(head.spelling) });
             }
         })

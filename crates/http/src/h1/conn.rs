@@ -169,14 +169,14 @@ impl<IO> Conn<IO> {
         self.state.borrow().out.begun
     }
 
-    /// Whether as much waits to be written as may.
-    pub(super) fn is_full(&self) -> bool {
-        self.state.borrow().out.is_full()
-    }
-
     /// Puts something in to be written.
     pub(super) fn write(&self, put: impl FnOnce(&mut BytesMut)) {
         put(self.state.borrow_mut().out.flat());
+    }
+
+    /// How many bytes wait to be written before whatever is written next.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.borrow_mut().out.flat().len()
     }
 
     /// Gives back the room of what is not needed while nothing is under way.

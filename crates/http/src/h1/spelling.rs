@@ -40,11 +40,10 @@ impl Spelling {
         self.names.push(self.place(name));
     }
 
-    /// Notes the words after a status, which go from here to the end of the line.
+    /// Notes the words after a status, which go from here to the end of the first line. It may have ended before.
     pub(super) fn reason_after(&mut self, start: usize) {
-        let line = self.raw.get(start..).unwrap_or_default();
-        let length = memchr::memchr(b'\r', line).unwrap_or(0);
-        self.reason = Some((start as u32, (start + length) as u32));
+        let end = memchr::memchr(b'\r', &self.raw).unwrap_or_default();
+        self.reason = Some((start.min(end) as u32, end as u32));
     }
 
     /// As a field's value, by which one sidecar tells another what HTTP/2 between them cannot: the names, each with a

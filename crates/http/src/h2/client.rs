@@ -20,7 +20,8 @@ use super::extended::{self, Wanted};
 use super::received::{Received, Uploading};
 use super::sending::Sending;
 use super::{
-    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, spell, spelled,
+    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, say_length_once, spell,
+    spelled,
 };
 use crate::body::{Incoming, RequestBody};
 use crate::error::Error;
@@ -256,6 +257,7 @@ async fn wait(
     })
     .await?;
     let spelling = if carried { spelled(response.headers_mut()) } else { None };
+    say_length_once(response.headers_mut());
     fits(response.headers(), 0, &limits).map_err(|wrong| Unsent::Wrong(wrong, limits))?;
     Ok((response, spelling))
 }

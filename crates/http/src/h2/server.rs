@@ -1,6 +1,6 @@
 //! Serving a caller of HTTP/2.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -26,7 +26,7 @@ use super::received::Received;
 use super::sending::Sending;
 use super::{
     ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
-    spell, spelled,
+    say_length_once, spell, spelled,
 };
 use crate::body::{BodyError, Incoming};
 use crate::filter::strip_hop_by_hop;
@@ -39,6 +39,8 @@ use crate::upgrade::{OnUpgrade, Tunnel};
 const MAX_UNSEEN_RESETS: usize = 20;
 /// A caller that is gone is found within 50 seconds.
 const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20) };
+/// How many bytes of interim responses a request may get: `h2` keeps what its caller does not read.
+const MAX_INTERIM: usize = 1024 * 1024;
 /// How long a connection that nobody has asked anything of still may once it is to end: a request may be on its way.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -120,6 +122,8 @@ struct Caller<H> {
 #[derive(Debug)]
 struct Respond {
     stream: RefCell<Option<SendResponse<Bytes>>>,
+    /// How many bytes of interim responses there were.
+    interim: Cell<usize>,
     /// Whether the caller is told how headers were spelled.
     carried: bool,
 }
@@ -132,6 +136,12 @@ impl InterimSink for Respond {
         strip_hop_by_hop(head.headers_mut(), false);
         if self.carried {
             spell(head.headers_mut(), interim.spelling.as_deref());
+        }
+        let fields = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+        let bytes = self.interim.get().saturating_add(fields.sum::<usize>() + 32);
+        self.interim.set(bytes);
+        if bytes > MAX_INTERIM {
+            return;
         }
         if let Some(respond) = &mut *self.stream.borrow_mut() {
             // Fails if the stream is gone, which the wait for the final response hears of.
@@ -159,8 +169,13 @@ where
     /// Answers a request in a task of its own.
     fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (mut parts, receive) = request.into_parts();
-        let respond = Rc::new(Respond { stream: RefCell::new(Some(respond)), carried: self.carried });
+        let respond = Rc::new(Respond {
+            stream: RefCell::new(Some(respond)),
+            interim: Cell::default(),
+            carried: self.carried,
+        });
         let spelling = if self.carried { spelled(&mut parts.headers) } else { None };
+        say_length_once(&mut parts.headers);
         let head = parts.method == Method::HEAD;
         let connect = parts.method == Method::CONNECT;
         let under_way = self.pace.begin();
@@ -197,6 +212,14 @@ fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
         return Err(Wrong::FirstLine);
     }
     fits(&parts.headers, target, limits)?;
+    // HTTP/1.1 would take it for something else (RFC 9113, section 8.3.1).
+    let is_path = parts.uri.path_and_query().is_none_or(|target| match target.as_str() {
+        "*" => parts.method == Method::OPTIONS,
+        path => path.starts_with('/'),
+    });
+    if !is_path && parts.uri.scheme().is_some() {
+        return Err(Wrong::Malformed("the :path is not one"));
+    }
     let mut hosts = parts.headers.get_all(HOST).iter();
     let (host, more) = (hosts.next(), hosts.next());
     let authority = parts.uri.authority();
@@ -209,7 +232,9 @@ fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
         (Some(authority), Some(host)) if !same_host(authority, host.as_bytes(), parts.uri.scheme_str()) => {
             Err(Wrong::Malformed("the :authority and Host do not agree"))
         }
-        (None, Some(host)) if Authority::try_from(host.as_bytes()).is_err() => {
+        (None, Some(host))
+            if Authority::try_from(host.as_bytes()).map_or(true, |host| host.as_str().contains('@')) =>
+        {
             Err(Wrong::Malformed("the Host is not valid"))
         }
         _ => Ok(()),
