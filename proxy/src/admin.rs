@@ -192,7 +192,7 @@ impl Admin {
                 Ok(json) => respond(StatusCode::OK, JSON, format!("{json}\n")),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
-            Err(unexplained) => text(StatusCode::NOT_FOUND, format!("{unexplained}\n")),
+            Err(unexplained) => text(StatusCode::BAD_REQUEST, format!("{unexplained}\n")),
         }
     }
 

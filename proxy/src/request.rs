@@ -116,6 +116,9 @@ pub(crate) async fn carry_out(
     let unlimited = Policy::default();
     let policy = plan.rule.map_or(&unlimited, |(rule, _)| &rule.policy);
     let Asked { mut request, spelling, interim, upgrade } = asked;
+    if let Some(spelling) = spelling.as_ref().filter(|_| request.version() == Version::HTTP_2) {
+        filter::uncarry(&mut request, spelling);
+    }
     let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
     let deadline = policy.request_timeout.map(|limit| record.started() + limit);
     if plan.speak == Speak::Http2 {

@@ -3,9 +3,11 @@
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
-use http::{Method, Uri, Version};
+use http::{Method, Request, Uri, Version};
 use outrigger_config::route::HeaderModifier;
 use smallvec::SmallVec;
+
+use crate::h1::Spelling;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -110,6 +112,17 @@ pub fn to_http1(uri: &mut Uri, version: &mut Version, headers: &mut HeaderMap) {
         _ => {}
     }
     *version = Version::HTTP_11;
+}
+
+/// Brings a request that another sidecar carried over HTTP/2 into the form that it had: cookies stay apart, and a host that
+/// was not named is not.
+pub fn uncarry<B>(request: &mut Request<B>, spelling: &Spelling) {
+    *request.version_mut() = Version::HTTP_11;
+    if !spelling.has(&header::HOST) {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
+    }
 }
 
 /// HTTP/2 may split `Cookie` in several fields, HTTP/1.1 may not (RFC 9113, section 8.2.3).

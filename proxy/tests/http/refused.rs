@@ -212,8 +212,8 @@ async fn requests_that_wait_for_the_same_connection_do_not_wait_for_one_after_th
 #[tokio::test]
 async fn one_connection_too_many_is_turned_away() {
     let app = App::builder().name("app").start().await;
-    let yaml = one_backend(&[app.address()])
-        .replace("protocol: HTTP", "protocol: HTTP, http: { limits: { connections: 2 } }");
+    let yaml =
+        one_backend(&[app.address()]).replace(crate::support::PLAIN, "http: { limits: { connections: 2 } }");
     let proxy = Running::start(&yaml).await;
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let (mut first, mut second) = (proxy.connect().await, proxy.connect().await);

@@ -146,8 +146,9 @@ pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
 struct HostRules {
     exact: TextMap<Candidates>,
     expressions: Expressions,
-    /// By prefix without its trailing slash.
+    /// By prefix without its trailing slash; the root apart.
     prefixes: TextMap<Candidates>,
+    root: Candidates,
 }
 
 impl HostRules {
@@ -159,9 +160,12 @@ impl HostRules {
                 Some(PathMatch::RegularExpression(pattern)) => self.expressions.add(pattern, candidate),
                 Some(PathMatch::PathPrefix(prefix)) => {
                     let prefix = in_form(prefix, form);
-                    self.prefixes.entry(prefix.strip_suffix('/').unwrap_or(&prefix)).add(candidate);
+                    match prefix.strip_suffix('/').unwrap_or(&prefix) {
+                        "" => self.root.add(candidate),
+                        prefix => self.prefixes.entry(prefix).add(candidate),
+                    }
                 }
-                None => self.prefixes.entry("").add(candidate),
+                None => self.root.add(candidate),
             }
         }
     }
@@ -169,6 +173,7 @@ impl HostRules {
     /// Puts everything in order, once all of it is there.
     fn seal(&mut self) {
         self.exact.values_mut().chain(self.prefixes.values_mut()).for_each(Candidates::seal);
+        self.root.seal();
         self.expressions.seal();
     }
 
@@ -185,17 +190,15 @@ impl HostRules {
         if let Some(possible) = head.path.as_bytes().get(..=self.prefixes.longest()) {
             end = possible.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         }
-        loop {
+        while end > 0 {
             let path = head.path.get(..end)?;
             let candidates = self.prefixes.get(path);
             if let Some(found) = candidates.and_then(|candidates| candidates.find(head, end)) {
                 return Some(found);
             }
-            if end == 0 {
-                return None;
-            }
             end = parent(path);
         }
+        self.root.find(head, 0)
     }
 }
 

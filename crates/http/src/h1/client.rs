@@ -1,6 +1,6 @@
 //! A connection of HTTP/1 to a backend: one request at a time, and the next one once both it and its response are over.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +17,7 @@ use super::encode::{self, is_switch};
 use super::head::{self, Limits, ResponseHead, Wrong};
 use super::outbox::Coding;
 use crate::body::{BodyError, Incoming, RequestBody};
-use crate::message::{Answered, InterimResponse, Outgoing};
+use crate::message::{Answered, Interim, InterimResponse, Outgoing};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
 /// A connection to a backend.
@@ -30,6 +30,8 @@ struct Called<IO> {
     keep_alive: Cell<bool>,
     /// Whether the request's body is still being sent.
     uploading: Cell<bool>,
+    /// Whose request it is.
+    caller: RefCell<Interim>,
     /// What the backend is called in errors.
     name: Box<str>,
 }
@@ -42,6 +44,7 @@ impl<IO> fmt::Debug for Called<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Source for Called<IO> {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.pass_on_end(cx);
         self.conn.poll_body(cx, |wrong, limits| wrong.of_response(limits, &self.name))
     }
 
@@ -67,6 +70,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             conn: Conn::new(io, Limits::default()),
             keep_alive: Cell::new(true),
             uploading: Cell::new(false),
+            caller: RefCell::default(),
             name,
         }))
     }
@@ -106,15 +110,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             coding = encode::request(&parts, spelling.as_deref(), body, out);
         });
         let mut sending = Sending::new(body, coding);
-        let (mut sent, mut finished) = (false, false);
+        called.caller.replace(interim.clone());
+        let mut sent = false;
         let head = poll_fn(|cx| {
             if let Some(failed) = called.poll_sending(&mut sending, &mut sent, cx) {
                 return Poll::Ready(Err(failed));
             }
-            if sent && !finished && interim.has_finished() {
-                // What an application makes of that is its own affair: some take it that the caller is gone.
-                finished = called.conn.poll_shutdown(cx).is_ready();
-                called.keep_alive.set(false);
+            if sent {
+                called.pass_on_end(cx);
             }
             loop {
                 let head = std::task::ready!(called.poll_head(cx, &parts.method))?;
@@ -220,6 +223,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Called<IO> {
             }
             Poll::Ready(Err(conn::Unsent::Io(error))) => Some(Unsent::Broke(error)),
             Poll::Ready(Err(conn::Unsent::Body(_) | conn::Unsent::Length(_))) => Some(Unsent::Body),
+        }
+    }
+
+    /// Once the caller has said its last on its connection, the backend hears the same. What it makes of that is its own
+    /// affair: some applications take it that the caller is gone.
+    fn pass_on_end(&self, cx: &mut Context<'_>) {
+        if !self.uploading.get() && self.caller.borrow().has_finished() {
+            self.caller.take();
+            self.keep_alive.set(false);
+            // What fails here fails the response as well.
+            let _ = self.conn.poll_shutdown(cx);
         }
     }
 

@@ -24,10 +24,8 @@ pub(super) fn request(
     };
     let method = parts.method.as_str();
     out.reserve(256 + target.len());
-    let as_received = spelling.and_then(|spelling| spelling.target_for(target));
-    let target = as_received.unwrap_or(target.as_bytes());
-    for part in [method.as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
-        out.put_slice(part);
+    for part in [method, " ", target, " HTTP/1.1\r\n"] {
+        out.put_slice(part.as_bytes());
     }
     write_fields(&parts.headers, spelling, out);
     let coding = match (length(&parts.headers), hint.exact()) {

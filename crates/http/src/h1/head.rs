@@ -2,7 +2,6 @@
 //! be understood in another way by the next one who reads it is refused here, and so never forwarded (RFC 9112,
 //! sections 2.2, 3, 5 and 6).
 
-use std::fmt::Write as _;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 
@@ -172,7 +171,7 @@ pub(super) fn request(raw: Bytes, limits: &Limits) -> Result<RequestHead, Wrong>
         let method = method.ok_or(Wrong::Malformed("the method is not valid"))?;
         let mut spelling = Spelling::of(raw.clone());
         let target = parsed.path.unwrap_or_default();
-        let uri = uri(&method, target, &mut spelling)?;
+        let uri = uri(&method, target)?;
         let mut headers = fields(&raw, parsed.headers, &mut spelling)?;
         host(&method, &uri, version, &headers)?;
         let uri = origin_form(&method, target, uri, &mut headers)?;
@@ -295,24 +294,14 @@ fn of_version(wrong: Wrong, raw: &[u8]) -> Wrong {
     }
 }
 
-/// The target as a URI: a path, `*`, or an absolute one; of CONNECT an authority (RFC 9112, section 3.2). Where a URI
-/// cannot hold it as it is, the spelling does, and the URI is escaped.
-fn uri(method: &Method, target: &str, spelling: &mut Spelling) -> Result<Uri, Wrong> {
+/// The target as a URI: a path, `*`, or an absolute one; of CONNECT an authority (RFC 9112, section 3.2).
+fn uri(method: &Method, target: &str) -> Result<Uri, Wrong> {
     const WRONG: Wrong = Wrong::Malformed("the target is not valid");
     let is_authority = *method == Method::CONNECT;
     if target.contains('#') || (is_authority && target.contains('/')) {
         return Err(WRONG);
     }
-    let uri: Uri = match target.parse() {
-        Ok(uri) => uri,
-        Err(_) if target.starts_with('/') => {
-            let escaped = escape(target);
-            let uri = escaped.parse().map_err(|_| WRONG)?;
-            spelling.target(target, escaped);
-            uri
-        }
-        Err(_) => return Err(WRONG),
-    };
+    let uri: Uri = target.parse().map_err(|_| WRONG)?;
     let valid = match (uri.scheme_str(), uri.authority()) {
         (None, Some(authority)) => is_authority && authority.port().is_some(),
         (Some("http" | "https"), Some(authority)) => !is_authority && !authority.as_str().contains('@'),
@@ -320,23 +309,6 @@ fn uri(method: &Method, target: &str, spelling: &mut Spelling) -> Result<Uri, Wr
         (None, None) => target.starts_with('/') || (target == "*" && *method == Method::OPTIONS),
     };
     if valid { Ok(uri) } else { Err(WRONG) }
-}
-
-/// A path without what a URI cannot hold (RFC 3986, section 3.3).
-fn escape(target: &str) -> String {
-    let mut text = String::with_capacity(target.len() + 16);
-    for c in target.chars() {
-        if c.is_ascii() && !matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}' | '[' | ']') {
-            text.push(c);
-        } else {
-            let mut bytes = [0; 4];
-            for byte in c.encode_utf8(&mut bytes).bytes() {
-                // Cannot fail: it is written to a string.
-                let _ = write!(text, "%{byte:02X}");
-            }
-        }
-    }
-    text
 }
 
 /// An absolute target as a server is told it: a path, or `*`, with its authority in `Host` (RFC 9112, sections 3.2.2 and

@@ -20,8 +20,6 @@ pub struct Spelling {
     names: SmallVec<[(u32, u32); 16]>,
     /// Where in it the words after the status are.
     reason: Option<(u32, u32)>,
-    /// A target that a URI cannot hold as it is: where it is, and the text of the URI that stands for it.
-    target: Option<Box<((u32, u32), String)>>,
 }
 
 impl fmt::Debug for Spelling {
@@ -49,30 +47,19 @@ impl Spelling {
         self.reason = Some((start as u32, (start + length) as u32));
     }
 
-    /// Notes a target that a URI cannot hold as it is. It must be a part of the head.
-    pub(super) fn target(&mut self, as_received: &str, as_uri: String) {
-        self.target = Some(Box::new((self.place(as_received), as_uri)));
-    }
-
-    /// The target as it was received, if `uri` is the text that stands for it.
-    pub(super) fn target_for(&self, uri: &str) -> Option<&[u8]> {
-        let (place, as_uri) = self.target.as_deref()?;
-        (as_uri == uri).then(|| self.part(*place))
-    }
-
-    /// As a field's value, by which one sidecar tells another what HTTP/2 between them cannot: the names, and the words
-    /// after a response's status. `None` if it would not fit.
+    /// As a field's value, by which one sidecar tells another what HTTP/2 between them cannot: the names, each with a
+    /// comma, and after a semicolon the words that follow a response's status. `None` if it would not fit.
     pub(crate) fn to_value(&self) -> Option<HeaderValue> {
-        let reason = self.status_words().unwrap_or_default();
+        let reason = self.status_words();
         let length = self.names.iter().map(|(start, end)| (end - start) as usize + 1).sum::<usize>();
-        let mut text = BytesMut::with_capacity(length + reason.len() + 1);
+        let mut text = BytesMut::with_capacity(length + reason.map_or(0, <[u8]>::len) + 1);
         for name in self.names() {
             text.put_slice(name);
             text.put_u8(b',');
         }
-        if !reason.is_empty() {
-            text.put_u8(b' ');
-            text.put_slice(reason);
+        if let Some(reason) = reason {
+            text.put_u8(b';');
+            text.put_slice(reason.trim_ascii());
         }
         HeaderValue::from_maybe_shared(text.freeze()).ok()
     }
@@ -80,14 +67,14 @@ impl Spelling {
     /// What another sidecar told. It can choose how a name is spelled that is there, and nothing else.
     pub(crate) fn from_value(value: &HeaderValue) -> Self {
         let raw = Bytes::copy_from_slice(value.as_bytes());
-        let end_of_names = memchr::memchr(b' ', &raw).unwrap_or(raw.len());
+        let end_of_names = memchr::memchr(b';', &raw).unwrap_or(raw.len());
         let mut spelling = Self::of(raw.clone());
         let mut start = 0;
         for end in memchr::memchr_iter(b',', raw.get(..end_of_names).unwrap_or_default()) {
             spelling.names.push((start, end as u32));
             start = end as u32 + 1;
         }
-        if end_of_names + 1 < raw.len() {
+        if end_of_names < raw.len() {
             spelling.reason = Some((end_of_names as u32 + 1, raw.len() as u32));
         }
         spelling
@@ -105,6 +92,11 @@ impl Spelling {
     /// The words after the status.
     pub(super) fn status_words(&self) -> Option<&[u8]> {
         self.reason.map(|place| self.part(place))
+    }
+
+    /// Whether it knows a field of this name.
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
+        self.names().any(|spelled| spelled.eq_ignore_ascii_case(name.as_str().as_bytes()))
     }
 
     fn names(&self) -> impl Iterator<Item = &[u8]> {
