@@ -87,6 +87,12 @@ pub(crate) struct Exchange {
     pub(crate) alone: bool,
     /// Whether it is about HTTP/1 alone, on the caller's side or on the application's.
     pub(crate) only_http1: (bool, bool),
+    /// Whether it is a tunnel that HTTP/2 can make too, in its own way.
+    pub(crate) tunnel: bool,
+    /// Whether the application is to hear that the caller closes while it is answered.
+    pub(crate) caller_closes: bool,
+    /// Whether the caller's fields go over HTTP/2 as they stand, though HTTP/2 may not say them.
+    pub(crate) raw: bool,
 }
 
 /// In place of a status: no answer at all.
@@ -115,6 +121,9 @@ impl Exchange {
             expect,
             alone: false,
             only_http1: (false, false),
+            tunnel: false,
+            caller_closes: false,
+            raw: false,
         }
     }
 
@@ -170,6 +179,25 @@ impl Exchange {
     pub(crate) fn http1(mut self) -> Self {
         self.only_http1 = (true, true);
         self
+    }
+
+    /// It is a tunnel that HTTP/2 can make too: by CONNECT, or by extended CONNECT where HTTP/1.1 upgrades.
+    pub(crate) fn tunnel(mut self) -> Self {
+        self.tunnel = true;
+        self
+    }
+
+    /// The application is to hear that the caller closes while it is answered.
+    pub(crate) fn caller_closes(mut self) -> Self {
+        self.caller_closes = true;
+        self
+    }
+
+    /// It is written in HTTP/2's terms, and what it says may not be said: a field whose name begins with `=` is sent
+    /// without that, whatever it means to HTTP/1, and `␍` is a CR.
+    pub(crate) fn raw(mut self) -> Self {
+        self.raw = true;
+        self.http2()
     }
 
     /// It is about callers of HTTP/1.
@@ -242,6 +270,7 @@ impl Exchange {
                 // Whether the request arrives there at all is not of the application's making.
                 let refused = matches!(self.expect, Expect::Refused { .. });
                 refused
+                    || self.tunnel
                     || (valid
                         && !self.only_http1.1
                         && self.requests() == 1

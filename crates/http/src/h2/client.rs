@@ -285,7 +285,8 @@ fn tunnelled(
         let response = Response::from_parts(parts, Incoming::empty());
         return Ok(Answered { response, spelling: None, upgrade: Some(upgrade) });
     }
-    stream.send_data(Bytes::new(), true)?;
+    // The endpoint may have closed the stream with its answer.
+    let _ = stream.send_data(Bytes::new(), true);
     let body = Incoming::http2(Received::new(receive, &parts.headers, limits, refuse));
     Ok(Answered { response: Response::from_parts(parts, body), spelling: None, upgrade: None })
 }
