@@ -89,15 +89,21 @@ pub(crate) fn request(head: &Head) -> Vec<u8> {
     let mut block = Vec::new();
     let (first, rest): (Vec<&Field>, Vec<&Field>) =
         head.fields.iter().partition(|field| field.name.starts_with(b":"));
-    pseudo.iter().for_each(|(name, value)| write(name, value, &mut block));
-    first.into_iter().chain(rest).for_each(|field| write_field(field, &mut block));
+    for (name, value) in pseudo {
+        write(name, value, &mut block);
+    }
+    for field in first.into_iter().chain(rest) {
+        write_field(field, &mut block);
+    }
     block
 }
 
 /// The header block of trailers.
 pub(crate) fn trailers(fields: &[Field]) -> Vec<u8> {
     let mut block = Vec::new();
-    fields.iter().for_each(|field| write_field(field, &mut block));
+    for field in fields {
+        write_field(field, &mut block);
+    }
     block
 }
 

@@ -172,13 +172,19 @@ async fn an_upgrade_to_anything_else_is_not_asked_of_a_backend_of_http_2() {
     let mut callee = None;
     for upgrade in ["foo/2", "h2c", "foo, websocket"] {
         caller
-            .send(format!("GET / HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"))
+            .send(format!(
+                "GET / HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
+            ))
             .await;
         if callee.is_none() {
             callee = Some(Callee::accept(&backend, &offers()).await);
         }
         let (received, mut respond) = callee.as_mut().unwrap().next().await;
-        assert_eq!((received.method().as_str(), received.headers().get("upgrade")), ("GET", None), "{upgrade}");
+        assert_eq!(
+            (received.method().as_str(), received.headers().get("upgrade")),
+            ("GET", None),
+            "{upgrade}"
+        );
         respond.send_response(response(204, &[]), true).unwrap();
         assert_eq!(caller.response().await.status(), 204, "{upgrade}");
     }
