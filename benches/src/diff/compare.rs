@@ -90,7 +90,8 @@ pub(crate) fn judge(exchange: &Exchange, reference: &Transcript, seen: &Transcri
             verdict.answered(seen, statuses, ends.ours);
         }
         Expect::CutOff => {
-            verdict.requests(context, reference, seen);
+            let once = exchange.may_be_resent().then(|| verdict.once(seen));
+            verdict.requests(context, reference, once.as_ref().unwrap_or(seen));
             verdict.cut_off(seen, ends.caller);
         }
     }

@@ -89,6 +89,8 @@ pub(crate) struct Exchange {
     pub(crate) only_http1: (bool, bool),
     /// Whether it is a tunnel that HTTP/2 can make too, in its own way.
     pub(crate) tunnel: bool,
+    /// The same of the application's, which then speaks nothing else.
+    pub(crate) answers_raw: bool,
     /// Whether the application is to hear that the caller closes while it is answered.
     pub(crate) caller_closes: bool,
     /// Whether the caller's fields go over HTTP/2 as they stand, though HTTP/2 may not say them.
@@ -124,6 +126,7 @@ impl Exchange {
             tunnel: false,
             caller_closes: false,
             raw: false,
+            answers_raw: false,
         }
     }
 
@@ -200,6 +203,12 @@ impl Exchange {
         self.http2()
     }
 
+    /// What the application says in HTTP/2 may not be said; written as with `raw`.
+    pub(crate) fn answers_raw(mut self) -> Self {
+        self.answers_raw = true;
+        self
+    }
+
     /// It is about callers of HTTP/1.
     pub(crate) fn http1_callers(mut self) -> Self {
         self.only_http1.0 = true;
@@ -236,7 +245,7 @@ impl Exchange {
 
     /// Whether its request may come to the application once more, because its connection broke before the response.
     pub(crate) fn may_be_resent(&self) -> bool {
-        matches!(self.expect, Expect::Unusable { .. })
+        matches!(self.expect, Expect::Unusable { .. }) || self.answers_raw
     }
 
     /// How many requests the caller sends.
@@ -259,7 +268,7 @@ impl Exchange {
     /// Whether the application's side can be spoken in this version.
     pub(crate) fn has_application(&self, speaks: Speaks) -> bool {
         match speaks {
-            Speaks::Http1 => true,
+            Speaks::Http1 => !self.answers_raw,
             Speaks::Http2 => {
                 let valid = !matches!(self.expect, Expect::Unusable { .. } | Expect::CutOff);
                 let method = self.caller.iter().find_map(|step| match step {
@@ -271,6 +280,7 @@ impl Exchange {
                 let refused = matches!(self.expect, Expect::Refused { .. });
                 refused
                     || self.tunnel
+                    || self.answers_raw
                     || (valid
                         && !self.only_http1.1
                         && self.requests() == 1

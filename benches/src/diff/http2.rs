@@ -41,7 +41,7 @@ impl Caller {
     pub(crate) async fn new(stream: TcpStream, id: &str, raw: bool) -> Result<Self, String> {
         let _ = stream.set_nodelay(true);
         if raw {
-            let (stream, blocks) = raw::edited(stream);
+            let (stream, blocks) = raw::edited(stream, true);
             let mut caller = Self::over(stream, id).await?;
             caller.blocks = Some(blocks);
             return Ok(caller);
@@ -74,7 +74,7 @@ impl Caller {
         let request = match &self.blocks {
             None => request(&head)?,
             Some(blocks) => {
-                blocks.push(raw::request(&head));
+                blocks.push(1, raw::request(&head));
                 Request::new(())
             }
         };
@@ -110,7 +110,7 @@ impl Link for Caller {
                     let Some(stream) = &mut self.stream else { return Err("there is no stream".into()) };
                     let event = match (event, &self.blocks) {
                         (Event::Trailers(fields), Some(blocks)) => {
-                            blocks.push(raw::trailers(&fields));
+                            blocks.push(1, raw::section(&fields, true));
                             Event::Trailers(Vec::new())
                         }
                         (event, _) => event,
@@ -160,10 +160,14 @@ pub(crate) struct Application {
     stream: Option<SendStream<Bytes>>,
     reader: JoinHandle<()>,
     connect: bool,
+    /// What goes out in place of what `h2` writes.
+    blocks: Blocks,
+    /// Whether fields go out as they stand, though HTTP/2 may not say them.
+    pub(crate) raw: bool,
 }
 
 impl Application {
-    pub(crate) fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    pub(crate) fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>, blocks: Blocks) -> Self {
         let (parts, body) = request.into_parts();
         let inbox = Arc::new(Inbox::new(Parser::new(Side::Requests)));
         let mut sent = Parser::new(Side::Responses);
@@ -180,7 +184,7 @@ impl Application {
         events.extend(connect.then_some(Event::End));
         inbox.send_modify(|inbox| inbox.take(events));
         let reader = tokio::spawn(body_of(body, inbox.clone(), connect));
-        Self { inbox, sent, respond, stream: None, reader, connect }
+        Self { inbox, sent, respond, stream: None, reader, connect, blocks, raw: false }
     }
 
     /// Whether a response makes the stream a tunnel.
@@ -189,15 +193,19 @@ impl Application {
     }
 
     fn begin(&mut self, head: &Head, end: bool) -> Result<(), String> {
-        let mut response = response(head)?;
+        let mut left_out = vec!["transfer-encoding"];
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(head.code()).map_err(|error| error.to_string())?;
         if self.agrees(head) {
             // Where HTTP/1.1 says that it changes the protocol, HTTP/2 says that it is well (RFC 8441, section 5).
             *response.status_mut() = StatusCode::OK;
-            for name in ["connection", "upgrade", "sec-websocket-accept"] {
-                response.headers_mut().remove(name);
-            }
+            left_out.extend(["connection", "upgrade", "sec-websocket-accept"]);
             self.inbox.send_modify(|inbox| inbox.take(vec![Event::Tunnel(Vec::new())]));
         }
+        let mut fields = head.fields.clone();
+        fields.retain(|field| !left_out.iter().any(|name| field.is(name)));
+        let stream = self.respond.stream_id().as_u32();
+        self.blocks.push(stream, raw::response(response.status().as_u16(), &fields, self.raw));
         if head.is_interim() {
             return self.respond.send_informational(response).map_err(|error| error.to_string());
         }
@@ -225,6 +233,13 @@ impl Link for Application {
                 }
                 event => {
                     let Some(stream) = &mut self.stream else { return Err("there is no stream".into()) };
+                    let event = match event {
+                        Event::Trailers(fields) => {
+                            self.blocks.push(stream.stream_id().as_u32(), raw::section(&fields, self.raw));
+                            Event::Trailers(Vec::new())
+                        }
+                        event => event,
+                    };
                     if write(stream, event, end) {
                         events.next();
                     }

@@ -1,7 +1,8 @@
 //! HTTP/2 as no library writes it: header blocks with fields that may not be there, in place of those that `h2` writes.
+//! On a connection either all blocks are replaced or none: `h2` counts on the other end to remember what it wrote.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -22,34 +23,42 @@ const END_HEADERS: u8 = 4;
 /// How much a frame may carry where nothing else was agreed.
 const MOST: usize = 16 * 1024;
 
-/// The header blocks that go out next.
+/// The header blocks that go out next, by their streams.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Blocks(Arc<Mutex<VecDeque<Vec<u8>>>>);
+pub(crate) struct Blocks(Arc<Mutex<HashMap<u32, VecDeque<Vec<u8>>>>>);
 
 impl Blocks {
-    pub(crate) fn push(&self, block: Vec<u8>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(block);
+    pub(crate) fn push(&self, stream: u32, block: Vec<u8>) {
+        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.entry(stream).or_default().push_back(block);
     }
 
-    fn pop(&self) -> Option<Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    fn pop(&self, stream: u32) -> Option<Vec<u8>> {
+        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.get_mut(&stream).and_then(VecDeque::pop_front)
     }
 }
 
-/// A connection on which each header block that is written is replaced by the next of these.
-pub(crate) fn edited(stream: TcpStream) -> (DuplexStream, Blocks) {
+/// A connection on which each header block that is written is replaced by the next of these; the client's end, or the
+/// server's.
+pub(crate) fn edited(stream: TcpStream, client: bool) -> (DuplexStream, Blocks) {
     let (near, far) = tokio::io::duplex(MOST);
     let (mut from_peer, to_peer) = stream.into_split();
     let (from, mut to) = tokio::io::split(far);
     let blocks = Blocks::default();
     let next = blocks.clone();
     tokio::spawn(async move { tokio::io::copy(&mut from_peer, &mut to).await.and(to.shutdown().await) });
-    tokio::spawn(async move { edit(from, to_peer, next).await });
+    tokio::spawn(async move { edit(from, to_peer, next, client).await });
     (near, blocks)
 }
 
-async fn edit(mut from: ReadHalf<DuplexStream>, mut to: OwnedWriteHalf, blocks: Blocks) -> io::Result<()> {
-    let mut preface = [0; PREFACE];
+async fn edit(
+    mut from: ReadHalf<DuplexStream>,
+    mut to: OwnedWriteHalf,
+    blocks: Blocks,
+    client: bool,
+) -> io::Result<()> {
+    let mut preface = vec![0; if client { PREFACE } else { 0 }];
     from.read_exact(&mut preface).await?;
     to.write_all(&preface).await?;
     loop {
@@ -59,7 +68,7 @@ async fn edit(mut from: ReadHalf<DuplexStream>, mut to: OwnedWriteHalf, blocks: 
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         from.read_exact(&mut payload).await?;
         if kind == HEADERS
-            && let Some(block) = blocks.pop()
+            && let Some(block) = blocks.pop(u32::from_be_bytes(stream))
         {
             to.write_all(&frames(&block, flags & END_STREAM, stream)).await?;
         } else {
@@ -98,11 +107,23 @@ pub(crate) fn request(head: &Head) -> Vec<u8> {
     block
 }
 
-/// The header block of trailers.
-pub(crate) fn trailers(fields: &[Field]) -> Vec<u8> {
+/// The header block of a response: as it stands, or in lower case as it has to be.
+pub(crate) fn response(code: u16, fields: &[Field], as_it_stands: bool) -> Vec<u8> {
+    let mut block = Vec::new();
+    write(b":status", code.to_string().as_bytes(), &mut block);
+    block.extend(section(fields, as_it_stands));
+    block
+}
+
+/// The same of trailers.
+pub(crate) fn section(fields: &[Field], as_it_stands: bool) -> Vec<u8> {
     let mut block = Vec::new();
     for field in fields {
-        write_field(field, &mut block);
+        if as_it_stands {
+            write_field(field, &mut block);
+        } else {
+            write(&field.name.to_ascii_lowercase(), field.value.trim_ascii(), &mut block);
+        }
     }
     block
 }

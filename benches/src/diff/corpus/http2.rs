@@ -2,7 +2,8 @@
 
 use super::{
     super::exchange::{
-        Exchange, Expect, SILENCE, Step, Until, broken, bytes, head, refused, same, steps, until, wire,
+        Exchange, Expect, SILENCE, Step, Until, broken, bytes, cut_off, head, refused, same, steps, until,
+        unusable, wire,
     },
     Row, numbered,
 };
@@ -28,7 +29,7 @@ const KEPT: &[Row] = &[
 /// The exchanges.
 pub(crate) fn exchanges() -> Vec<Exchange> {
     let kept = KEPT.iter().map(|(name, section, request)| same(name, section, request).http2());
-    kept.chain(timed()).chain(invalid()).collect()
+    kept.chain(timed()).chain(invalid()).chain(invalid_responses()).collect()
 }
 
 /// Requests that HTTP/2 has no room for: each is reset, or answered.
@@ -87,6 +88,47 @@ const BROKEN: &[Row] = &[
     ("h2-broken-connection-trailer", "RFC 9113, 8.2.2", "transfer-encoding: chunked\n\n5\nhello\n0\nconnection: close\n\n"),
     ("h2-broken-trailer-with-lf", "RFC 9113, 8.2.1", "transfer-encoding: chunked\n\n5\nhello\n0\nx-a: 1␊x-b: 2\n\n"),
 ];
+
+/// Fields that no response of HTTP/2 can have.
+#[rustfmt::skip]
+const BAD_RESPONSES: &[Row] = &[
+    ("h2-response-upper-case-name", "RFC 9113, 8.2.1", "X-Upper: 1"),
+    ("h2-response-connection", "RFC 9113, 8.2.2", "connection: close"),
+    ("h2-response-transfer-encoding", "RFC 9113, 8.2.2", "=transfer-encoding: chunked"),
+    ("h2-response-keep-alive", "RFC 9113, 8.2.2", "keep-alive: timeout=5"),
+    ("h2-response-upgrade", "RFC 9113, 8.2.2", "upgrade: h2c"),
+    ("h2-response-cr-in-value", "RFC 9113, 8.2.1", "x-a: 1␍2"),
+    ("h2-response-crlf-in-value", "RFC 9113, 8.2.1", "x-a: 1␍␊set-cookie: a=1"),
+    ("h2-response-nul-in-value", "RFC 9113, 8.2.1", "x-a: 1\0"),
+    ("h2-response-space-in-name", "RFC 9113, 8.2.1", "x a: 1"),
+    ("h2-response-status-twice", "RFC 9113, 8.3.2", ":status: 204"),
+    ("h2-response-length-of-letters", "RFC 9110, 8.6", "=content-length: 1a"),
+];
+
+/// Bodies of responses that are not what they say.
+#[rustfmt::skip]
+const CUT_OFF: &[Row] = &[
+    ("h2-response-longer-than-its-length", "RFC 9113, 8.1.1", "=content-length: 1\ntransfer-encoding: chunked\n\n2\nok\n0\n\n"),
+    ("h2-response-shorter-than-its-length", "RFC 9113, 8.1.1", "=content-length: 8\ntransfer-encoding: chunked\n\n2\nok\n0\n\n"),
+    ("h2-response-upper-case-trailer", "RFC 9113, 8.2.1", "transfer-encoding: chunked\n\n2\nok\n0\nX-A: 1\n\n"),
+    ("h2-response-connection-trailer", "RFC 9113, 8.2.2", "transfer-encoding: chunked\n\n2\nok\n0\nconnection: close\n\n"),
+    ("h2-response-trailer-with-lf", "RFC 9113, 8.2.1", "transfer-encoding: chunked\n\n2\nok\n0\nx-a: 1␊x-b: 2\n\n"),
+];
+
+fn invalid_responses() -> Vec<Exchange> {
+    let long = format!("x-long: {}", "v".repeat(80 * 1024));
+    let many = numbered(0, 200).to_lowercase();
+    let over = [("h2-response-over-limit-bytes", &*long), ("h2-response-over-limit-fields", many.trim_end())];
+    let over = over.map(|(name, fields)| (name, "RFC 9110, 5.4", fields));
+    let bad = BAD_RESPONSES.iter().copied().chain(over).map(|(name, section, fields)| {
+        unusable(name, section, &format!("HTTP/1.1 200 OK\n{fields}\ncontent-length: 2\n\nok"))
+    });
+    let cut = CUT_OFF
+        .iter()
+        .map(|(name, section, rest)| cut_off(name, section, &format!("HTTP/1.1 200 OK\n{rest}")));
+    // Some of it ends a connection, on which others may wait.
+    bad.chain(cut).map(Exchange::answers_raw).map(Exchange::alone).collect()
+}
 
 fn invalid() -> Vec<Exchange> {
     let reset: &[u16] = &[SILENCE, 400];
