@@ -185,6 +185,8 @@ async fn http2_connection(stream: TcpStream, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
     let mut builder = h2::server::Builder::new();
     builder.initial_window_size(4 << 20).initial_connection_window_size(8 << 20).enable_connect_protocol();
+    // Exchanges that break off early come one beside the other: that is no attack (CVE-2023-44487).
+    builder.max_pending_accept_reset_streams(1024);
     let (stream, blocks) = raw::edited(stream, false);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
