@@ -35,8 +35,6 @@ use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Repl
 use crate::serve::{Drain, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
-/// How many streams a caller may open and reset before they are even looked at (CVE-2023-44487).
-const MAX_UNSEEN_RESETS: usize = 20;
 /// A caller that is gone is found within 50 seconds.
 const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20) };
 /// How many bytes of interim responses a request may get: `h2` keeps what its caller does not read.
@@ -67,7 +65,7 @@ where
         .max_concurrent_streams(settings.streams)
         .max_header_list_size(read_anyway(&settings.limits))
         .max_local_error_reset_streams(Some(MAX_RESETS))
-        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_pending_accept_reset_streams(settings.unseen_resets)
         .max_send_buffer_size(MAX_SEND_BUFFER)
         .enable_connect_protocol()
         .handshake(ear);
