@@ -16,7 +16,7 @@ use outrigger_benches::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What the mesh costs: added latency, CPU and memory.
+/// What a proxy costs (latency, CPU, memory), and what it changes.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {

@@ -165,12 +165,18 @@ impl<'a> Decision<'a> {
                 Reason::DestinationNotFound,
                 format!("no route of listener {} has a match with the method CONNECT", connection.listener),
             )),
-            None => Err(Error::unsent(
-                Reason::DestinationNotFound,
-                format!("no route of listener {} takes {}", connection.listener, request.uri().path()),
-            )),
+            None => Err(Error::unsent(Reason::DestinationNotFound, untaken(connection, request))),
         };
         Self::unrouted(Some(listener.unrouted), plan)
+    }
+}
+
+/// What there is no route for.
+fn untaken<B>(connection: &Connection, request: &Request<B>) -> String {
+    let (listener, path) = (&connection.listener, request.uri().path());
+    match authority(request) {
+        Some(host) if !host.is_empty() => format!("no route of listener {listener} takes {path} for {host}"),
+        _ => format!("no route of listener {listener} takes {path}"),
     }
 }
 
