@@ -118,7 +118,8 @@ impl Auth {
         };
         let outgoing =
             Outgoing { request: self.question(request)?, spelling: None, interim: Interim::default() };
-        let (mut answered, lease) = forward(&way, &mut Some(outgoing), None, &mut Progress::default()).await?;
+        let (mut answered, lease) =
+            forward(&way, &mut Some(outgoing), None, &mut Progress::default()).await?;
         if answered.response.status().is_informational() {
             return Err(Error::sent(Reason::HttpUpgradeFailed, "it changed the protocol unasked"));
         }
