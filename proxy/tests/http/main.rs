@@ -19,6 +19,7 @@ mod http2;
 mod instead;
 mod messages;
 mod mirror;
+mod noise;
 mod paths;
 mod peer;
 mod redirect;
