@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
-use crate::body::BodyError;
+use crate::body::{BodyError, Due};
 use crate::h1::{self, Limits};
 use crate::h2;
 use crate::message::Handler;
@@ -198,7 +197,7 @@ pub async fn connection<IO, H, B>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Due<Data = Bytes> + Unpin + 'static,
     B::Error: Into<BodyError> + fmt::Display,
 {
     match version {

@@ -238,9 +238,8 @@ async fn no_protocol_leads_past_the_routes() {
         let mut callee = Wire::accept(&backend).await;
         let named = callee.head().await.header("upgrade").unwrap();
         assert!(!named.to_ascii_lowercase().contains("h2c"), "{named}");
-        callee.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        callee.send("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(soon(answer).await.unwrap().status(), 400);
-        callee.finish().await;
         assert!(callee.closed().await);
     }
 }

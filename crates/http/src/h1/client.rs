@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep};
 
 use super::conn::{self, Body, Conn, Next, Sending, Source};
 use super::encode::{self, is_switch};
@@ -21,6 +24,9 @@ use crate::body::{BodyError, Incoming, RequestBody};
 use crate::filter::strip_hop_by_hop;
 use crate::message::{Answered, Interim, InterimResponse, Outgoing};
 use crate::upgrade::{OnUpgrade, Tunnel};
+
+/// How long nothing may move of a request whose response is complete.
+const STALLED: Duration = Duration::from_mins(5);
 
 /// A connection to a backend.
 #[derive(Debug)]
@@ -172,9 +178,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             called.uploading.set(true);
             let called = called.clone();
             tokio::task::spawn_local(async move {
+                let mut stalled = pin!(sleep(STALLED));
                 let sent = poll_fn(|cx| {
                     called.conn.driven(cx);
-                    sending.poll_send(&called.conn, cx)
+                    let sent = sending.poll_send(&called.conn, cx);
+                    if sent.is_pending() {
+                        let over = stalled.as_mut().poll(cx).is_ready() && called.conn.is_read();
+                        stalled.as_mut().reset(Instant::now() + STALLED);
+                        // Set anew, it has to be asked again to wake this task.
+                        let _ = stalled.as_mut().poll(cx);
+                        if over {
+                            called.conn.close();
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                    sent
                 });
                 match sent.await {
                     Ok(()) => called.uploading.set(false),

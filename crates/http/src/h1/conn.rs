@@ -372,6 +372,14 @@ where
     }
 
     /// The body, unless it has ended.
+    pub(super) const fn body_mut(&mut self) -> Option<&mut B> {
+        match &mut self.from {
+            From::Body(body) => Some(body),
+            From::Ended | From::Done => None,
+        }
+    }
+
+    /// The body, unless it has ended.
     pub(super) fn into_body(self) -> Option<B> {
         match self.from {
             From::Body(body) => Some(body),

@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 use super::conn::{Body, Conn, Next, Sending, Source, Unsent};
 use super::encode::{self, AnswerTo, is_switch};
 use super::head::{self, RequestHead, Wrong};
-use crate::body::{BodyError, Incoming};
+use crate::body::{BodyError, Due, Incoming};
 use crate::error::{Error, Reason};
 use crate::filter;
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
@@ -173,7 +173,7 @@ pub(crate) async fn serve<IO, H, B>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler<Body = B>,
-    B: http_body::Body<Data = Bytes> + Unpin,
+    B: Due<Data = Bytes> + Unpin,
     B::Error: fmt::Display,
 {
     let conn = Conn::new(io, settings.limits);
@@ -200,7 +200,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     async fn requests<H, B>(self: &Rc<Self>, handler: &H) -> io::Result<()>
     where
         H: Handler<Body = B>,
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: Due<Data = Bytes> + Unpin,
         B::Error: fmt::Display,
     {
         loop {
@@ -260,7 +260,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     async fn refuse<H, B>(self: &Rc<Self>, handler: &H, wrong: Wrong) -> io::Result<()>
     where
         H: Handler<Body = B>,
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: Due<Data = Bytes> + Unpin,
         B::Error: fmt::Display,
     {
         let reply = handler.refuse(wrong.of_request(&self.conn.limits()));
@@ -274,7 +274,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     async fn exchange<H, B>(self: &Rc<Self>, handler: &H, head: RequestHead) -> io::Result<bool>
     where
         H: Handler<Body = B>,
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: Due<Data = Bytes> + Unpin,
         B::Error: fmt::Display,
     {
         let mut to =
@@ -359,7 +359,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     /// Writes a response; whether the connection goes on after it.
     async fn respond<B>(&self, reply: Reply<B>, to: &AnswerTo) -> io::Result<bool>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: Due<Data = Bytes> + Unpin,
         B::Error: fmt::Display,
     {
         let Reply { response, spelling } = reply;
@@ -380,6 +380,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
             let sent = sending.poll_send(&self.conn, cx);
             if sent.is_pending() {
                 let _ = self.poll_meanwhile(cx).map_err(Unsent::Io)?;
+                if let Some(Poll::Ready(_)) = sending.body_mut().map(|body| body.poll_due(cx)) {
+                    let late = io::Error::new(io::ErrorKind::TimedOut, BodyError::Timeout);
+                    return Poll::Ready(Err(Unsent::Io(late)));
+                }
             }
             sent
         });

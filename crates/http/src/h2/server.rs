@@ -15,7 +15,6 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -28,7 +27,7 @@ use super::{
     ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
     say_length_once, spell, spelled,
 };
-use crate::body::{BodyError, Incoming};
+use crate::body::{BodyError, Due, Incoming};
 use crate::filter::strip_hop_by_hop;
 use crate::h1::{Limits, Wrong, same_host};
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
@@ -54,7 +53,7 @@ pub(crate) async fn serve<IO, H, B>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
+    B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
     let (ear, heard) = Ear::new(io);
     let pace = Pace::new(settings.clone(), &drain);
@@ -162,7 +161,7 @@ struct Stream {
 impl<H, B> Caller<H>
 where
     H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
+    B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
     /// Answers a request in a task of its own.
     fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
@@ -242,7 +241,7 @@ fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
 impl Stream {
     async fn run<B>(self, mut answer: impl Future<Output = Reply<B>> + Unpin)
     where
-        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+        B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let waiting = poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
             Poll::Ready(reply) => Poll::Ready(Some(reply)),
@@ -267,7 +266,7 @@ impl Stream {
 
     async fn reply<B>(self, reply: Reply<B>, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error>
     where
-        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+        B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let carried = self.respond.carried;
         let (mut parts, mut body) = reply.response.into_parts();
