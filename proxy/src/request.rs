@@ -325,8 +325,9 @@ pub(crate) fn made(mut response: Response<ResponseBody<Record>>) -> Answer {
 }
 
 /// An answer to a request that failed, with this header and body.
-pub(crate) fn refusal(error: &Error, headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
+pub(crate) fn refusal(error: &Error, mut headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
     record.failed(error);
+    let body = record.body(body, &mut headers);
     let mut response = Response::new(ResponseBody::full(body, record));
     *response.status_mut() = error.status();
     *response.headers_mut() = headers;

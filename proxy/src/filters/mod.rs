@@ -183,6 +183,7 @@ impl Filters {
 fn answered(status: StatusCode, mut headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
     record.answered(status.as_u16());
     headers.entry(PROXY_STATUS).or_insert(HeaderValue::from_static("outrigger"));
+    let body = record.body(body, &mut headers);
     let mut response = Response::new(ResponseBody::full(body, record));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
