@@ -83,6 +83,10 @@ fn what_is_wrong_in_a_rule_is_shown_where_it_stands() {
             "4:93: filters[0].requestHeaderModifier.remove[0]: `transfer-encoding` frames the message: it cannot be changed",
         ),
         (
+            "{ filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { add: [{ name: Host, value: b }] } }] }",
+            "4:98: filters[0].requestHeaderModifier.add[0].name: a request has one `host`, and has it already: use set",
+        ),
+        (
             "{ filters: [{ type: ResponseHeaderModifier, requestHeaderModifier: {} }] }",
             "4:28: filters[0]: a filter of type ResponseHeaderModifier has the field responseHeaderModifier, and no other",
         ),

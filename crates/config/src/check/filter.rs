@@ -134,6 +134,13 @@ pub(super) fn check_grpc_filters(at: &str, filters: &[HttpFilter]) -> Result<(),
 fn check_modifier(at: &str, modifier: &HeaderModifier) -> Result<(), Invalid> {
     check_names(&format!("{at}.set"), ".name", modifier.set.iter().map(|field| &field.name), 16)?;
     check_names(&format!("{at}.add"), ".name", modifier.add.iter().map(|field| &field.name), 16)?;
+    if let Some(index) = modifier.add.iter().position(|field| field.name.0 == http::header::HOST) {
+        // RFC 9112, section 3.2.
+        return wrong(
+            format!("{at}.add[{index}].name"),
+            "a request has one `host`, and has it already: use set",
+        );
+    }
     check_names(&format!("{at}.remove"), "", &modifier.remove, 16)
 }
 
