@@ -101,9 +101,31 @@ fn noise(random: &mut fastrand::Rng, messages: &[&str]) -> Vec<u8> {
     bytes
 }
 
+/// HTTP/2 in the same manner: what begins a connection, then frames of any kind, whole and damaged.
+fn frames(random: &mut fastrand::Rng, preface: &[u8]) -> Vec<u8> {
+    // `:method GET`, `:path /`, `:scheme http` and `:authority a`; and `:status 200`.
+    let blocks: [&[u8]; 3] = [b"\x82\x84\x86\x01\x01a", b"\x83\x84\x86\x01\x01a", b"\x88"];
+    let mut bytes = preface.to_vec();
+    let mut stream = 1;
+    for _ in 0..random.usize(1..12) {
+        let kind = if random.bool() { 1 } else { random.u8(..11) };
+        let payload = match kind {
+            1 => blocks[random.usize(..3)].to_vec(),
+            3 | 8 => random.u32(..).to_be_bytes().to_vec(),
+            _ => (0..random.usize(..20)).map(|_| random.u8(..)).collect(),
+        };
+        bytes.extend([0, 0, u8::try_from(payload.len()).unwrap(), kind, random.u8(..) & 0x2d]);
+        bytes.extend(u32::to_be_bytes(if random.u8(..4) == 0 { random.u32(..8) } else { stream }));
+        bytes.extend(payload);
+        stream += 2 * random.u32(..2);
+    }
+    bytes
+}
+
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
 /// Says something in pieces, hears a part of what is said, and leaves in one way or another.
-async fn babble(mut stream: TcpStream, mut random: fastrand::Rng, messages: &[&str]) {
-    let bytes = noise(&mut random, messages);
+async fn babble(mut stream: TcpStream, mut random: fastrand::Rng, bytes: Vec<u8>) {
     let mut heard = vec![0; 4096];
     for piece in bytes.chunks(random.usize(1..=bytes.len())) {
         if stream.write_all(piece).await.is_err() {
@@ -131,26 +153,44 @@ async fn babble(mut stream: TcpStream, mut random: fastrand::Rng, messages: &[&s
 }
 
 /// A backend that hears something, says something, and leaves.
-async fn backend(listener: TcpListener) {
+async fn backend(listener: TcpListener, http2: bool) {
     let mut seed = 0;
     while let Ok((mut stream, _)) = listener.accept().await {
         seed += 1;
         tokio::spawn(async move {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut heard = vec![0; 4096];
+            let bytes = if http2 {
+                frames(&mut random, GREETING.get(24..).unwrap())
+            } else {
+                noise(&mut random, &RESPONSES)
+            };
             if random.u8(..8) > 0 && !matches!(stream.read(&mut heard).await, Ok(1..)) {
                 return;
             }
-            let _ = tokio::time::timeout(Duration::from_secs(2), babble(stream, random, &RESPONSES)).await;
+            let _ = tokio::time::timeout(Duration::from_secs(2), babble(stream, random, bytes)).await;
         });
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stays_of_noise() {
+    made(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stays_of_noise_before_a_backend_of_http_2() {
+    made(true).await;
+}
+
+async fn made(http2: bool) {
     let (listener, address) = listen().await;
-    let proxy = Running::start(&yaml(address)).await;
-    let backend = tokio::spawn(backend(listener));
+    let mut yaml = yaml(address);
+    if http2 {
+        yaml = yaml.replace("{ name: app, endpoints", "{ name: app, protocol: H2C, endpoints");
+    }
+    let proxy = Running::start(&yaml).await;
+    let backend = tokio::spawn(backend(listener, http2));
     let web = proxy.at("web");
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     let mut callers = tokio::task::JoinSet::new();
@@ -158,8 +198,12 @@ async fn nothing_stays_of_noise() {
         let place = places.clone().acquire_owned().await.unwrap();
         callers.spawn(async move {
             let stream = TcpStream::connect(web).await.unwrap();
-            let random = fastrand::Rng::with_seed(seed ^ 0x5eed);
-            let said = tokio::time::timeout(Duration::from_secs(8), babble(stream, random, &REQUESTS)).await;
+            let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
+            let bytes = match random.u8(..3) {
+                0 => frames(&mut random, GREETING),
+                _ => noise(&mut random, &REQUESTS),
+            };
+            let said = tokio::time::timeout(Duration::from_secs(8), babble(stream, random, bytes)).await;
             drop(place);
             assert!(said.is_ok(), "seed {seed}: the connection neither ended nor was answered");
         });
