@@ -10,7 +10,7 @@ use outrigger_config::matching::{Found, Head};
 use outrigger_config::path;
 use outrigger_http::forward::Speak;
 use outrigger_http::transform::Transforms;
-use outrigger_http::{Error, Reason, filter, grpc, serve};
+use outrigger_http::{Error, Reason, filter, grpc, serve, websocket};
 use outrigger_telemetry::{Series, TcpSeries};
 
 use crate::connection::Connection;
@@ -227,10 +227,14 @@ fn http1<B>(request: &Request<B>) -> Speak {
     }
 }
 
+/// Of the protocols that HTTP/1.1 can change to, HTTP/2 is asked for WebSocket alone (RFC 8441): what else an
+/// application of HTTP/2 knows only a caller of HTTP/2 can say. An application may ignore any (RFC 9110, section 7.8).
 fn http2<B>(request: &Request<B>) -> Speak {
     match filter::upgrade(request.version(), request.headers()) {
-        Some(_) => Speak::Http2Upgrade,
-        None => Speak::Http2,
+        Some(token) if request.version() == Version::HTTP_2 || websocket::is_asked(token) => {
+            Speak::Http2Upgrade
+        }
+        _ => Speak::Http2,
     }
 }
 

@@ -139,6 +139,7 @@ pub(crate) async fn carry_out(
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
         filters.mirror(connection, record.local(), &outgoing, upload.as_ref(), plan.speak);
     }
+    let mut slot = Some(outgoing);
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
     let way = Way {
@@ -154,7 +155,7 @@ pub(crate) async fn carry_out(
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
-    let result = forward(&way, outgoing, upload.as_ref(), &mut progress).await;
+    let result = forward(&way, &mut slot, upload.as_ref(), &mut progress).await;
     record.endpoint = progress.endpoint;
     record.attempts = progress.attempts;
     if progress.refused {

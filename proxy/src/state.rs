@@ -243,6 +243,7 @@ fn settings(http: &ListenerHttp) -> Settings {
         body_rate: limits
             .min_body_rate
             .map(|rate| BodyRate { bytes: rate.bytes_per_second.into(), grace: rate.grace.get() }),
+        ..Settings::default()
     }
 }
 

@@ -11,8 +11,8 @@ use crate::backend::Backend;
 use crate::listener::{Certificate, Direction, HttpLimits, Listener, Protocol};
 use crate::resource::Invalid;
 use crate::route::{
-    BackendRef, CookieConfig, CookieLifetime, HttpMatch, HttpRoute, HttpRule, Retry, SessionKind,
-    SessionPersistence, TcpRoute, Timeouts,
+    BackendObject, BackendRef, CookieConfig, CookieLifetime, HttpMatch, HttpRoute, HttpRule, Retry,
+    SessionKind, SessionPersistence, TcpRoute, Timeouts,
 };
 
 mod filter;
@@ -100,14 +100,24 @@ fn check_rule(at: &str, rule: &HttpRule) -> Result<(), Invalid> {
 
 fn check_match(at: &str, one: &HttpMatch) -> Result<(), Invalid> {
     length(format!("{at}.headers"), &one.headers, 0..=16)?;
-    unique_some(&format!("{at}.headers"), "name", one.headers.iter().map(|header| Some(&header.name)))?;
-    length(format!("{at}.queryParams"), &one.query_params, 0..=16)?;
-    unique_some(&format!("{at}.queryParams"), "name", one.query_params.iter().map(|query| Some(&query.name)))
+    length(format!("{at}.queryParams"), &one.query_params, 0..=16)
 }
 
 fn check_backend_ref(at: &str, backend: &BackendRef) -> Result<(), Invalid> {
+    check_object(at, backend.object())?;
     within(format!("{at}.weight"), backend.weight, 0..=1_000_000)?;
     check_filters(&format!("{at}.filters"), &backend.filters)
+}
+
+/// What is of another group is no Service, nor anything else that is known here.
+fn check_object(at: &str, reference: BackendObject<'_>) -> Result<(), Invalid> {
+    match reference.group {
+        None | Some("") => Ok(()),
+        Some(group) => {
+            let reason = format!("`{group}` is not a group of backends: leave it out, or empty");
+            wrong(format!("{at}.group"), reason)
+        }
+    }
 }
 
 /// Gateway API, `HTTPRouteTimeouts`: an attempt must not last longer than the request that it is part of.

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use self::backends::{Backends, Named};
 use crate::listener::Protocol;
 use crate::resource::{Key, Kind, Resource, Spec};
-use crate::route::{HttpFilter, HttpRule};
+use crate::route::{GrpcMatch, HttpMatch};
 use crate::scalar::Name;
+
+mod backends;
 
 /// Something that is most likely not meant.
 pub(crate) struct Doubt {
@@ -26,15 +29,24 @@ pub(crate) fn doubts(resources: &[Resource], known: impl Fn(&Key) -> bool) -> Ve
     let mut doubts = Vec::new();
     let protocols = protocols(resources);
     let mut tcp = HashMap::<Name, Name>::new();
+    let mut backends = Backends::new(resources);
     for resource in sorted(resources) {
+        let mut doubt = |field, reason| doubts.push(Doubt { key: resource.key(), field, reason });
         for Reference { field, target } in references(&resource.spec) {
-            let reason = if known(&target) {
-                unused(resource, &target, &protocols, &mut tcp)
-            } else {
-                Some(format!("there is no {} `{}`", noun(target.kind), target.name))
-            };
-            doubts.extend(reason.map(|reason| Doubt { key: resource.key(), field, reason }));
+            if !known(&target) {
+                doubt(field, format!("there is no {} `{}`", noun(target.kind), target.name));
+            } else if let Some(reason) = unused(resource, &target, &protocols, &mut tcp) {
+                doubt(field, reason);
+            }
         }
+        for Named { at, object } in backends::named(&resource.spec) {
+            if known(&Key { kind: Kind::Backend, name: object.name.clone() }) {
+                backends.mistaken(object, |field, reason| doubt(format!("{at}.{field}"), reason));
+            } else {
+                doubt(format!("{at}.name"), format!("there is no backend `{}`", object.name));
+            }
+        }
+        ignored(&resource.spec, &mut doubt);
     }
     doubts
 }
@@ -84,67 +96,20 @@ fn unused(
     }
 }
 
+/// The listeners of a route, and the certificates of a listener.
 fn references(spec: &Spec) -> Vec<Reference> {
-    match spec {
+    let listeners = match spec {
         Spec::Listener(listener) => {
-            let refs = listener
-                .tls
-                .iter()
-                .flat_map(|tls| &tls.certificate_refs)
-                .map(|certificate| &certificate.name);
-            refer(Kind::Certificate, refs, |index| format!("tls.certificateRefs[{index}].name"))
+            let refs = listener.tls.iter().flat_map(|tls| &tls.certificate_refs).map(|r| &r.name);
+            return refer(Kind::Certificate, refs, |index| format!("tls.certificateRefs[{index}].name"));
         }
-        Spec::HttpRoute(route) => {
-            let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
-            let mut references = of_route(&route.listeners, rules);
-            route.rules.iter().enumerate().for_each(|(index, rule)| of_filters(index, rule, &mut references));
-            references
-        }
-        Spec::GrpcRoute(route) => {
-            let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
-            of_route(&route.listeners, rules)
-        }
-        Spec::TlsRoute(route) => {
-            let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
-            of_route(&route.listeners, rules)
-        }
-        Spec::TcpRoute(route) => {
-            let rules = route.rules.iter().map(|rule| rule.backend_refs.iter().map(|backend| &backend.name));
-            of_route(&route.listeners, rules)
-        }
-        Spec::Backend(_) | Spec::Certificate(_) => Vec::new(),
-    }
-}
-
-fn of_route<'a>(
-    listeners: &[Name],
-    rules: impl Iterator<Item = impl Iterator<Item = &'a Name>>,
-) -> Vec<Reference> {
-    let mut references = refer(Kind::Listener, listeners, |index| format!("listeners[{index}]"));
-    for (rule, names) in rules.enumerate() {
-        let field = |index| format!("rules[{rule}].backendRefs[{index}].name");
-        references.extend(refer(Kind::Backend, names, field));
-    }
-    references
-}
-
-/// The backends that a rule's filters name.
-fn of_filters(index: usize, rule: &HttpRule, references: &mut Vec<Reference>) {
-    let mut lists = vec![(format!("rules[{index}].filters"), &rule.filters)];
-    for (place, backend) in rule.backend_refs.iter().enumerate() {
-        lists.push((format!("rules[{index}].backendRefs[{place}].filters"), &backend.filters));
-    }
-    for (at, filters) in lists {
-        for (place, filter) in filters.iter().enumerate() {
-            let (field, name) = match filter {
-                HttpFilter::RequestMirror(mirror) => ("requestMirror", &mirror.backend_ref.name),
-                HttpFilter::ExternalAuth(auth) => ("externalAuth", &auth.backend_ref.name),
-                _ => continue,
-            };
-            let target = Key { kind: Kind::Backend, name: name.clone() };
-            references.push(Reference { field: format!("{at}[{place}].{field}.backendRef.name"), target });
-        }
-    }
+        Spec::HttpRoute(route) => &route.listeners,
+        Spec::GrpcRoute(route) => &route.listeners,
+        Spec::TlsRoute(route) => &route.listeners,
+        Spec::TcpRoute(route) => &route.listeners,
+        Spec::Backend(_) | Spec::Certificate(_) => return Vec::new(),
+    };
+    refer(Kind::Listener, listeners, |index| format!("listeners[{index}]"))
 }
 
 fn refer<'a>(
@@ -167,5 +132,41 @@ const fn noun(kind: Kind) -> &'static str {
         Kind::TcpRoute => "TCPRoute",
         Kind::Backend => "backend",
         Kind::Certificate => "certificate",
+    }
+}
+
+/// Headers and query parameters that are in the list of a match already (Gateway API, `HTTPHeaderMatch.name`).
+fn ignored(spec: &Spec, doubt: &mut impl FnMut(String, String)) {
+    match spec {
+        Spec::HttpRoute(route) => {
+            for (rule, matches) in route.rules.iter().map(|rule| &rule.matches).enumerate() {
+                for (index, HttpMatch { headers, query_params, .. }) in matches.iter().enumerate() {
+                    let at = format!("rules[{rule}].matches[{index}]");
+                    repeated(&format!("{at}.headers"), headers.iter().map(|h| h.name.0.as_str()), doubt);
+                    repeated(&format!("{at}.queryParams"), query_params.iter().map(|q| &*q.name), doubt);
+                }
+            }
+        }
+        Spec::GrpcRoute(route) => {
+            for (rule, matches) in route.rules.iter().map(|rule| &rule.matches).enumerate() {
+                for (index, GrpcMatch { headers, .. }) in matches.iter().enumerate() {
+                    let at = format!("rules[{rule}].matches[{index}].headers");
+                    repeated(&at, headers.iter().map(|h| h.name.0.as_str()), doubt);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn repeated<'a>(at: &str, names: impl Iterator<Item = &'a str>, doubt: &mut impl FnMut(String, String)) {
+    let mut seen = Vec::new();
+    for (index, name) in names.enumerate() {
+        if seen.contains(&name) {
+            let reason =
+                format!("`{name}` is in the list already: the first of them counts, this one does not");
+            doubt(format!("{at}[{index}].name"), reason);
+        }
+        seen.push(name);
     }
 }

@@ -72,6 +72,7 @@ fn yaml_type(name: &str) -> String {
         ("a string", "text"),
         ("unit", "nothing"),
         ("null", "nothing"),
+        ("a nonzero u16", "a whole number from 1 to 65535"),
         ("u16", "a whole number from 0 to 65535"),
         ("u32", "a whole number from 0 to 4294967295"),
         ("u64", "a whole number"),

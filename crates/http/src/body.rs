@@ -155,6 +155,8 @@ impl Body for Incoming {
 pub enum RequestBody {
     /// There is none.
     Empty,
+    /// There was one, of which a part is gone.
+    Spent,
     /// Streamed from the caller as it comes.
     Upload(Attempt),
     /// A copy of what is streamed elsewhere.
@@ -302,6 +304,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let attempt = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
+            Self::Spent => return Poll::Ready(Some(Err(BodyError::Superseded))),
             Self::Upload(attempt) => attempt,
             Self::Copy(copy) => return Pin::new(copy).poll_frame(cx),
         };
@@ -321,6 +324,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Spent => false,
             Self::Copy(copy) => copy.is_end_stream(),
             Self::Upload(attempt) => {
                 let state = attempt.upload.0.borrow();
@@ -333,6 +337,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Spent => SizeHint::new(),
             Self::Copy(copy) => copy.size_hint(),
             Self::Upload(attempt) => {
                 // What was read by an earlier attempt is read again, before the rest.

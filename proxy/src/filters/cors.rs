@@ -35,12 +35,14 @@ enum Allowed {
 impl Allowed {
     fn new<T: ToString>(list: &[T]) -> Self {
         let names: Vec<String> = list.iter().map(ToString::to_string).collect();
-        match names.join(", ") {
-            text if text.is_empty() => Self::Nothing,
-            text if text == "*" => Self::Anything,
-            // Methods and headers are tokens, which a value can always hold.
-            text => HeaderValue::try_from(text).map_or(Self::Nothing, Self::These),
+        if names.is_empty() {
+            return Self::Nothing;
         }
+        if names.iter().any(|name| name == "*") {
+            return Self::Anything;
+        }
+        // Methods and headers are tokens, which a value can always hold.
+        HeaderValue::try_from(names.join(", ")).map_or(Self::Nothing, Self::These)
     }
 }
 

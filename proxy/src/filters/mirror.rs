@@ -122,7 +122,8 @@ impl Copy {
             prefer: None,
             random: &self.worker.random,
         };
-        let Ok((answered, lease)) = forward(&way, request, None, &mut Progress::default()).await else {
+        let Ok((answered, lease)) = forward(&way, &mut Some(request), None, &mut Progress::default()).await
+        else {
             return;
         };
         let body = answered.response.into_body();

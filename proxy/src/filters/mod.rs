@@ -139,7 +139,7 @@ impl Filters {
         }
         if let Some(auth) = &self.auth {
             // Before, so that the caller cannot have what the service says taken off by naming it in `Connection`.
-            let upgrade = plan.as_ref().is_ok_and(|plan| plan.speak == Speak::Http1Upgrade);
+            let upgrade = plan.as_ref().is_ok_and(|plan| plan.speak.upgrades());
             filter::strip_hop_by_hop(asked.request.headers_mut(), upgrade);
             record = match auth.judge(connection, &mut asked.request, deadline, record).await {
                 Ok(record) => record,

@@ -14,6 +14,7 @@ mod extended_connect;
 mod forwarded;
 mod grpc;
 mod grpc_web;
+mod hostile;
 mod http2;
 mod instead;
 mod messages;

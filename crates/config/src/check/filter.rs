@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::mem::discriminant;
 
 use super::kinds::check_body_filter;
-use super::{length, unique, unique_some, within, wrong};
+use super::{check_object, length, unique, unique_some, within, wrong};
 use crate::resource::Invalid;
 use crate::route::{
     Abort, Cors, ExternalAuth, Fault, FixedResponse, Fraction, HeaderField, HeaderModifier, HttpFilter,
@@ -178,6 +178,7 @@ fn check_hostname(at: &str, hostname: Option<&Hostname>) -> Result<(), Invalid> 
 }
 
 fn check_mirror(at: &str, mirror: &RequestMirror) -> Result<(), Invalid> {
+    check_object(&format!("{at}.backendRef"), mirror.backend_ref.object())?;
     check_portion(at, mirror.percent, mirror.fraction)
 }
 
@@ -198,7 +199,9 @@ fn check_cors(at: &str, cors: &Cors) -> Result<(), Invalid> {
     check_list(&format!("{at}.allowMethods"), &cors.allow_methods, |it| it.0.as_str() == "*", 16)?;
     let any = |name: &HeaderName| name.0 == "*";
     check_list(&format!("{at}.allowHeaders"), &cors.allow_headers, any, 64)?;
-    check_list(&format!("{at}.exposeHeaders"), &cors.expose_headers, any, 64)?;
+    let exposed = format!("{at}.exposeHeaders");
+    length(exposed.clone(), &cors.expose_headers, 0..=64)?;
+    unique(&exposed, &cors.expose_headers)?;
     within(format!("{at}.maxAge"), cors.max_age, 1..=u32::MAX)
 }
 
@@ -220,6 +223,7 @@ fn check_list<T: Hash + Eq + Display>(
 }
 
 fn check_auth(at: &str, auth: &ExternalAuth) -> Result<(), Invalid> {
+    check_object(&format!("{at}.backendRef"), auth.backend_ref.object())?;
     if let Some(path) = &auth.http.path
         && let Err(refused) = check_path(path)
     {

@@ -2,7 +2,8 @@
 
 use super::filter::{check_filters, check_grpc_filters};
 use super::{
-    Check, check_backend_ref, check_session, check_timeouts, length, unique, unique_some, within, wrong,
+    Check, check_backend_ref, check_object, check_session, check_timeouts, length, unique, unique_some,
+    within, wrong,
 };
 use crate::listener::{ListenerTls, Protocol, TlsMode};
 use crate::resource::Invalid;
@@ -38,9 +39,7 @@ impl Check for GrpcRoute {
 fn check_grpc_rule(at: &str, rule: &GrpcRule) -> Result<(), Invalid> {
     length(format!("{at}.matches"), &rule.matches, 0..=64)?;
     for (index, one) in rule.matches.iter().enumerate() {
-        let at = format!("{at}.matches[{index}].headers");
-        length(at.clone(), &one.headers, 0..=16)?;
-        unique_some(&at, "name", one.headers.iter().map(|header| Some(&header.name)))?;
+        length(format!("{at}.matches[{index}].headers"), &one.headers, 0..=16)?;
     }
     let filters = format!("{at}.filters");
     check_grpc_filters(&filters, &rule.filters)?;
@@ -72,6 +71,7 @@ pub(super) fn check_tcp_rules(rules: &[TcpRule]) -> Result<(), Invalid> {
         let at = format!("rules[{index}].backendRefs");
         length(at.clone(), &rule.backend_refs, 1..=16)?;
         for (index, backend) in rule.backend_refs.iter().enumerate() {
+            check_object(&format!("{at}[{index}]"), backend.object())?;
             within(format!("{at}[{index}].weight"), backend.weight, 0..=1_000_000)?;
         }
     }

@@ -134,7 +134,7 @@ fn miss(one: &HttpMatch, seen: &Seen<'_>) -> Option<(Stage, String)> {
     {
         return Some((Stage::Method, format!("method: wanted {wanted}, got {}", head.method)));
     }
-    for wanted in &one.headers {
+    for wanted in one.headers() {
         let found = header_value(head.headers, &wanted.name.0);
         if !found.as_deref().is_some_and(|found| wanted.value.is_match(found)) {
             let (name, wanted) = (&wanted.name, value(&wanted.value));
@@ -142,7 +142,7 @@ fn miss(one: &HttpMatch, seen: &Seen<'_>) -> Option<(Stage, String)> {
             return Some((Stage::Header, because));
         }
     }
-    for wanted in &one.query_params {
+    for wanted in one.query_params() {
         let found = query_value(head.query, &wanted.name);
         if !found.as_deref().is_some_and(|found| wanted.value.is_match(found)) {
             let (name, wanted) = (&wanted.name, value(&wanted.value));
@@ -193,9 +193,9 @@ fn later(one: &HttpMatch, entry: &HttpRuleEntry, (winner, matched): (&HttpRuleEn
         "it is not for gRPC alone"
     } else if one.method.is_some() != by.method.is_some() {
         "it names no method"
-    } else if one.headers.len() != by.headers.len() {
+    } else if one.headers().count() != by.headers().count() {
         "it names fewer headers"
-    } else if one.query_params.len() != by.query_params.len() {
+    } else if one.query_params().count() != by.query_params().count() {
         "it names fewer query parameters"
     } else if age(entry) != age(winner) {
         "its route is younger"

@@ -6,8 +6,8 @@ use crate::route::{GrpcCall, HttpMatch, PathMatch, ValueMatch};
 pub(super) fn conditions(one: &HttpMatch) -> String {
     let path = one.path.iter().map(|wanted| format!("path {}", path(wanted)));
     let method = one.method.iter().map(|method| format!("method {method}"));
-    let headers = one.headers.iter().map(|h| format!("header {} {}", h.name, value(&h.value)));
-    let query = one.query_params.iter().map(|q| format!("query parameter {} {}", q.name, value(&q.value)));
+    let headers = one.headers().map(|h| format!("header {} {}", h.name, value(&h.value)));
+    let query = one.query_params().map(|q| format!("query parameter {} {}", q.name, value(&q.value)));
     let call = one.grpc.iter().map(call);
     let all: Vec<String> = path.chain(call).chain(method).chain(headers).chain(query).collect();
     if all.is_empty() { "any request".into() } else { all.join(", ") }

@@ -26,8 +26,8 @@ impl Candidate {
             rule,
             matched,
             method: one.method.as_ref().map(|method| method.0.clone()),
-            headers: one.headers.clone().into(),
-            query: one.query_params.clone().into(),
+            headers: one.headers().cloned().collect(),
+            query: one.query_params().cloned().collect(),
             grpc: one.grpc.clone(),
         }
     }

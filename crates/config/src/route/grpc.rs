@@ -65,7 +65,7 @@ pub struct GrpcMatch {
     /// Its service and method; any where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<GrpcMethodMatch>,
-    /// Its metadata.
+    /// Its metadata. Of several with one name the first counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub headers: Vec<HeaderMatch>,

@@ -17,17 +17,37 @@ pub struct HttpMatch {
     /// Its method; any but CONNECT where it is absent. CONNECT has no path, and is matched as if it was `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
-    /// Its headers.
+    /// Its headers. Of several with one name the first counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub headers: Vec<HeaderMatch>,
-    /// Its query parameters.
+    /// Its query parameters. Of several with one name the first counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub query_params: Vec<QueryMatch>,
     /// That it is a call of gRPC: the matches of GRPCRoutes have it.
     #[serde(skip)]
     pub grpc: Option<GrpcCall>,
+}
+
+impl HttpMatch {
+    /// The headers that count: of several entries with one name the first (Gateway API, `HTTPHeaderMatch.name`).
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderMatch> {
+        firsts(&self.headers, |header| &header.name)
+    }
+
+    /// The query parameters that count: of several entries with one name the first (Gateway API,
+    /// `HTTPQueryParamMatch.name`).
+    pub fn query_params(&self) -> impl Iterator<Item = &QueryMatch> {
+        firsts(&self.query_params, |query| &query.name)
+    }
+}
+
+/// Of the entries with one name, the first. There are few of them: a set would cost more than it saves.
+fn firsts<T, N: PartialEq>(list: &[T], name: impl Fn(&T) -> &N) -> impl Iterator<Item = &T> {
+    let is_first =
+        move |(at, one): &(usize, &T)| !list.iter().take(*at).any(|other| name(other) == name(one));
+    list.iter().enumerate().filter(is_first).map(|(_, one)| one)
 }
 
 /// How a path matches (Gateway API, `HTTPPathMatch`).

@@ -4,10 +4,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{is_one, one};
+use crate::backend::one;
 use crate::listener::is_default;
 use crate::scalar::{Duration, Hostname, Name, Timestamp};
 
+mod backend_ref;
 mod body;
 mod filter;
 mod grpc;
@@ -15,12 +16,13 @@ mod matches;
 mod session;
 mod tls;
 
+pub(crate) use backend_ref::BackendObject;
+pub use backend_ref::{BackendRef, BackendRefKind, FilterBackend, TcpBackendRef};
 pub use body::{BodyLimit, Buffer, Coding, Compression, Decompression, GrpcWeb};
 pub(crate) use filter::check_path;
 pub use filter::{
-    Abort, AuthProtocol, Cors, Delay, ExternalAuth, Fault, FilterBackend, FixedResponse, Fraction,
-    HeaderField, HeaderModifier, HttpAuth, HttpFilter, PathModifier, Portion, RequestMirror, RequestRedirect,
-    UrlRewrite,
+    Abort, AuthProtocol, Cors, Delay, ExternalAuth, Fault, FixedResponse, Fraction, HeaderField,
+    HeaderModifier, HttpAuth, HttpFilter, PathModifier, Portion, RequestMirror, RequestRedirect, UrlRewrite,
 };
 pub use grpc::{GrpcCall, GrpcMatch, GrpcMethodMatch, GrpcRoute, GrpcRule};
 pub use matches::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, ValueMatch};
@@ -74,22 +76,6 @@ pub struct HttpRule {
     /// Whether the requests of one session go to one endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<SessionPersistence>,
-}
-
-/// A backend's share of a rule's requests (Gateway API, `HTTPBackendRef`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct BackendRef {
-    /// The backend. It may not be there yet: its share then gets 503.
-    pub name: Name,
-    /// Its share, in proportion to the sum of the rule's weights. 0: none.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    #[schemars(range(max = 1_000_000))]
-    pub weight: u32,
-    /// What is changed on the way to this backend alone, after the rule's own filters.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub filters: Vec<HttpFilter>,
 }
 
 /// How long a request may take (Gateway API, `HTTPRouteTimeouts`). `0s`, or absent: without limit.
@@ -152,16 +138,4 @@ pub struct TcpRule {
     /// Where connections go, in proportion to the weights.
     #[schemars(length(min = 1, max = 16))]
     pub backend_refs: Vec<TcpBackendRef>,
-}
-
-/// A backend's share of a rule's connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TcpBackendRef {
-    /// The backend.
-    pub name: Name,
-    /// Its share, in proportion to the sum of the rule's weights. 0: none.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    #[schemars(range(max = 1_000_000))]
-    pub weight: u32,
 }

@@ -29,6 +29,16 @@ text!(
     r"^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_]([-.A-Za-z0-9_]*[A-Za-z0-9_])?):[0-9]{1,5}$"
 );
 
+impl HostPort {
+    /// The port.
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Socket(address) => address.port(),
+            Self::Name(_, port) => *port,
+        }
+    }
+}
+
 impl FromStr for HostPort {
     type Err = Refused;
 

@@ -174,6 +174,11 @@ impl<IO> Conn<IO> {
         put(self.state.borrow_mut().out.flat());
     }
 
+    /// How many bytes wait to be written before whatever is written next.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.borrow_mut().out.flat().len()
+    }
+
     /// Gives back the room of what is not needed while nothing is under way.
     pub(super) fn shrink(&self) {
         self.state.borrow_mut().out.shrink();

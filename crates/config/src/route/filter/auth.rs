@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::FilterBackend;
 use crate::listener::is_default;
+use crate::route::FilterBackend;
 use crate::scalar::HeaderName;
 
 /// Asks another backend whether a request may pass, before it does (Gateway API, `HTTPExternalAuthFilter`). A status of

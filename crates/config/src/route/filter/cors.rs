@@ -7,7 +7,8 @@ use crate::listener::is_default;
 use crate::scalar::{CorsOrigin, HeaderName, Method};
 
 /// Says which pages of other origins may send requests and read the responses, and answers preflight requests (Gateway
-/// API, `HTTPCORSFilter`; <https://fetch.spec.whatwg.org/#http-cors-protocol>). In each list, `*` alone stands for all.
+/// API, `HTTPCORSFilter`; <https://fetch.spec.whatwg.org/#http-cors-protocol>). In each list `*` stands for all, and
+/// alone but in `exposeHeaders`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cors {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Fraction;
-use crate::scalar::Name;
+use crate::route::FilterBackend;
 
 /// Sends a copy of requests to another backend, whose responses are thrown away (Gateway API,
 /// `HTTPRequestMirrorFilter`). May be given more than once.
@@ -20,12 +20,4 @@ pub struct RequestMirror {
     /// The same as a fraction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fraction: Option<Fraction>,
-}
-
-/// The backend that a filter names (Gateway API, `BackendObjectReference`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct FilterBackend {
-    /// The backend. It may not be there yet: nothing is copied then, and nothing is authorized.
-    pub name: Name,
 }

@@ -18,7 +18,7 @@ pub use answer::{Abort, Delay, Fault, FixedResponse};
 pub use auth::{AuthProtocol, ExternalAuth, HttpAuth};
 pub use cors::Cors;
 pub use headers::{HeaderField, HeaderModifier};
-pub use mirror::{FilterBackend, RequestMirror};
+pub use mirror::RequestMirror;
 pub use portion::{Fraction, Portion};
 pub(crate) use url::check_path;
 pub use url::{PathModifier, RequestRedirect, UrlRewrite};
