@@ -22,9 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use crate::local::Local;
 use crate::request::{Refusing, Serving};
 use crate::state::LiveListener;
-use crate::worker::{Local, Open, Worker};
+use crate::worker::{Open, Worker};
 use crate::{edge, inbound, outbound, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak

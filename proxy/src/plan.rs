@@ -15,10 +15,10 @@ use outrigger_telemetry::{Series, TcpSeries};
 
 use crate::connection::Connection;
 use crate::filters::Filters;
+use crate::local::{Local, LocalBackend};
 use crate::session::Visit;
 use crate::state::{LiveListener, LiveRule, LiveShare};
 use crate::told::Told;
-use crate::worker::{Local, LocalBackend};
 
 /// Where a request goes and what is done to it on the way.
 #[derive(Debug)]

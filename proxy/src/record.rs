@@ -14,7 +14,7 @@ use outrigger_http::{Error, Reason, grpc};
 use outrigger_telemetry::{Entry, RequestEnd, Series};
 
 use crate::connection::Connection;
-use crate::worker::{Local, LocalBackend};
+use crate::local::{Local, LocalBackend};
 
 /// A request under way, to be recorded when it ends.
 #[derive(Debug)]

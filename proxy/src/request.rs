@@ -17,11 +17,11 @@ use outrigger_http::upgrade::OnUpgrade;
 use outrigger_http::{Error, Reason, grpc};
 
 use crate::connection::Connection;
+use crate::local::LocalBackend;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
 use crate::tunnel::{self, Tunnel};
 use crate::waiting::{Waiting, is_not_up, page};
-use crate::worker::LocalBackend;
 
 /// A response on its way to the caller.
 pub(crate) type Answer = Reply<ResponseBody<Record>>;

@@ -143,6 +143,16 @@ backends:
 }
 
 #[test]
+fn a_file_for_a_cluster_is_told_from_a_mistake() {
+    let (_folder, path) =
+        file("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nspec: { rules: [] }\n");
+    let (code, _, err) = outrigger(&["check", &path]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains(":1:1: apiVersion: unknown field `apiVersion`: an object of Kubernetes"), "{err}");
+    assert!(err.contains("httpRoutes: [{ name, listeners, hostnames, rules }]"), "{err}");
+}
+
+#[test]
 fn the_schema_accepts_the_examples_and_refuses_what_check_refuses() {
     let (code, out, err) = outrigger(&["schema"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));

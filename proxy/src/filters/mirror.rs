@@ -16,7 +16,8 @@ use outrigger_http::message::{Interim, Outgoing};
 use outrigger_telemetry::{BackendSeries, MirrorResult};
 
 use crate::connection::Connection;
-use crate::worker::{Local, LocalBackend, Worker};
+use crate::local::{Local, LocalBackend};
+use crate::worker::Worker;
 
 /// How long the response to a copy is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);

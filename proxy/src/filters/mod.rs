@@ -22,10 +22,10 @@ use self::instead::Instead;
 use self::mirror::Mirror;
 use self::target::{Prefix, Rewrite};
 use crate::connection::Connection;
+use crate::local::Local;
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::request::{Answer, PROXY_STATUS, carry_out, fail, made};
-use crate::worker::Local;
 
 mod auth;
 mod cors;

@@ -141,6 +141,10 @@ impl Scanner {
         let new = buffer.get(self.seen..).unwrap_or_default();
         for found in memchr::memchr_iter(b'\n', new) {
             let at = self.seen + found;
+            // By its length, not by how much of it comes at a time.
+            if self.line == 0 && at >= limits.bytes {
+                return Err(Wrong::FirstLine);
+            }
             if at.checked_sub(1).and_then(|before| buffer.get(before)) != Some(&b'\r') {
                 return Err(Wrong::Malformed("a line ends without CR"));
             }

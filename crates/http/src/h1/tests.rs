@@ -129,6 +129,10 @@ fn limits_are_of_bytes_and_of_fields() {
     let end = |text: &[u8]| Scanner::default().end(text, &limits);
     assert_eq!(end(b"GET / HTTP/1.1\r\n\r\nrest"), Ok(Some(18)));
     assert_eq!(end(&[b'a'; 65]), Err(Wrong::FirstLine));
+    assert_eq!(
+        end([&[b'a'; 65][..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat().as_slice()),
+        Err(Wrong::FirstLine)
+    );
     assert_eq!(end([&b"GET / HTTP/1.1\r\n"[..], &[b'a'; 65]].concat().as_slice()), Err(Wrong::Bytes));
     assert!(matches!(end(b"GET / HTTP/1.1\n\n"), Err(Wrong::Malformed(_))));
     let three = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\n\r\n");
