@@ -1,6 +1,12 @@
 //! `outrigger-bench`: what the mesh costs, and what it changes.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -16,7 +22,10 @@ use outrigger_benches::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What the mesh costs: added latency, CPU and memory.
+/// How long another proxy may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a proxy costs (latency, CPU, memory), and what it changes.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {
@@ -200,6 +209,10 @@ fn diff(args: DiffArgs) -> Result<bool> {
         settings.paths = args.paths.iter().map(path).collect();
     }
     if let Some((proxy, application)) = args.through.zip(args.listen) {
+        // Otherwise every exchange would say so, one after the other.
+        TcpStream::connect_timeout(&proxy, PATIENCE).with_context(|| {
+            format!("no proxy accepts at {proxy}: start it first, and have it forward to {application}")
+        })?;
         settings.paths = vec![diff::Path::Through { proxy, application }];
         (settings.callers, settings.applications) = (vec![Speaks::Http1], vec![Speaks::Http1]);
     }

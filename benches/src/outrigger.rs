@@ -50,7 +50,8 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
 
 /// One proxy between callers and the application, without TLS.
 pub(crate) async fn proxy(environment: &Environment, dir: &Path) -> Result<Subject> {
-    let route = Route { to: environment.application, identity: None, protocol: environment.protocol };
+    let route =
+        Route { to: environment.application, identity: None, protocol: environment.protocol, rules: "" };
     let (process, address) = start(environment, dir, "proxy", &route.file(EDGE, "")).await?;
     Ok(Subject { address, processes: vec![process] })
 }
@@ -61,11 +62,11 @@ pub(crate) async fn sidecars(environment: &Environment, dir: &Path) -> Result<Su
     let protocol = environment.protocol;
 
     let identity = identity(&authority, dir, "callee", CALLEE)?;
-    let route = Route { to: environment.application, identity: None, protocol };
+    let route = Route { to: environment.application, identity: None, protocol, rules: "" };
     let (callee, address) = start(environment, dir, "callee", &route.file(INBOUND, &identity)).await?;
 
     let identity = self::identity(&authority, dir, "caller", CALLER)?;
-    let route = Route { to: address, identity: Some(CALLEE), protocol };
+    let route = Route { to: address, identity: Some(CALLEE), protocol, rules: "" };
     let (caller, address) = start(environment, dir, "caller", &route.file(OUTBOUND, &identity)).await?;
     Ok(Subject { address, processes: vec![caller, callee] })
 }
@@ -76,11 +77,16 @@ pub(crate) struct Route {
     pub(crate) to: SocketAddr,
     pub(crate) identity: Option<&'static str>,
     pub(crate) protocol: Protocol,
+    /// Rules before the one that takes everything.
+    pub(crate) rules: &'static str,
 }
+
+/// The rule that CONNECT needs.
+pub(crate) const CONNECT: &str = "      - { matches: [{ method: CONNECT }], backendRefs: [{ name: app }] }\n";
 
 impl Route {
     pub(crate) fn file(&self, listener: &str, identity: &str) -> String {
-        let Self { to, protocol, .. } = self;
+        let Self { to, protocol, rules, .. } = self;
         let protocol = match protocol {
             Protocol::H1 => "HTTP",
             Protocol::H2 => "H2C",
@@ -94,7 +100,7 @@ httpRoutes:
   - name: bench
     listeners: [bench]
     rules:
-      - backendRefs: [{{ name: app }}]
+{rules}      - backendRefs: [{{ name: app }}]
 backends:
   - name: app
     protocol: {protocol}
@@ -172,8 +178,8 @@ mod tests {
         for (listener, identity, files) in
             [(EDGE, None, ""), (INBOUND, None, files), (OUTBOUND, Some(CALLEE), files)]
         {
-            for protocol in [Protocol::H1, Protocol::H2] {
-                let text = Route { to, identity, protocol }.file(listener, files);
+            for (protocol, rules) in [(Protocol::H1, ""), (Protocol::H2, CONNECT)] {
+                let text = Route { to, identity, protocol, rules }.file(listener, files);
                 let file = outrigger_config::file::parse(&text).unwrap();
                 assert!(file.rejected.is_empty() && file.warnings.is_empty(), "{file:?}\n{text}");
                 assert_eq!(file.resources.len(), 3);

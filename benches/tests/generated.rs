@@ -217,19 +217,21 @@ fn without_a_proxy() {
 }
 
 #[test]
-#[ignore = "differs"]
 fn through_a_proxy_to_http1() {
     none_differs(Path::Proxy, Speaks::Http1, 256);
 }
 
 #[test]
-#[ignore = "differs"]
 fn through_a_proxy_to_http2() {
     none_differs(Path::Proxy, Speaks::Http2, 256);
 }
 
 #[test]
-#[ignore = "differs"]
-fn through_sidecars() {
+fn through_sidecars_to_http1() {
     none_differs(Path::Sidecars, Speaks::Http1, 256);
+}
+
+#[test]
+fn through_sidecars_to_http2() {
+    none_differs(Path::Sidecars, Speaks::Http2, 256);
 }

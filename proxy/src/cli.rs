@@ -18,7 +18,7 @@ use crate::capture::{self, Capture};
 use crate::dev::{self, cli::Dev};
 use crate::director::{Captured, Tell};
 use crate::explain::{self, Explain};
-use crate::proxy::{Options, Source, start};
+use crate::proxy::{Options, Source, StartError, start};
 
 /// A service-mesh sidecar, and a reverse proxy on a developer's machine.
 #[derive(Debug, Parser)]
@@ -32,7 +32,7 @@ struct Cli {
 enum Command {
     /// Runs a proxy, from a file or driven by the control API.
     Run(Box<RunArgs>),
-    /// Checks a configuration file: says what is wrong and where, or `ok`.
+    /// Checks a configuration file: says what is wrong and where, or `ok`. Files that it names are not looked at.
     Check {
         /// The file.
         file: PathBuf,
@@ -166,11 +166,11 @@ fn check(path: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for warning in &file.warnings {
-        eprintln!("{name}:{warning} (warning)");
-    }
     for rejected in &file.rejected {
         eprintln!("{name}:{rejected}");
+    }
+    for warning in &file.warnings {
+        eprintln!("{name}:{warning} (warning)");
     }
     if !file.rejected.is_empty() {
         return ExitCode::FAILURE;
@@ -289,6 +289,10 @@ pub(crate) async fn until_told(options: Options, beside: impl Future<Output = In
     };
     let mut proxy = match start(options).await {
         Ok(proxy) => proxy,
+        // Why was said for each of them.
+        Err(StartError::Deaf(_)) => {
+            return fail(&"none of the listeners could be opened; see the lines above");
+        }
         Err(error) => return fail(&error),
     };
     tokio::select! {

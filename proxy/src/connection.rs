@@ -10,7 +10,7 @@ use http::HeaderValue;
 use outrigger_config::Name;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
-use outrigger_http::serve::{Drain, Settings, Version};
+use outrigger_http::serve::{Drain, Settings, UNSEEN_RESETS_OF_A_SIDECAR, Version};
 use outrigger_http::{Error, Reason};
 use outrigger_net::detect::{self, Detected};
 use outrigger_net::hello::{self, Hello};
@@ -22,9 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use crate::local::Local;
 use crate::request::{Refusing, Serving};
 use crate::state::LiveListener;
-use crate::worker::{Local, Open, Worker};
+use crate::worker::{Open, Worker};
 use crate::{edge, inbound, outbound, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
@@ -163,7 +164,10 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (settings, drain) = (self.settings.clone(), self.drain.clone());
+        let (mut settings, drain) = (self.settings.clone(), self.drain.clone());
+        if self.application.is_some() && version != Version::Http1 {
+            Arc::make_mut(&mut settings).unseen_resets = UNSEEN_RESETS_OF_A_SIDECAR;
+        }
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());
         let served = match connection.refusal() {

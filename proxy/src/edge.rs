@@ -15,17 +15,20 @@ use crate::tcp;
 pub(crate) async fn serve(connection: Connection, stream: TcpStream, live: &LiveListener) {
     match live.protocol {
         Some(Protocol::Tcp) => return tcp::relay(connection, stream).await,
-        Some(Protocol::Tls) => return tls(connection, stream, live).await,
-        Some(Protocol::Https) => return secure(connection, stream, live).await,
+        // Boxed, here and below, for every plain connection would have the room for it.
+        Some(Protocol::Tls) => return Box::pin(tls(connection, stream, live)).await,
+        Some(Protocol::Https) => return Box::pin(secure(connection, stream, live)).await,
         Some(Protocol::Http) | None => {}
     }
     let Some((connection, stream, detected)) = detect(connection, stream, live).await else { return };
     match (live.protocol, http_version(detected)) {
         (_, Some(version)) => connection.serve_http(stream, version).await,
         (None, None) if detected == Detected::Tls && live.tls.is_some() => {
-            secure(connection, stream, live).await;
+            Box::pin(secure(connection, stream, live)).await;
         }
-        (None, None) if detected == Detected::Tls && live.named => tls(connection, stream, live).await,
+        (None, None) if detected == Detected::Tls && live.named => {
+            Box::pin(tls(connection, stream, live)).await;
+        }
         (None, None) => tcp::relay(connection, stream).await,
         // What is not HTTP is told so.
         (Some(_), None) => connection.serve_http(stream, Version::Http1).await,
@@ -58,7 +61,7 @@ async fn secure(mut connection: Connection, stream: TcpStream, live: &LiveListen
     match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => connection.serve_http(stream, Version::Http2).await,
         Some(_) => connection.serve_http(stream, Version::Http1).await,
-        None => inside(connection, stream, live).await,
+        None => Box::pin(inside(connection, stream, live)).await,
     }
 }
 

@@ -142,7 +142,12 @@ pub(crate) fn refused(snapshot: &Snapshot, beside: Option<&Path>) -> Vec<Refusal
     let refusal = |entry: &BackendEntry| {
         let reason = match place(&entry.spec, beside) {
             None => "files are served only where the configuration is a file".to_owned(),
-            Some(path) if !path.is_dir() => format!("{} is not a folder", path.display()),
+            Some(path) if !path.exists() => {
+                format!("{} is not there; make it, or name another folder", path.display())
+            }
+            Some(path) if !path.is_dir() => {
+                format!("{} is not a folder; name the folder that it is in", path.display())
+            }
             Some(_) => return None,
         };
         let (kind, name) = (Kind::Backend.as_str().into(), entry.name.clone());

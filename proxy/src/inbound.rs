@@ -25,7 +25,8 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream, live: &
     connection.original = outbound::captured(&stream, live);
     let Some((connection, stream, detected)) = detect(connection, stream, live).await else { return };
     match detected {
-        Detected::Tls => tls(connection, stream, live).await,
+        // Boxed, for every plain connection would have the room for it.
+        Detected::Tls => Box::pin(tls(connection, stream, live)).await,
         _ if live.strict => refuse(connection, stream, detected).await,
         detected => clear(connection, stream, live, detected).await,
     }

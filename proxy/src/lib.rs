@@ -19,6 +19,7 @@ mod files;
 mod filters;
 mod inbound;
 mod listeners;
+mod local;
 mod outbound;
 mod own;
 mod plan;

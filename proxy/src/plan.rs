@@ -10,15 +10,15 @@ use outrigger_config::matching::{Found, Head};
 use outrigger_config::path;
 use outrigger_http::forward::Speak;
 use outrigger_http::transform::Transforms;
-use outrigger_http::{Error, Reason, filter, grpc, serve};
+use outrigger_http::{Error, Reason, filter, grpc, serve, websocket};
 use outrigger_telemetry::{Series, TcpSeries};
 
 use crate::connection::Connection;
 use crate::filters::Filters;
+use crate::local::{Local, LocalBackend};
 use crate::session::Visit;
 use crate::state::{LiveListener, LiveRule, LiveShare};
 use crate::told::Told;
-use crate::worker::{Local, LocalBackend};
 
 /// Where a request goes and what is done to it on the way.
 #[derive(Debug)]
@@ -165,12 +165,18 @@ impl<'a> Decision<'a> {
                 Reason::DestinationNotFound,
                 format!("no route of listener {} has a match with the method CONNECT", connection.listener),
             )),
-            None => Err(Error::unsent(
-                Reason::DestinationNotFound,
-                format!("no route of listener {} takes {}", connection.listener, request.uri().path()),
-            )),
+            None => Err(Error::unsent(Reason::DestinationNotFound, untaken(connection, request))),
         };
         Self::unrouted(Some(listener.unrouted), plan)
+    }
+}
+
+/// What there is no route for.
+fn untaken<B>(connection: &Connection, request: &Request<B>) -> String {
+    let (listener, path) = (&connection.listener, request.uri().path());
+    match authority(request) {
+        Some(host) if !host.is_empty() => format!("no route of listener {listener} takes {path} for {host}"),
+        _ => format!("no route of listener {listener} takes {path}"),
     }
 }
 
@@ -221,10 +227,14 @@ fn http1<B>(request: &Request<B>) -> Speak {
     }
 }
 
+/// Of the protocols that HTTP/1.1 can change to, HTTP/2 is asked for WebSocket alone (RFC 8441): what else an
+/// application of HTTP/2 knows only a caller of HTTP/2 can say. An application may ignore any (RFC 9110, section 7.8).
 fn http2<B>(request: &Request<B>) -> Speak {
     match filter::upgrade(request.version(), request.headers()) {
-        Some(_) => Speak::Http2Upgrade,
-        None => Speak::Http2,
+        Some(token) if request.version() == Version::HTTP_2 || websocket::is_asked(token) => {
+            Speak::Http2Upgrade
+        }
+        _ => Speak::Http2,
     }
 }
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use http::header::{HOST, USER_AGENT};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::Direction;
@@ -13,7 +14,7 @@ use outrigger_http::{Error, Reason, grpc};
 use outrigger_telemetry::{Entry, RequestEnd, Series};
 
 use crate::connection::Connection;
-use crate::worker::{Local, LocalBackend};
+use crate::local::{Local, LocalBackend};
 
 /// A request under way, to be recorded when it ends.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Record {
     connection: Rc<Connection>,
     local: Rc<Local>,
     started: Instant,
+    /// Whether it is a HEAD, whose response has no body.
+    head: bool,
     series: Option<Series>,
     rule: Option<usize>,
     pub(crate) to: Option<Rc<LocalBackend>>,
@@ -68,6 +71,7 @@ impl Record {
             connection,
             local,
             started: Instant::now(),
+            head: request.method() == Method::HEAD,
             series: None,
             rule: None,
             to: None,
@@ -87,6 +91,15 @@ impl Record {
     /// The table that it is decided by.
     pub(crate) const fn local(&self) -> &Rc<Local> {
         &self.local
+    }
+
+    /// The body of a response that is made here. That to a HEAD has its length alone (RFC 9110, section 9.3.2).
+    pub(crate) fn body(&self, bytes: Bytes, headers: &mut HeaderMap) -> Bytes {
+        if !self.head || bytes.is_empty() {
+            return bytes;
+        }
+        headers.insert(CONTENT_LENGTH, bytes.len().into());
+        Bytes::new()
     }
 
     /// When the request came.

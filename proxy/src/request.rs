@@ -17,11 +17,11 @@ use outrigger_http::upgrade::OnUpgrade;
 use outrigger_http::{Error, Reason, grpc};
 
 use crate::connection::Connection;
+use crate::local::LocalBackend;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
 use crate::tunnel::{self, Tunnel};
 use crate::waiting::{Waiting, is_not_up, page};
-use crate::worker::LocalBackend;
 
 /// A response on its way to the caller.
 pub(crate) type Answer = Reply<ResponseBody<Record>>;
@@ -139,6 +139,7 @@ pub(crate) async fn carry_out(
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
         filters.mirror(connection, record.local(), &outgoing, upload.as_ref(), plan.speak);
     }
+    let mut slot = Some(outgoing);
     record.to = Some(plan.to.clone());
     record.upload.clone_from(&upload);
     let way = Way {
@@ -154,7 +155,7 @@ pub(crate) async fn carry_out(
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
-    let result = forward(&way, outgoing, upload.as_ref(), &mut progress).await;
+    let result = forward(&way, &mut slot, upload.as_ref(), &mut progress).await;
     record.endpoint = progress.endpoint;
     record.attempts = progress.attempts;
     if progress.refused {
@@ -324,8 +325,9 @@ pub(crate) fn made(mut response: Response<ResponseBody<Record>>) -> Answer {
 }
 
 /// An answer to a request that failed, with this header and body.
-pub(crate) fn refusal(error: &Error, headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
+pub(crate) fn refusal(error: &Error, mut headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
     record.failed(error);
+    let body = record.body(body, &mut headers);
     let mut response = Response::new(ResponseBody::full(body, record));
     *response.status_mut() = error.status();
     *response.headers_mut() = headers;

@@ -82,8 +82,8 @@ impl Secrets {
         };
         self.certificates.retain(|name, _| snapshot.certificates.iter().any(|(n, _)| n == name));
         for (name, spec) in &snapshot.certificates {
-            if let Err(reason) = self.certificate(folder, name, spec) {
-                refuse(Kind::Certificate, name, "chain", reason);
+            if let Err((field, reason)) = self.certificate(folder, name, spec) {
+                refuse(Kind::Certificate, name, field, reason);
             }
             if let Some((_, certified)) = self.certificates.get(name) {
                 let gauge = metrics.certificate_expiry.with_label_values(&[name.as_str()]);
@@ -104,14 +104,22 @@ impl Secrets {
         refused
     }
 
-    fn certificate(&mut self, folder: &Path, name: &Name, spec: &Certificate) -> Result<(), String> {
-        let content = Content(vec![read(folder, &spec.chain)?, read(folder, &spec.key)?]);
+    /// Reads a certificate. Fails with the field that is wrong, and why.
+    fn certificate(
+        &mut self,
+        folder: &Path,
+        name: &Name,
+        spec: &Certificate,
+    ) -> Result<(), (&'static str, String)> {
+        let file = |field, path| read(folder, path).map_err(|why| (field, why));
+        let content = Content(vec![file("chain", &spec.chain)?, file("key", &spec.key)?]);
         if self.certificates.get(name).is_some_and(|(before, _)| *before == content) {
             return Ok(());
         }
         let [chain, key] = content.0.as_slice() else { return Ok(()) };
-        let certified = Certified::from_pem(chain, key)
-            .map_err(|error| format!("{} with {}: {error}", spec.chain.display(), spec.key.display()))?;
+        let certified = Certified::from_pem(chain, key).map_err(|error| {
+            ("chain", format!("{} with {}: {error}", spec.chain.display(), spec.key.display()))
+        })?;
         self.certificates.insert(name.clone(), (content, Arc::new(certified)));
         Ok(())
     }
@@ -130,7 +138,10 @@ impl Secrets {
                 tls.certificate_refs.iter().filter_map(found).map(|(_, c)| c.clone()).collect();
             if certified.is_empty() {
                 let names: Vec<_> = tls.certificate_refs.iter().map(|r| r.name.as_str()).collect();
-                refuse(name, format!("certificate {} is not there, so it is not opened", names.join(", ")));
+                refuse(
+                    name,
+                    format!("no certificate can be used ({}), so it is not opened", names.join(", ")),
+                );
                 self.listeners.remove(name);
                 continue;
             }

@@ -2,26 +2,23 @@
 //! whole. What did not change is carried over from the table before: endpoints with their load and connections,
 //! balancers, budgets.
 
+mod backend;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
-use outrigger_balance::{Balancer, Budget, Load};
 use outrigger_certs::Identity;
-use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
 use outrigger_config::listener::{Direction, ListenerHttp, MtlsMode, Protocol, TlsMode};
 use outrigger_config::route::{HeaderModifier, HttpFilter};
 use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};
-use outrigger_config::{HostPort, Listener, Name};
-use outrigger_http::endpoint::{Empty, Origin};
+use outrigger_config::{Listener, Name};
+use outrigger_http::endpoint::Origin;
 use outrigger_http::forward::Policy;
 use outrigger_http::h1::Limits;
 use outrigger_http::serve::{BodyRate, Settings};
 use outrigger_http::transform::Transforms;
-use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::{
     BackendSeries, ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries,
 };
@@ -29,12 +26,13 @@ use rustls::ServerConfig;
 use tokio::sync::mpsc;
 
 use crate::director::CAPTURED_OUTBOUND;
-use crate::files::{self, Folder};
 use crate::filters::Filters;
 use crate::listeners::Sockets;
 use crate::resolve::{Addresses, Doubted};
-use crate::session::{Names, Session};
+use crate::session::Session;
 use crate::told::Told;
+
+pub(crate) use backend::{Hosts, LiveBackend};
 
 /// One whole configuration, ready to act on. Immutable: every decision reads exactly one.
 #[derive(Debug)]
@@ -142,50 +140,6 @@ impl LiveShare {
     }
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct LiveBackend {
-    pub(crate) backend: Arc<Backend>,
-    /// What the backend's applications are to be spoken to in, if its configuration says.
-    pub(crate) protocol: Option<BackendProtocol>,
-    /// For connections to it.
-    pub(crate) connections: BackendSeries,
-    /// What its endpoints are called in sessions.
-    pub(crate) names: Names,
-    /// To have its names looked up, where it is found by any.
-    pub(crate) hosts: Option<Hosts>,
-    /// What it was made from, to tell whether it changed.
-    spec: Arc<outrigger_config::Backend>,
-    origin: Option<Origin>,
-    endpoints: Vec<(EndpointSpec, SocketAddr)>,
-    node: Option<Name>,
-}
-
-/// The names that a backend is found by, to be looked up anew when a connection to it cannot be made.
-#[derive(Debug, Clone)]
-pub(crate) struct Hosts {
-    hosts: Doubted,
-    doubt: mpsc::Sender<Doubted>,
-}
-
-impl Hosts {
-    fn of(spec: &outrigger_config::Backend, doubt: &mpsc::Sender<Doubted>) -> Option<Self> {
-        let hosts: Doubted = names(spec).collect();
-        (!hosts.is_empty()).then(|| Self { hosts, doubt: doubt.clone() })
-    }
-
-    /// Has them looked up. Where many are waiting for that already, one more is not missed.
-    pub(crate) fn doubt(&self) {
-        let _ = self.doubt.try_send(self.hosts.clone());
-    }
-}
-
-fn names(spec: &outrigger_config::Backend) -> impl Iterator<Item = Arc<str>> {
-    spec.endpoints.iter().filter_map(|endpoint| match &endpoint.address {
-        HostPort::Name(host, _) => Some(host.clone()),
-        HostPort::Socket(_) => None,
-    })
-}
-
 /// What a table is made from, beside the snapshot.
 pub(crate) struct Ingredients<'a> {
     pub(crate) before: Option<&'a Live>,
@@ -199,13 +153,6 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) doubt: &'a mpsc::Sender<Doubted>,
     /// Where the folders are from which files are served; `None` where none may be.
     pub(crate) folder: Option<&'a Path>,
-}
-
-impl LiveBackend {
-    /// Whether a browser gets a page to wait on while it is not up.
-    pub(crate) fn waiting_page(&self) -> bool {
-        self.spec.waiting_page
-    }
 }
 
 impl Live {
@@ -227,8 +174,11 @@ impl Live {
             .iter()
             .map(|entry| tcp_rule(entry, direction(&entry.listener), from.metrics))
             .collect();
-        let backends =
-            snapshot.backends.iter().map(|entry| backend(&entry.name, &entry.spec, from)).collect();
+        let backends = snapshot
+            .backends
+            .iter()
+            .map(|entry| LiveBackend::build(&entry.name, &entry.spec, from))
+            .collect();
         Self {
             generation: from.before.map_or(0, |before| before.generation + 1),
             snapshot,
@@ -244,7 +194,7 @@ impl Live {
 
 /// The names that a snapshot's backends are found by, for the resolver.
 pub(crate) fn hosts(snapshot: &Snapshot) -> impl Iterator<Item = Arc<str>> {
-    snapshot.backends.iter().flat_map(|backend| names(&backend.spec))
+    snapshot.backends.iter().flat_map(|entry| backend::names(&entry.spec))
 }
 
 fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
@@ -293,6 +243,7 @@ fn settings(http: &ListenerHttp) -> Settings {
         body_rate: limits
             .min_body_rate
             .map(|rate| BodyRate { bytes: rate.bytes_per_second.into(), grace: rate.grace.get() }),
+        ..Settings::default()
     }
 }
 
@@ -358,139 +309,4 @@ fn tcp_rule(entry: &TcpRuleEntry, direction: &str, metrics: &Metrics) -> Box<[Tc
         })
     };
     entry.shares.refs().iter().map(|share| series(share.name.as_str())).collect()
-}
-
-fn backend(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredients<'_>) -> LiveBackend {
-    let before = from
-        .before
-        .and_then(|live| live.snapshot.backend(name.as_str()).and_then(|at| live.backends.get(at)));
-    let origin = from.origins.get(name).cloned();
-    let (mut endpoints, unresolved) = addresses(spec, from.addresses);
-    let insecure = spec.tls.is_some() && origin.is_none();
-    if insecure {
-        // Never without the TLS that was asked for.
-        endpoints.clear();
-    }
-    let node = from.node.name.clone();
-    if let Some(before) = before
-        && before.spec == *spec
-        && before.endpoints == endpoints
-        && before.node == node
-        && same_origin(before.origin.as_ref(), origin.as_ref())
-    {
-        return before.clone();
-    }
-    let mut made: Vec<_> = endpoints
-        .iter()
-        .map(|(spec, address)| {
-            carried_over(before, spec, *address, node.as_ref(), origin.as_ref())
-                .unwrap_or_else(|| endpoint(spec, *address, node.as_ref(), origin.as_ref()))
-        })
-        .collect();
-    let mut weights: Vec<u32> = endpoints.iter().map(|(spec, _)| spec.weight).collect();
-    if let Some(folder) = files::place(spec, from.folder) {
-        made.push(inside(&folder));
-        weights.push(1);
-    }
-    let loads: Box<[Arc<Load>]> = made.iter().map(|endpoint| endpoint.load.clone()).collect();
-    let budget = before.filter(|before| before.spec.retry_constraint == spec.retry_constraint);
-    let empty = loads.is_empty();
-    let backend = Backend {
-        name: name.shared(),
-        endpoints: made.into(),
-        loads,
-        balancer: Balancer::new(spec.balance.kind, &weights),
-        budget: budget.map_or_else(
-            || Arc::new(Budget::new(&spec.retry_constraint, Instant::now())),
-            |before| before.backend.budget.clone(),
-        ),
-        connect_timeout: spec.connect_timeout(),
-        empty: match unresolved {
-            _ if insecure => Some(Empty::Insecure),
-            Some(host) => Some(Empty::Unresolved(host)),
-            None => empty.then_some(Empty::Unset),
-        },
-    };
-    LiveBackend {
-        backend: Arc::new(backend),
-        protocol: spec.protocol,
-        connections: from.metrics.backend_series(name.as_str()),
-        names: Names::default(),
-        hosts: Hosts::of(spec, from.doubt),
-        spec: spec.clone(),
-        origin,
-        endpoints,
-        node,
-    }
-}
-
-/// The addresses of a backend's endpoints, each with what is configured for it; a name stands for all its addresses.
-/// Also the name that has none, if that leaves the backend without any endpoint.
-fn addresses(
-    spec: &outrigger_config::Backend,
-    resolved: &Addresses,
-) -> (Vec<(EndpointSpec, SocketAddr)>, Option<Arc<str>>) {
-    let (mut found, mut missing) = (Vec::new(), None);
-    for endpoint in &spec.endpoints {
-        match &endpoint.address {
-            HostPort::Socket(address) => found.push((endpoint.clone(), *address)),
-            HostPort::Name(host, port) => {
-                let none = Vec::new();
-                let ips: &Vec<IpAddr> = resolved.get(host).unwrap_or(&none);
-                if ips.is_empty() {
-                    missing = Some(host.clone());
-                }
-                found.extend(ips.iter().map(|ip| (endpoint.clone(), SocketAddr::new(*ip, *port))));
-            }
-        }
-    }
-    let missing = missing.filter(|_| found.is_empty());
-    (found, missing)
-}
-
-fn carried_over(
-    before: Option<&LiveBackend>,
-    spec: &EndpointSpec,
-    address: SocketAddr,
-    node: Option<&Name>,
-    origin: Option<&Origin>,
-) -> Option<Arc<Endpoint>> {
-    let before = before?;
-    if before.node.as_ref() != node || !same_origin(before.origin.as_ref(), origin) {
-        return None;
-    }
-    let at = before.endpoints.iter().position(|(s, a)| s == spec && *a == address)?;
-    before.backend.endpoints.get(at).cloned()
-}
-
-fn same_origin(a: Option<&Origin>, b: Option<&Origin>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => a.name == b.name && Arc::ptr_eq(&a.http1, &b.http1),
-        (None, None) => true,
-        _ => false,
-    }
-}
-
-/// The endpoint of a backend that is a folder: it has no address.
-fn inside(folder: &Path) -> Arc<Endpoint> {
-    let load = Arc::new(Load::new(1, Instant::now()));
-    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-    Arc::new(Endpoint::new(nowhere, Security::Inside(Arc::new(Folder::new(folder))), load))
-}
-
-fn endpoint(
-    spec: &EndpointSpec,
-    address: SocketAddr,
-    node: Option<&Name>,
-    origin: Option<&Origin>,
-) -> Arc<Endpoint> {
-    let own = node.is_some() && spec.instance.as_ref() == node;
-    let security = match (&spec.identity, origin) {
-        _ if own => Security::Own,
-        (Some(expected), _) => Security::Mesh { expected: expected.clone() },
-        (None, Some(origin)) => Security::Tls(origin.clone()),
-        (None, None) => Security::Plain,
-    };
-    let load = Arc::new(Load::new(spec.weight, Instant::now()));
-    Arc::new(Endpoint::new(address, security, load))
 }

@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::connection::{Connection, DETECT_TIMEOUT};
+use crate::local::LocalBackend;
 use crate::plan::TcpPlan;
-use crate::worker::LocalBackend;
 
 /// How many endpoints are tried when connections to them cannot be made.
 const MAX_CONNECT_TRIES: usize = 5;

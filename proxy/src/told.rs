@@ -33,7 +33,7 @@ impl Told {
             let from = From {
                 address: connection.peer_text(),
                 ipv6: peer.is_ipv6(),
-                secure: connection.secure,
+                secure: connection.is_https(),
                 trusted: self.trust.iter().any(|network| network.contains(peer)),
             };
             write(headers, self.written, &from);

@@ -45,7 +45,7 @@ impl Tunnel {
 
     /// Adds what HTTP/1.1 wants of a request for a WebSocket that came over HTTP/2.
     pub(crate) fn complete(&mut self, headers: &mut HeaderMap, speak: Speak, random: &mut fastrand::Rng) {
-        let websocket = || headers.get(UPGRADE).is_some_and(|token| token.as_bytes() == b"websocket");
+        let websocket = || headers.get(UPGRADE).is_some_and(websocket::is_asked);
         if !matches!(self, Self::Extended) || speak != Speak::Http1Upgrade || !websocket() {
             return;
         }

@@ -81,6 +81,77 @@ fn check_says_ok_or_what_is_wrong_and_where() {
     assert_eq!(err, "outrigger: cannot read /nowhere/proxy.yaml: No such file or directory (os error 2)\n");
 }
 
+/// The mistakes that people make: what each line of a good file becomes, where that is found, and what to do.
+#[test]
+fn a_mistake_in_a_file_is_said_with_what_to_do() {
+    const RIGHT: &str = "\
+listeners:
+  - { name: web, address: 127.0.0.1:0, protocol: HTTP }
+httpRoutes:
+  - name: shop
+    listeners: [web]
+    rules:
+      - matches: [{ path: { type: PathPrefix, value: /api } }]
+        filters: [{ type: BodyLimit, bodyLimit: { requestBytes: 10 } }]
+        backendRefs: [{ name: api }]
+backends:
+  - { name: api, endpoints: [{ address: 127.0.0.1:3000 }] }
+";
+    for (right, wrong, said) in [
+        (
+            "PathPrefix",
+            "pathPrefix",
+            "7:35: httpRoutes[0].rules[0].matches[0].path.type: unknown value `pathPrefix`: did you mean `PathPrefix`?",
+        ),
+        (
+            "type: BodyLimit",
+            "type: Body",
+            "8:27: httpRoutes[0].rules[0].filters[0].type: unknown value `Body`: did you mean `BodyLimit`?",
+        ),
+        ("requestBytes: 10", "requestBytes: 10Mi", "expected a whole number, found text `10Mi`"),
+        (
+            "    rules:",
+            "    filters: []\n    rules:",
+            "6:5: httpRoutes[0].filters: unknown field `filters`: it belongs in one of the `rules`",
+        ),
+        (
+            "        backendRefs",
+            "         backendRefs",
+            "9:10: while parsing a block mapping, did not find expected key: indent this line",
+        ),
+        (
+            "        backendRefs",
+            "       backendRefs",
+            "9:8: while parsing a block collection, did not find expected '-' indicator: indent this line",
+        ),
+        ("        backendRefs", "\tbackendRefs", "indent with spaces"),
+        (
+            "name: shop",
+            "name:shop",
+            "5:14: mapping values are not allowed in this context: write `key: value`, with a space",
+        ),
+        ("    rules:", "    rules", "write `key: value`"),
+        ("127.0.0.1:0", "[::]:0", "close the bracket, or put text with `{`"),
+        ("name: shop", "name: 'shop", "close the quote above"),
+        ("name: shop", "name: @shop", "put the text in quotes"),
+    ] {
+        let (_folder, path) = file(&RIGHT.replacen(right, wrong, 1));
+        let (code, out, err) = outrigger(&["check", &path]);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{wrong}: {err}");
+        assert!(err.contains(said), "{wrong}: {err}");
+    }
+}
+
+#[test]
+fn a_file_for_a_cluster_is_told_from_a_mistake() {
+    let (_folder, path) =
+        file("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nspec: { rules: [] }\n");
+    let (code, _, err) = outrigger(&["check", &path]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains(":1:1: apiVersion: unknown field `apiVersion`: an object of Kubernetes"), "{err}");
+    assert!(err.contains("httpRoutes: [{ name, listeners, hostnames, rules }]"), "{err}");
+}
+
 #[test]
 fn the_schema_accepts_the_examples_and_refuses_what_check_refuses() {
     let (code, out, err) = outrigger(&["schema"]);
@@ -109,7 +180,11 @@ fn a_run_that_cannot_be_says_why_and_what_to_do() {
     let taken = held.local_addr().unwrap().to_string();
     let (_folder, broken) = file("listeners: [\n");
     let (_folder, deaf) = file(&format!("listeners:\n  - {{ name: web, address: {taken} }}\n"));
-    let cases: [(&[&str], i32, &[&str]); 12] = [
+    let (_folder, bare) = file(
+        "listeners: [{ name: web, address: 127.0.0.1:0, protocol: HTTPS, tls: { certificateRefs: [{ name: shop }] } }]\n\
+         certificates: [{ name: shop, chain: proxy.yaml, key: shop.key }]\n",
+    );
+    let cases: [(&[&str], i32, &[&str]); 13] = [
         (&[], 2, &["<--config <FILE>|--control <URL>>"]),
         (&["-c", &good, "--control", "https://localhost:1", "--node", "n"], 2, &["cannot be used with"]),
         (&["--control", "https://localhost:1"], 2, &["--node <NAME>"]),
@@ -128,7 +203,16 @@ fn a_run_that_cannot_be_says_why_and_what_to_do() {
         (
             &["-c", &deaf, "--admin", "127.0.0.1:0"],
             1,
-            &["none of the listeners could be opened", &taken, "in use", "choose another port"],
+            &["none of the listeners could be opened; see", &taken, "in use", "choose another port"],
+        ),
+        (
+            &["-c", &bare, "--admin", "127.0.0.1:0"],
+            1,
+            &[
+                "Certificate shop: key: cannot read /",
+                "shop.key: No such file",
+                "no certificate can be used (shop)",
+            ],
         ),
     ];
     for (arguments, code, said) in cases {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
+use outrigger_http::Reason;
+
 const PAGES: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
@@ -122,18 +124,50 @@ fn every_configuration_passes_the_check() {
 fn every_feature_that_is_supported_has_its_test() {
     let page = std::fs::read_to_string(root().join("docs/ROUTES.md")).unwrap();
     let tests = texts(&root().join("proxy/tests")) + &texts(&root().join("crates/config/tests"));
+    let table = page.split("| feature | supported | test |").nth(1).unwrap().split("\n\n").next().unwrap();
     let mut seen = 0;
-    for row in page.lines().filter(|line| line.starts_with("| ")) {
+    for row in table.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [feature, "yes", named] = cells[..] else { continue };
-        let names: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
-        assert!(!names.is_empty(), "{feature}: no test");
+        let [feature, supported, named] = cells[..] else { continue };
+        let quoted = named.split('`').skip(1).step_by(2);
+        let names: Vec<&str> = quoted.filter(|name| name.contains('_') && !name.contains(' ')).collect();
+        assert!(supported != "yes" || !names.is_empty(), "{feature}: no test");
         for name in names {
             assert!(tests.contains(&format!("fn {name}(")), "{feature}: there is no test {name}");
             seen += 1;
         }
     }
     assert!(seen > 20, "{seen}");
+}
+
+/// The files and folders that the architecture follows are where it says.
+#[test]
+fn every_file_of_the_architecture_is_there() {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let named = page.split('`').skip(1).step_by(2).filter(|name| name.contains('/') && !name.contains(' '));
+    let missing: Vec<&str> = named.filter(|name| !root().join(name).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The table of failures has every one, with its status and who caused it.
+#[test]
+fn every_failure_is_in_the_page_with_its_status() {
+    let page = std::fs::read_to_string(root().join("docs/HTTP.md")).unwrap();
+    let table = page.split("## Failures").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: BTreeSet<&str> = table
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .filter_map(|row| row.rsplit_once(" | "))
+        .map(|row| row.0)
+        .collect();
+    let all: BTreeSet<String> = Reason::ALL
+        .iter()
+        .map(|reason| {
+            let source = format!("{:?}", reason.source()).to_lowercase();
+            format!("| `{}` | {} | {source}", reason.as_str(), reason.status().as_u16())
+        })
+        .collect();
+    assert_eq!(rows, all.iter().map(String::as_str).collect());
 }
 
 /// All files below a folder, as one text.
@@ -239,6 +273,7 @@ fn every_command_is_run_here_or_accounted_for() {
         ("outrigger capture down", "the tests in namespaces"),
         ("outrigger-control ", "the tests of the control API"),
         ("outrigger-bench run", "the tests of the harness"),
+        ("outrigger-bench diff", "the tests of the differential runner"),
         ("target/release/outrigger-bench diff", "the tests of the differential runner"),
         ("target/release/outrigger-bench run", "the tests of the harness"),
         ("curl http://127.0.0.1:15000/healthz/ready", "operation"),

@@ -69,13 +69,31 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         id: "http-1.0-host",
-        difference: "an HTTP/1.0 request without `Host` gets an empty one",
+        difference: "an HTTP/1.0 request without `Host` gets an empty one, or over HTTP/2 the `:authority` `localhost`",
         reason: "it goes on as HTTP/1.1, where there must be one",
         section: "RFC 9112, 3.2",
         apply: |context, expected, seen| {
             let missing = context.http10 && expected.head.first("host").is_none();
             if missing && seen.head.first("host") == Some(b"") {
                 seen.head.fields.retain(|field| !field.is("host"));
+            }
+            if let Start::Request { authority, .. } = &mut seen.head.start
+                && missing
+                && authority.as_deref() == Some(b"localhost")
+            {
+                *authority = None;
+            }
+        },
+    },
+    Rule {
+        id: "websocket",
+        difference: "between HTTP/2 and HTTP/1, extended CONNECT is `GET` with `Upgrade`, and its success 101; a WebSocket's key and the answer to it are HTTP/1's alone",
+        reason: "that is how each of them begins a WebSocket",
+        section: "RFC 8441, 5",
+        apply: |context, expected, seen| {
+            if context.http2 {
+                extended_connect(expected, seen);
+                extended_connect(seen, expected);
             }
         },
     },
@@ -165,7 +183,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         id: "http2-authority",
-        difference: "where an end speaks HTTP/2, `Host` is `:authority`",
+        difference: "where an end speaks HTTP/2, `Host`, and the target of CONNECT, is `:authority`",
         reason: "that is what HTTP/2 calls it",
         section: "RFC 9113, 8.3.1",
         apply: |context, expected, seen| {
@@ -204,14 +222,14 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         id: "http2-order",
-        difference: "where an end speaks HTTP/2, fields of one name may stand together, in their order",
+        difference: "where an end speaks HTTP/2, fields of different names may come in another order",
         reason: "the order of fields with different names means nothing",
         section: "RFC 9110, 5.3",
         apply: |context, expected, seen| {
             if context.http2 {
                 for message in [expected, seen] {
-                    message.head.fields = gathered(&message.head.fields);
-                    message.trailers = gathered(&message.trailers);
+                    message.head.fields.sort_by(|one, other| one.name.cmp(&other.name));
+                    message.trailers.sort_by(|one, other| one.name.cmp(&other.name));
                 }
             }
         },
@@ -256,6 +274,15 @@ pub const INTERIM: Rule = Rule {
     difference: "interim responses (1xx) do not reach an HTTP/1.0 caller",
     reason: "it knows none",
     section: "RFC 9110, 15.2",
+    apply: |_, _, _| {},
+};
+
+/// Another.
+pub const UNNOTICED: Rule = Rule {
+    id: "http2-half-close",
+    difference: "where HTTP/2 lies between, as between two sidecars, an application does not hear that a caller of HTTP/1 has closed until something more is sent to that caller",
+    reason: "the caller may still read, and over HTTP/2 the end of its request has closed that direction already",
+    section: "RFC 9112, 9.5; RFC 9113, 5.1",
     apply: |_, _, _| {},
 };
 
@@ -310,6 +337,24 @@ fn connection(expected: &mut Head, seen: &mut Head) {
     seen.fields.retain(|field| !own(field));
 }
 
+/// Brings what asks for an upgrade, or grants one, into the form of HTTP/2, which the other has.
+fn extended_connect(message: &mut Message, other: &Message) {
+    let head = &mut message.head;
+    let upgrade = head.first("upgrade").map(<[u8]>::to_ascii_lowercase);
+    match (&mut head.start, &other.head.start) {
+        (Start::Request { method, protocol, .. }, Start::Request { protocol: Some(_), .. })
+            if upgrade.is_some() =>
+        {
+            *method = b"CONNECT".to_vec();
+            *protocol = upgrade;
+        }
+        (Start::Response { code, .. }, Start::Response { code: 200, .. }) if *code == 101 => *code = 200,
+        _ => return,
+    }
+    let of_http1 = ["upgrade", "connection", "sec-websocket-key", "sec-websocket-accept"];
+    head.fields.retain(|field| !of_http1.iter().any(|name| field.is(name)));
+}
+
 fn upgrade(expected: &mut Message, seen: &mut Message) {
     if expected.switched || expected.head.code() == 101 {
         return;
@@ -324,7 +369,11 @@ fn upgrade(expected: &mut Message, seen: &mut Message) {
 
 fn authority(head: &mut Head) {
     let host = head.first("host").map(<[u8]>::to_vec);
-    if let Start::Request { authority, .. } = &mut head.start {
+    if let Start::Request { method, target, authority, protocol } = &mut head.start {
+        if method == b"CONNECT" && protocol.is_none() {
+            let to = std::mem::take(target);
+            *authority = Some(to).filter(|to| !to.is_empty()).or(authority.take());
+        }
         if authority.is_none() {
             *authority = host;
             head.fields.retain(|field| !field.is("host"));
@@ -346,16 +395,4 @@ fn join_cookies(head: &mut Head) {
         }
         joined.take().map(|value| field.value = value).is_some()
     });
-}
-
-/// Fields of one name together, where the first of them stands.
-fn gathered(fields: &[Field]) -> Vec<Field> {
-    let mut gathered: Vec<Field> = Vec::with_capacity(fields.len());
-    for field in fields {
-        if gathered.iter().any(|earlier| earlier.name == field.name) {
-            continue;
-        }
-        gathered.extend(fields.iter().filter(|other| other.name == field.name).cloned());
-    }
-    gathered
 }

@@ -21,6 +21,7 @@ use super::{
     http2,
     message::{End, Head, Message, readable},
     play::{At, Link, Marks, PATIENCE, play},
+    raw,
 };
 
 /// What the application got of one request.
@@ -184,14 +185,20 @@ async fn http2_connection(stream: TcpStream, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
     let mut builder = h2::server::Builder::new();
     builder.initial_window_size(4 << 20).initial_connection_window_size(8 << 20).enable_connect_protocol();
+    // Exchanges that break off early come one beside the other: that is no attack (CVE-2023-44487).
+    builder.max_pending_accept_reset_streams(1024);
+    let (stream, blocks) = raw::edited(stream, false);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
-        let mut link = http2::Application::new(request, respond);
+        let mut link = http2::Application::new(request, respond, blocks.clone());
         let state = state.clone();
         tokio::spawn(async move {
             let head = link.inbox().borrow().messages.first().map(|message| message.head.clone());
             match head.as_ref().and_then(|head| state.session(head)) {
-                Some(session) => serve(&session, &mut link, 0).await,
+                Some(session) => {
+                    link.raw = session.exchange.answers_raw;
+                    serve(&session, &mut link, 0).await;
+                }
                 None => state.stray(b"a stream without the name of an exchange"),
             }
         });

@@ -73,7 +73,9 @@ async fn connect(exchange: &Exchange, speaks: Speaks, to: SocketAddr) -> Result<
     let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
     Ok(match speaks {
         Speaks::Http1 => Caller::Http1(Box::new(Http1::caller(stream, &exchange.name))),
-        Speaks::Http2 => Caller::Http2(Box::new(http2::Caller::new(stream, &exchange.name).await?)),
+        Speaks::Http2 => {
+            Caller::Http2(Box::new(http2::Caller::new(stream, &exchange.name, exchange.raw).await?))
+        }
     })
 }
 

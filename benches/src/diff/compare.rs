@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Path,
-    allowed::{Context, INTERIM, RESENT, RULES},
+    allowed::{Context, INTERIM, RESENT, RULES, UNNOTICED},
     caller::Transcript,
     exchange::{Exchange, Expect, SILENCE, Speaks},
     message::{End, Field, Message, Start, readable},
@@ -47,7 +47,14 @@ impl Ends {
 /// Compares an exchange with what it is without a proxy.
 pub(crate) fn judge(exchange: &Exchange, reference: &Transcript, seen: &Transcript, ends: Ends) -> Verdict {
     let mut verdict = Verdict::default();
-    verdict.differences.extend(seen.stuck.iter().cloned());
+    let http2_between = ends.application == Speaks::Http2 || (ends.proxied && !ends.edge);
+    for why in &seen.stuck {
+        if exchange.caller_closes && http2_between && why.ends_with("waited in vain for Closed") {
+            verdict.allowed.insert(UNNOTICED.id);
+        } else {
+            verdict.differences.push(why.clone());
+        }
+    }
     let broken =
         reference.application.iter().chain(&reference.caller).find_map(|message| match &message.end {
             End::Broken(why) => Some(why),
@@ -83,7 +90,8 @@ pub(crate) fn judge(exchange: &Exchange, reference: &Transcript, seen: &Transcri
             verdict.answered(seen, statuses, ends.ours);
         }
         Expect::CutOff => {
-            verdict.requests(context, reference, seen);
+            let once = exchange.may_be_resent().then(|| verdict.once(seen));
+            verdict.requests(context, reference, once.as_ref().unwrap_or(seen));
             verdict.cut_off(seen, ends.caller);
         }
     }

@@ -87,6 +87,14 @@ pub(crate) struct Exchange {
     pub(crate) alone: bool,
     /// Whether it is about HTTP/1 alone, on the caller's side or on the application's.
     pub(crate) only_http1: (bool, bool),
+    /// Whether it is a tunnel that HTTP/2 can make too, in its own way.
+    pub(crate) tunnel: bool,
+    /// The same of the application's, which then speaks nothing else.
+    pub(crate) answers_raw: bool,
+    /// Whether the application is to hear that the caller closes while it is answered.
+    pub(crate) caller_closes: bool,
+    /// Whether the caller's fields go over HTTP/2 as they stand, though HTTP/2 may not say them.
+    pub(crate) raw: bool,
 }
 
 /// In place of a status: no answer at all.
@@ -115,6 +123,10 @@ impl Exchange {
             expect,
             alone: false,
             only_http1: (false, false),
+            tunnel: false,
+            caller_closes: false,
+            raw: false,
+            answers_raw: false,
         }
     }
 
@@ -172,6 +184,31 @@ impl Exchange {
         self
     }
 
+    /// It is a tunnel that HTTP/2 can make too: by CONNECT, or by extended CONNECT where HTTP/1.1 upgrades.
+    pub(crate) fn tunnel(mut self) -> Self {
+        self.tunnel = true;
+        self
+    }
+
+    /// The application is to hear that the caller closes while it is answered.
+    pub(crate) fn caller_closes(mut self) -> Self {
+        self.caller_closes = true;
+        self
+    }
+
+    /// It is written in HTTP/2's terms, and what it says may not be said: a field whose name begins with `=` is sent
+    /// without that, whatever it means to HTTP/1, and `␍` is a CR.
+    pub(crate) fn raw(mut self) -> Self {
+        self.raw = true;
+        self.http2()
+    }
+
+    /// What the application says in HTTP/2 may not be said; written as with `raw`.
+    pub(crate) fn answers_raw(mut self) -> Self {
+        self.answers_raw = true;
+        self
+    }
+
     /// It is about callers of HTTP/1.
     pub(crate) fn http1_callers(mut self) -> Self {
         self.only_http1.0 = true;
@@ -208,7 +245,7 @@ impl Exchange {
 
     /// Whether its request may come to the application once more, because its connection broke before the response.
     pub(crate) fn may_be_resent(&self) -> bool {
-        matches!(self.expect, Expect::Unusable { .. })
+        matches!(self.expect, Expect::Unusable { .. }) || self.answers_raw
     }
 
     /// How many requests the caller sends.
@@ -231,7 +268,7 @@ impl Exchange {
     /// Whether the application's side can be spoken in this version.
     pub(crate) fn has_application(&self, speaks: Speaks) -> bool {
         match speaks {
-            Speaks::Http1 => true,
+            Speaks::Http1 => !self.answers_raw,
             Speaks::Http2 => {
                 let valid = !matches!(self.expect, Expect::Unusable { .. } | Expect::CutOff);
                 let method = self.caller.iter().find_map(|step| match step {
@@ -242,6 +279,8 @@ impl Exchange {
                 // Whether the request arrives there at all is not of the application's making.
                 let refused = matches!(self.expect, Expect::Refused { .. });
                 refused
+                    || self.tunnel
+                    || self.answers_raw
                     || (valid
                         && !self.only_http1.1
                         && self.requests() == 1

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderValue;
+use outrigger_http::websocket;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
@@ -19,6 +21,9 @@ use super::{
 
 /// How long an application that has closed still reads, so that its last word is not lost with a reset.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// In a response, what answers the key of a WebSocket.
+pub(crate) const ACCEPT: &str = "(the key's answer)";
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -50,6 +55,21 @@ impl Http1 {
         let inbox = Arc::new(Inbox::new(Parser::new(side)));
         let reader = tokio::spawn(receive(read, inbox.clone()));
         Self { side, inbox, write: Some(write), reader, id, answering: Vec::new() }
+    }
+
+    /// With the answer to a WebSocket's key where there is a place for it.
+    fn with_accept(&self, bytes: &[u8]) -> Vec<u8> {
+        let inbox = self.inbox.borrow();
+        let key = inbox.messages.last().and_then(|asked| asked.head.first("sec-websocket-key"));
+        let accept = key.and_then(|key| HeaderValue::from_bytes(key).ok()).map(|key| websocket::accept(&key));
+        let place = bytes.windows(ACCEPT.len()).position(|window| window == ACCEPT.as_bytes());
+        match (place, accept) {
+            (Some(at), Some(accept)) => {
+                let (before, after) = bytes.split_at(at);
+                [before, accept.as_bytes(), after.get(ACCEPT.len()..).unwrap_or_default()].concat()
+            }
+            _ => bytes.to_vec(),
+        }
     }
 
     /// Whether it has closed.
@@ -94,9 +114,10 @@ impl Link for Http1 {
                 self.inbox.send_modify(|inbox| inbox.decide(granted));
             }
         }
+        let bytes = named.unwrap_or_else(|| self.with_accept(bytes));
         if let Some(write) = &mut self.write {
             // What the other end makes of it is seen in what it sends.
-            let _ = write.write_all(named.as_deref().unwrap_or(bytes)).await;
+            let _ = write.write_all(&bytes).await;
         }
         Ok(())
     }

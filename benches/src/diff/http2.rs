@@ -8,13 +8,19 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     uri::{Authority, PathAndQuery, Scheme, Uri},
 };
-use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::watch,
+    task::JoinHandle,
+};
 
 use super::{
     exchange::{ID, method},
     message::{End, Event, Field, Head, Start},
     parser::{Parser, Side},
     play::{Inbox, Link},
+    raw::{self, Blocks},
 };
 
 /// The caller's end: one stream on a connection of its own.
@@ -26,11 +32,27 @@ pub(crate) struct Caller {
     client: h2::client::SendRequest<Bytes>,
     stream: Option<SendStream<Bytes>>,
     tasks: Vec<JoinHandle<()>>,
+    /// What goes out in place of what `h2` writes.
+    blocks: Option<Blocks>,
 }
 
 impl Caller {
-    pub(crate) async fn new(stream: TcpStream, id: &str) -> Result<Self, String> {
+    /// With `raw`, fields are sent as they stand.
+    pub(crate) async fn new(stream: TcpStream, id: &str, raw: bool) -> Result<Self, String> {
         let _ = stream.set_nodelay(true);
+        if raw {
+            let (stream, blocks) = raw::edited(stream, true);
+            let mut caller = Self::over(stream, id).await?;
+            caller.blocks = Some(blocks);
+            return Ok(caller);
+        }
+        Self::over(stream, id).await
+    }
+
+    async fn over<IO>(stream: IO, id: &str) -> Result<Self, String>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut builder = h2::client::Builder::new();
         builder.enable_push(false).initial_window_size(4 << 20).initial_connection_window_size(8 << 20);
         let (client, connection) = builder.handshake(stream).await.map_err(|error| error.to_string())?;
@@ -42,13 +64,20 @@ impl Caller {
             client,
             stream: None,
             tasks: vec![driver],
+            blocks: None,
         })
     }
 
     async fn begin(&mut self, mut head: Head, end: bool) -> Result<(), String> {
         head.fields.insert(0, Field { name: ID.into(), value: self.id.clone().into() });
         let tunnel = head.may_switch();
-        let request = request(&head)?;
+        let request = match &self.blocks {
+            None => request(&head)?,
+            Some(blocks) => {
+                blocks.push(1, raw::request(&head));
+                Request::new(())
+            }
+        };
         let mut client = self.client.clone().ready().await.map_err(|error| error.to_string())?;
         let sent = client.send_request(request, end).map_err(|error| error.to_string())?;
         self.stream = Some(sent.1);
@@ -79,6 +108,13 @@ impl Link for Caller {
                 }
                 event => {
                     let Some(stream) = &mut self.stream else { return Err("there is no stream".into()) };
+                    let event = match (event, &self.blocks) {
+                        (Event::Trailers(fields), Some(blocks)) => {
+                            blocks.push(1, raw::section(&fields, true));
+                            Event::Trailers(Vec::new())
+                        }
+                        (event, _) => event,
+                    };
                     if write(stream, event, end) {
                         events.next();
                     }
@@ -123,10 +159,15 @@ pub(crate) struct Application {
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
     reader: JoinHandle<()>,
+    connect: bool,
+    /// What goes out in place of what `h2` writes.
+    blocks: Blocks,
+    /// Whether fields go out as they stand, though HTTP/2 may not say them.
+    pub(crate) raw: bool,
 }
 
 impl Application {
-    pub(crate) fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    pub(crate) fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>, blocks: Blocks) -> Self {
         let (parts, body) = request.into_parts();
         let inbox = Arc::new(Inbox::new(Parser::new(Side::Requests)));
         let mut sent = Parser::new(Side::Responses);
@@ -138,13 +179,33 @@ impl Application {
             protocol: parts.extensions.get::<Protocol>().map(|protocol| protocol.as_str().into()),
         };
         let head = Head { start, version: b"HTTP/2".to_vec(), fields: fields(&parts.headers) };
-        inbox.send_modify(|inbox| inbox.take(vec![Event::Head(head)]));
-        let reader = tokio::spawn(body_of(body, inbox.clone(), parts.method == Method::CONNECT));
-        Self { inbox, sent, respond, stream: None, reader }
+        let connect = parts.method == Method::CONNECT;
+        let mut events = vec![Event::Head(head)];
+        events.extend(connect.then_some(Event::End));
+        inbox.send_modify(|inbox| inbox.take(events));
+        let reader = tokio::spawn(body_of(body, inbox.clone(), connect));
+        Self { inbox, sent, respond, stream: None, reader, connect, blocks, raw: false }
+    }
+
+    /// Whether a response makes the stream a tunnel.
+    const fn agrees(&self, head: &Head) -> bool {
+        self.connect && matches!(head.code(), 101 | 200..=299)
     }
 
     fn begin(&mut self, head: &Head, end: bool) -> Result<(), String> {
-        let response = response(head)?;
+        let mut left_out = vec!["transfer-encoding"];
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(head.code()).map_err(|error| error.to_string())?;
+        if self.agrees(head) {
+            // Where HTTP/1.1 says that it changes the protocol, HTTP/2 says that it is well (RFC 8441, section 5).
+            *response.status_mut() = StatusCode::OK;
+            left_out.extend(["connection", "upgrade", "sec-websocket-accept"]);
+            self.inbox.send_modify(|inbox| inbox.take(vec![Event::Tunnel(Vec::new())]));
+        }
+        let mut fields = head.fields.clone();
+        fields.retain(|field| !left_out.iter().any(|name| field.is(name)));
+        let stream = self.respond.stream_id().as_u32();
+        self.blocks.push(stream, raw::response(response.status().as_u16(), &fields, self.raw));
         if head.is_interim() {
             return self.respond.send_informational(response).map_err(|error| error.to_string());
         }
@@ -165,13 +226,20 @@ impl Link for Application {
             match event {
                 Event::Head(head) => {
                     // A caller that has gone is seen by who waits for it.
-                    let _ = self.begin(&head, end && !head.is_interim());
+                    let _ = self.begin(&head, end && !head.is_interim() && !self.agrees(&head));
                     if end {
                         events.next();
                     }
                 }
                 event => {
                     let Some(stream) = &mut self.stream else { return Err("there is no stream".into()) };
+                    let event = match event {
+                        Event::Trailers(fields) => {
+                            self.blocks.push(stream.stream_id().as_u32(), raw::section(&fields, self.raw));
+                            Event::Trailers(Vec::new())
+                        }
+                        event => event,
+                    };
                     if write(stream, event, end) {
                         events.next();
                     }
@@ -188,7 +256,7 @@ impl Link for Application {
     }
 
     async fn close(&mut self) {
-        if self.sent.close() == [Event::End] {
+        if self.sent.is_tunnel() || self.sent.close() == [Event::End] {
             self.finish().await;
         } else if !self.sent.is_idle() {
             self.reset();
@@ -280,7 +348,12 @@ async fn body_of(mut body: RecvStream, inbox: Arc<watch::Sender<Inbox>>, tunnel:
         Err(_) => return inbox.send_modify(|inbox| inbox.end(End::Reset)),
     };
     events.push(Event::End);
-    inbox.send_modify(|inbox| inbox.take(events));
+    inbox.send_modify(|inbox| {
+        inbox.take(events);
+        if tunnel {
+            inbox.end(End::Closed);
+        }
+    });
 }
 
 fn fields(headers: &HeaderMap) -> Vec<Field> {

@@ -19,6 +19,7 @@ mod message;
 mod parser;
 mod play;
 mod proxies;
+mod raw;
 mod report;
 mod runner;
 
@@ -26,7 +27,7 @@ use std::{fmt, fmt::Write, net::SocketAddr, sync::Arc};
 
 use anyhow::{Result, ensure};
 
-pub use allowed::{INTERIM, RESENT, RULES, Rule};
+pub use allowed::{INTERIM, RESENT, RULES, Rule, UNNOTICED};
 pub use exchange::Speaks;
 pub use harness::Harness;
 pub use report::{Mode, Outcome, Report};
@@ -120,11 +121,16 @@ pub async fn run(settings: &Settings) -> Result<Report> {
     runner::run(settings, corpus).await
 }
 
+/// All that is allowed to differ.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    RULES.iter().chain([&INTERIM, &RESENT, &UNNOTICED])
+}
+
 /// The differences that are allowed, as a table in Markdown.
 pub fn table() -> String {
     let mut table =
         String::from("| name | what may differ | why | where it says so |\n| --- | --- | --- | --- |\n");
-    for rule in RULES.iter().chain([&INTERIM, &RESENT]) {
+    for rule in rules() {
         let Rule { id, difference, reason, section, .. } = rule;
         let _ = writeln!(table, "| {id} | {difference} | {reason} | {section} |");
     }

@@ -71,6 +71,11 @@ impl Parser {
         self.state == State::Held
     }
 
+    /// Whether what follows is no HTTP.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.state == State::Tunnel
+    }
+
     /// Whether it is between two messages.
     pub(crate) fn is_idle(&self) -> bool {
         self.state == State::Head && self.buffer.is_empty()

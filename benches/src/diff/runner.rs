@@ -97,7 +97,7 @@ async fn over(
         .filter(|exchange| {
             exchange.has_caller(mode.caller)
                 && exchange.has_application(mode.application)
-                && (path != Path::Direct || is_said_directly(exchange))
+                && (path != Path::Direct || (is_said_directly(exchange) && !exchange.answers_raw))
         })
         .collect();
     let mut tasks = Tasks::default();

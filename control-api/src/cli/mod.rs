@@ -40,7 +40,7 @@ enum Command {
     },
     /// Shows resources: all, those of a kind, or one.
     Get {
-        /// The kind: listeners, httpRoutes, tcpRoutes, backends or certificates.
+        /// The kind: listeners, httpRoutes, grpcRoutes, tlsRoutes, tcpRoutes, backends or certificates.
         kind: Option<String>,
         /// The name; the resource is then shown as a file that `apply` takes.
         name: Option<String>,
@@ -77,8 +77,8 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// The directory of the store and the keys; made if it is not there.
-    #[arg(long)]
+    /// The folder of the store and the keys; made if it is not there.
+    #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Where REST listens.
     #[arg(long, default_value = "127.0.0.1:15010", value_name = "ADDRESS", value_parser = |text: &str| address(text))]

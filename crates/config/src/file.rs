@@ -22,6 +22,9 @@ use crate::wording::{UNKNOWN_FIELD, suggest};
 
 /// Top-level keys of the design that this version does not have.
 const NOT_YET: [&str; 2] = ["policies", "trust"];
+/// What is said of a file that is an object of Kubernetes.
+const OF_A_CLUSTER: &str = "unknown field `apiVersion`: an object of Kubernetes goes in by its `spec`, such as `rules`: write \
+                            `httpRoutes: [{ name, listeners, hostnames, rules }]`";
 
 /// A configuration file, read and validated.
 #[derive(Debug, Clone, Default)]
@@ -168,6 +171,8 @@ impl Reader<'_> {
             _ => {
                 let reason = if NOT_YET.contains(&key) {
                     "not supported by this version".to_owned()
+                } else if key == "apiVersion" {
+                    OF_A_CLUSTER.to_owned()
                 } else {
                     let known: Vec<&str> =
                         ["admin", "identity"].into_iter().chain(Kind::ALL.map(Kind::plural)).collect();

@@ -9,6 +9,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Ta
 
 use crate::file::Unreadable;
 use crate::resource::Invalid;
+use crate::wording::advised;
 
 /// How many nodes a file may have once its aliases are written out: far above any real file, far below what would
 /// exhaust memory (the "billion laughs").
@@ -171,7 +172,9 @@ impl<'a> Reader<'a> {
                         return Ok((event, span));
                     }
                 }
-                Some(Err(error)) => return Err(unreadable(marker(error.marker()), &error.info())),
+                Some(Err(error)) => {
+                    return Err(unreadable(marker(error.marker()), &advised(&error.info())));
+                }
                 None => return Ok((Event::StreamEnd, Span::default())),
             }
         }

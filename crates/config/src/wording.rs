@@ -3,6 +3,9 @@
 /// How the reason of an unknown field begins; its position is that of its key.
 pub(crate) const UNKNOWN_FIELD: &str = "unknown field";
 
+/// Fields of rules, which are easily written beside them.
+const OF_RULES: [&str; 6] = ["matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"];
+
 /// Rewords a message of serde: a suggestion for what is unknown, YAML's names for types.
 pub(crate) fn reword(message: &str) -> String {
     for what in [UNKNOWN_FIELD, "unknown variant"] {
@@ -14,6 +17,9 @@ pub(crate) fn reword(message: &str) -> String {
         }
         let Some((name, expected)) = rest.rsplit_once("`, expected ") else { continue };
         let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        if what == UNKNOWN_FIELD && known.contains(&"rules") && OF_RULES.contains(&name) {
+            return format!("{what} `{name}`: it belongs in one of the `rules`");
+        }
         let what = if what == UNKNOWN_FIELD { what } else { "unknown value" };
         return format!("{what} `{name}`: {}", suggest(name, &known));
     }
@@ -30,9 +36,13 @@ pub(crate) fn reword(message: &str) -> String {
     message.to_owned()
 }
 
-/// `did you mean …?` where one of the known words is near, a list of all where none is.
+/// `did you mean …?` where one of the known words is near or alone has the word in it, a list of all where none is.
 pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
     let lower = word.to_lowercase();
+    let mut longer = known.iter().filter(|known| lower.len() > 3 && known.to_lowercase().contains(&lower));
+    if let (Some(only), None) = (longer.next(), longer.next()) {
+        return format!("did you mean `{only}`?");
+    }
     let near = known
         .iter()
         .map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known))
@@ -65,6 +75,7 @@ fn yaml_type(name: &str) -> String {
         ("a nonzero u16", "a whole number from 1 to 65535"),
         ("u16", "a whole number from 0 to 65535"),
         ("u32", "a whole number from 0 to 4294967295"),
+        ("u64", "a whole number"),
     ] {
         if name.starts_with(prefix) {
             return plain.to_owned();
@@ -76,6 +87,30 @@ fn yaml_type(name: &str) -> String {
         Some(("floating", rest)) => format!("the number {}", rest.trim_start_matches("point ")),
         Some(("boolean", value)) => value.to_owned(),
         _ => name.to_owned(),
+    }
+}
+
+/// What the parser of YAML says, with what to do about it.
+pub(crate) fn advised(said: &str) -> String {
+    const INDENT: &str = "indent this line as those that it belongs to";
+    const COLON: &str = "write `key: value`, with a space, and indent it as those beside it";
+    const CLOSE: &str = "close the bracket, or put text with `{`, `}`, `[`, `]` or `,` in quotes";
+    const QUOTE: &str = "put the text in quotes";
+    let advice = [
+        ("did not find expected key", INDENT),
+        ("did not find expected '-' indicator", INDENT),
+        ("tabs disallowed", "indent with spaces"),
+        ("mapping values are not allowed", COLON),
+        ("simple key expected ':'", COLON),
+        ("did not find expected ',' or", CLOSE),
+        ("\"-\" is only valid inside a block", "close the bracket above, or indent this line"),
+        ("invalid indentation in multiline quoted scalar", "close the quote above"),
+        ("unexpected character", QUOTE),
+        ("unknown anchor", QUOTE),
+    ];
+    match advice.iter().find(|(part, _)| said.contains(part)) {
+        Some((_, advice)) => format!("{said}: {advice}"),
+        None => said.to_owned(),
     }
 }
 
@@ -100,6 +135,15 @@ mod tests {
                 "unknown variant `QUIC`, expected one of `HTTP`, `TCP`, `TLS`",
                 "unknown value `QUIC`: use one of `HTTP`, `TCP`, `TLS`",
             ),
+            (
+                "unknown variant `Header`, expected one of `RequestHeader`, `Redirect`, `Healer`",
+                "unknown value `Header`: did you mean `RequestHeader`?",
+            ),
+            (
+                "unknown field `filters`, expected `listeners` or `rules`",
+                "unknown field `filters`: it belongs in one of the `rules`",
+            ),
+            ("invalid type: string \"10Mi\", expected u64", "expected a whole number, found text `10Mi`"),
             (
                 "invalid type: integer `1`, expected a string",
                 "expected text, found the number `1`: put it in quotes",

@@ -155,6 +155,8 @@ impl Body for Incoming {
 pub enum RequestBody {
     /// There is none.
     Empty,
+    /// There was one, of which a part is gone.
+    Spent,
     /// Streamed from the caller as it comes.
     Upload(Attempt),
     /// A copy of what is streamed elsewhere.
@@ -302,6 +304,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let attempt = match self.get_mut() {
             Self::Empty => return Poll::Ready(None),
+            Self::Spent => return Poll::Ready(Some(Err(BodyError::Superseded))),
             Self::Upload(attempt) => attempt,
             Self::Copy(copy) => return Pin::new(copy).poll_frame(cx),
         };
@@ -321,6 +324,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Spent => false,
             Self::Copy(copy) => copy.is_end_stream(),
             Self::Upload(attempt) => {
                 let state = attempt.upload.0.borrow();
@@ -333,6 +337,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Spent => SizeHint::new(),
             Self::Copy(copy) => copy.size_hint(),
             Self::Upload(attempt) => {
                 // What was read by an earlier attempt is read again, before the rest.
@@ -381,6 +386,19 @@ pub trait Observe {
         None
     }
 }
+
+/// A body that may have to end although what there is of it is not taken.
+pub trait Due: Body {
+    /// Ready once its time is over, with the trailers that say so if its caller understands them. To be asked while what was
+    /// read of it waits to be sent, for then it is not read.
+    fn poll_due(&mut self, _: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
+        Poll::Pending
+    }
+}
+
+impl Due for RequestBody {}
+
+impl Due for http_body_util::Full<Bytes> {}
 
 /// A response's body as the caller gets it. Its observer is told when it ends, and the connection that it came on goes
 /// back to its pool.
@@ -439,11 +457,27 @@ impl<O: Observe> ResponseBody<O> {
         }
     }
 
+    /// Ends it because its time is over; the trailers to say so with, if there are any.
+    fn time_out(&mut self) -> Option<HeaderMap> {
+        let last = self.observer.as_mut().and_then(Observe::timed_out);
+        self.end(End::Timeout);
+        // What is left of it is the backend's no more.
+        (self.source, self.deadline) = (Origin::Full(Bytes::new()), None);
+        last
+    }
+
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.deadline {
             Some(sleep) => sleep.as_mut().poll(cx),
             None => Poll::Pending,
         }
+    }
+}
+
+impl<O: Observe + Unpin> Due for ResponseBody<O> {
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
+        std::task::ready!(self.poll_deadline(cx));
+        Poll::Ready(self.time_out())
     }
 }
 
@@ -456,17 +490,18 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        // A backend that never pauses does not get more time.
+        let late = this.deadline.as_ref().is_some_and(|sleep| sleep.is_elapsed());
         let frame = match &mut this.source {
             Origin::Full(bytes) if bytes.is_empty() => None,
             Origin::Full(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
             Origin::Backend { incoming, .. } => match Pin::new(incoming).poll_frame(cx) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => {
-                    std::task::ready!(this.poll_deadline(cx));
-                    let last = this.observer.as_mut().and_then(Observe::timed_out);
-                    this.end(End::Timeout);
-                    // What is left of it is the backend's no more.
-                    this.source = Origin::Full(Bytes::new());
+                Poll::Ready(frame) if !late || frame.is_none() => frame,
+                _ => {
+                    if !late {
+                        std::task::ready!(this.poll_deadline(cx));
+                    }
+                    let last = this.time_out();
                     return Poll::Ready(Some(last.map(Frame::trailers).ok_or(BodyError::Timeout)));
                 }
             },

@@ -39,10 +39,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     headers.remove(header::TRANSFER_ENCODING);
-    if let Entry::Occupied(te) = headers.entry(header::TE)
-        && !te.iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"))
-    {
-        te.remove();
+    if let Entry::Occupied(mut te) = headers.entry(header::TE) {
+        // Codings are between two neighbours, and HTTP/2 knows nothing but this.
+        if te.iter().any(|line| names(line, "trailers")) {
+            te.insert(HeaderValue::from_static("trailers"));
+        } else {
+            te.remove();
+        }
     }
     if keep_upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -59,10 +62,11 @@ fn concerns_connection(name: &HeaderName) -> bool {
 /// Takes off the fields that a `Connection` field names, but for `TE` and `Upgrade`, which have rules of their own, and
 /// those without which a message cannot be understood.
 fn strip_named(headers: &mut HeaderMap, connection: &HeaderValue) {
-    let Ok(connection) = connection.to_str() else { return };
-    for name in connection.split(',').map(str::trim) {
+    for name in connection.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
         let kept = ["close", "keep-alive", "te", "upgrade", "host", "content-length"];
-        if !kept.iter().any(|k| name.eq_ignore_ascii_case(k)) {
+        if !kept.iter().any(|k| name.eq_ignore_ascii_case(k.as_bytes()))
+            && let Ok(name) = HeaderName::from_bytes(name)
+        {
             headers.remove(name);
         }
     }
@@ -75,7 +79,8 @@ pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
     match version {
         Version::HTTP_2 => return Some(upgrade),
-        Version::HTTP_11 if !names(upgrade, "h2c") => {}
+        // Whichever line names it: the application may choose among all of them.
+        Version::HTTP_11 if !headers.get_all(header::UPGRADE).iter().any(|line| names(line, "h2c")) => {}
         _ => return None,
     }
     let named = headers.get_all(header::CONNECTION).iter().any(|value| names(value, "upgrade"));
@@ -84,7 +89,8 @@ pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
 
 /// Whether a list has this element.
 fn names(list: &HeaderValue, element: &str) -> bool {
-    list.to_str().is_ok_and(|list| list.split(',').any(|one| one.trim().eq_ignore_ascii_case(element)))
+    let mut members = list.as_bytes().split(|byte| *byte == b',');
+    members.any(|one| one.trim_ascii().eq_ignore_ascii_case(element.as_bytes()))
 }
 
 /// Brings a request into the form of HTTP/1.1: a target that is a path, and the host in `Host`. Of an absolute target

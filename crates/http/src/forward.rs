@@ -141,17 +141,33 @@ struct Spare<'a> {
     spelling: Option<Rc<Spelling>>,
     interim: Interim,
     upload: Option<&'a Upload>,
+    /// Whether its body is a copy itself, which cannot be read twice.
+    once: bool,
     idempotent: bool,
 }
 
 impl Spare<'_> {
+    /// A request that was given back, unless a part of its body is gone.
+    fn renewed(&self, mut outgoing: Outgoing) -> Option<Outgoing> {
+        if matches!(outgoing.request.body(), RequestBody::Spent) {
+            *outgoing.request.body_mut() = self.body()?;
+        }
+        Some(outgoing)
+    }
+
+    fn body(&self) -> Option<RequestBody> {
+        match self.upload {
+            None if self.once => None,
+            None => Some(RequestBody::Empty),
+            Some(upload) => upload.attempt(),
+        }
+    }
+
     /// The request once more, unless a part of it is gone.
     fn again(&self) -> Option<Outgoing> {
-        let body = match self.upload {
-            None => RequestBody::Empty,
-            Some(upload) => upload.attempt()?,
-        };
-        let request = copy_head(self.head.as_ref()?).map(|()| body);
+        let head = self.head.as_ref()?;
+        let body = self.body()?;
+        let request = copy_head(head).map(|()| body);
         Some(Outgoing { request, spelling: self.spelling.clone(), interim: self.interim.clone() })
     }
 }
@@ -176,7 +192,7 @@ enum Next {
     Later,
 }
 
-/// Sends `outgoing`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
+/// Sends the request in `slot`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
 ///
 /// It is sent again
 /// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
@@ -189,12 +205,12 @@ enum Next {
 /// Why there is no response.
 pub async fn forward(
     way: &Way<'_>,
-    outgoing: Outgoing,
+    slot: &mut Slot,
     upload: Option<&Upload>,
     progress: &mut Progress,
 ) -> Result<(Answered, Lease), Error> {
     let mut flight = Flight { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false };
-    let flown = flight.fly(outgoing, upload);
+    let flown = flight.fly(slot, upload);
     let Some(deadline) = way.deadline else { return flown.await };
     tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| {
         let limit = way.policy.request_timeout.unwrap_or_default();
@@ -218,31 +234,35 @@ struct Flight<'a> {
 }
 
 impl Flight<'_> {
-    async fn fly(&mut self, outgoing: Outgoing, upload: Option<&Upload>) -> Result<(Answered, Lease), Error> {
+    async fn fly(&mut self, slot: &mut Slot, upload: Option<&Upload>) -> Result<(Answered, Lease), Error> {
+        let Some(outgoing) = &*slot else {
+            return Err(Error::unsent(Reason::ProxyInternalError, "there is no request to send"));
+        };
         let request = &outgoing.request;
         let idempotent = is_idempotent(request.method());
         // Over HTTP/2 it can be known that a request of any method was not processed.
         let mesh = self.way.pools.first().is_some_and(|pool| pool.endpoint().identity().is_some());
-        // What is a copy itself cannot be read twice.
         let once = matches!(request.body(), RequestBody::Copy(_));
-        let keep = !once && (idempotent || mesh || self.way.speak.is_http2());
+        // Where it may have to be sent again after a response, or when HTTP/2 has taken it away. HTTP/1.1 gives it back.
+        let retries = idempotent && self.way.policy.retry.is_some();
+        let keep = !once && (retries || mesh || self.way.speak.is_http2());
         let spare = Spare {
             head: keep.then(|| copy_head(request)),
             spelling: outgoing.spelling.clone(),
             interim: outgoing.interim.clone(),
             upload,
+            once,
             idempotent,
         };
         if self.way.policy.retry.is_some() {
             self.way.backend.budget.request(self.way.started);
         }
-        let mut slot = Some(outgoing);
         loop {
             let now = if self.progress.attempts == 0 { self.way.started } else { Instant::now() };
             let (at, pool) = self.pick(now)?;
             self.progress.attempts += 1;
             let mut in_flight = pool.endpoint().load.start(now);
-            let failed = match self.attempt(&pool, &mut slot).await {
+            let failed = match self.attempt(&pool, slot).await {
                 Ok((answered, lease)) => {
                     let next = self.after_response(&pool, &mut in_flight, &answered.response, &spare);
                     let Some((next, again)) = next else {
@@ -250,7 +270,7 @@ impl Flight<'_> {
                     };
                     drop((answered, lease, in_flight));
                     self.tried.push(at);
-                    slot = Some(again);
+                    *slot = Some(again);
                     self.turn(next).await;
                     continue;
                 }
@@ -260,9 +280,7 @@ impl Flight<'_> {
                 return Err(failure);
             }
             self.note(at, &pool, &mut in_flight, &failed);
-            if slot.is_none() {
-                slot = spare.again();
-            }
+            *slot = slot.take().and_then(|outgoing| spare.renewed(outgoing)).or_else(|| spare.again());
             match self.next(&failed, &spare, slot.is_some()) {
                 Next::GiveUp => return Err(failed.error),
                 next => self.turn(next).await,

@@ -12,6 +12,7 @@ use outrigger_balance::InFlight;
 use outrigger_certs::Identity;
 use tracing::debug;
 
+use crate::body::RequestBody;
 use crate::connect::{Connection, Dialer, Opened, Target, Wire, own, target, to_target};
 use crate::endpoint::{Endpoint, Security};
 use crate::error::{Error, Reason};
@@ -117,7 +118,7 @@ pub struct Failed {
     pub phase: Phase,
 }
 
-/// A request on its way: taken by the attempt that sends it, and put back if not a byte of it was sent.
+/// A request on its way: taken by the attempt that sends it, and put back if that can be had back.
 pub type Slot = Option<Outgoing>;
 
 /// How far an attempt came.
@@ -152,7 +153,8 @@ impl Pool {
     /// own: after one kept connection had gone, the next may have gone with it.
     ///
     /// # Errors
-    /// See [`Failed`]. Where the request is in its slot again, not a byte of it was sent.
+    /// See [`Failed`]. Over HTTP/1.1 the request is in its slot again, its body spent if a part of it was taken; over HTTP/2,
+    /// if not a byte of it was sent.
     pub async fn send(
         self: &Rc<Self>,
         wire: Wire,
@@ -187,8 +189,10 @@ impl Pool {
             match sender.send(slot, limits).await {
                 Ok(answered) => return Ok((answered, self.lease(Held::Http1(sender)))),
                 Err((unsent, written)) => {
+                    let spent =
+                        slot.as_ref().is_none_or(|out| matches!(out.request.body(), RequestBody::Spent));
                     // If the connection ended before the request was put on it, take another, or make one.
-                    if slot.is_none() || phase == Phase::New {
+                    if written || spent || phase == Phase::New {
                         return Err(Failed { error: self.explain(unsent, limits, written), phase });
                     }
                 }
@@ -229,8 +233,10 @@ impl Pool {
     }
 
     fn keep(&self, sender: Http1, now: Instant) {
+        sender.rest();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE && sender.is_usable() {
+            sender.rest();
             idle.push(Idle { sender, since: now });
         }
     }

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
-use crate::body::BodyError;
+use crate::body::{BodyError, Due};
 use crate::h1::{self, Limits};
 use crate::h2;
 use crate::message::Handler;
@@ -21,6 +20,12 @@ use crate::message::Handler;
 pub const TICK: Duration = Duration::from_secs(1);
 /// How many requests a caller may have under way on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
+
+/// Of a caller that asks for nobody but itself.
+const MAX_UNSEEN_RESETS: usize = 20;
+/// Of another sidecar, which has proven who it is and asks for all the callers that it has: what some of them break off
+/// must not end the connection of the others.
+pub const UNSEEN_RESETS_OF_A_SIDECAR: usize = 1024;
 
 /// The version of HTTP that a connection speaks, as detection or ALPN found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,9 @@ pub struct Settings {
     pub limits: Limits,
     /// How many requests a caller may have under way on one connection of HTTP/2.
     pub streams: u32,
+    /// How many streams of HTTP/2 a caller may open and reset before they are even looked at (CVE-2023-44487): one more,
+    /// and its connection ends.
+    pub unseen_resets: usize,
     /// How long a caller may take for a request's header; `None`: as long as it likes.
     pub header_timeout: Option<Duration>,
     /// How long a connection is kept on which nothing is asked; `None`: as long as its caller likes.
@@ -62,6 +70,7 @@ impl Default for Settings {
         Self {
             limits: Limits::default(),
             streams: MAX_STREAMS,
+            unseen_resets: MAX_UNSEEN_RESETS,
             header_timeout: Some(Duration::from_mins(1)),
             idle_timeout: Some(Duration::from_mins(5)),
             body_rate: None,
@@ -188,14 +197,15 @@ pub async fn connection<IO, H, B>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Due<Data = Bytes> + Unpin + 'static,
     B::Error: Into<BodyError> + fmt::Display,
 {
     match version {
         Version::Http1 => h1::serve(io, handler, settings, drain).await,
         Version::Http2 | Version::Carried => {
             let carried = version == Version::Carried;
-            h2::server::serve(io, handler, settings, drain, carried).await.map_err(io::Error::other)
+            // Boxed, for every connection of HTTP/1 would have the room for it.
+            Box::pin(h2::server::serve(io, handler, settings, drain, carried)).await.map_err(io::Error::other)
         }
     }
 }

@@ -9,6 +9,11 @@ use http::HeaderValue;
 /// What every key is answered with (RFC 6455, section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// Whether this `Upgrade` asks for it, and for nothing else.
+pub fn is_asked(upgrade: &HeaderValue) -> bool {
+    upgrade.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")
+}
+
 /// A `Sec-WebSocket-Key`: 16 random bytes.
 pub fn key(random: &mut fastrand::Rng) -> HeaderValue {
     let bytes: [u8; 16] = std::array::from_fn(|_| random.u8(..));

@@ -187,7 +187,8 @@ fn folder(text: &str, here: &Path, home: Option<&Path>) -> Result<Target, String
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
             home.join(rest.trim_start_matches('/'))
         }
-        _ => here.join(text),
+        // Component by component, without the `.` of `./dist`.
+        _ => here.join(text).components().collect(),
     };
     match path.canonicalize() {
         Ok(path) if path.is_dir() => Ok(Target::Folder(path)),
@@ -239,7 +240,7 @@ mod tests {
             ("shop=", "is missing"),
             ("shop=0", "port 0 is out of range: it must be 1 to 65535"),
             ("shop=70000", "port 70000 is out of range"),
-            ("shop=./nothing-here", "folder /./nothing-here: No such file"),
+            ("shop=./nothing-here", "folder /nothing-here: No such file"),
             ("shop=nothing-here", "is neither a port (3000)"),
             ("shop=host:99999", "the port must be a number from 1 to 65535"),
             ("shop=ftp://host", "use http:// or https://"),

@@ -11,7 +11,7 @@ use outrigger_config::backend::BackendProtocol;
 use outrigger_config::route::ExternalAuth;
 use outrigger_http::body::{RequestBody, ResponseBody};
 use outrigger_http::filter::strip_hop_by_hop;
-use outrigger_http::forward::{Policy, Progress, Speak, Way, forward};
+use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
 use outrigger_http::message::{Answered, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
 use outrigger_http::{Error, Reason};
@@ -118,7 +118,13 @@ impl Auth {
         };
         let outgoing =
             Outgoing { request: self.question(request)?, spelling: None, interim: Interim::default() };
-        let (answered, lease) = forward(&way, outgoing, None, &mut Progress::default()).await?;
+        let (mut answered, lease) =
+            forward(&way, &mut Some(outgoing), None, &mut Progress::default()).await?;
+        if answered.response.status().is_informational() {
+            return Err(Error::sent(Reason::HttpUpgradeFailed, "it changed the protocol unasked"));
+        }
+        // What its sidecar says is not for the caller's.
+        answered.response.headers_mut().remove(UNREACHED);
         if answered.response.status() != StatusCode::OK {
             return Ok(Verdict::MayNot(Box::new((answered, lease, deadline))));
         }

@@ -10,8 +10,8 @@ use outrigger_config::scalar::Scheme;
 
 use super::target::{NewPath, Prefix, with_query};
 use crate::connection::Connection;
+use crate::local::Local;
 use crate::plan::authority;
-use crate::worker::Local;
 
 /// An answer in place of a backend's.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use outrigger_http::message::{Interim, Outgoing};
 use outrigger_telemetry::{BackendSeries, MirrorResult};
 
 use crate::connection::Connection;
-use crate::worker::{Local, LocalBackend, Worker};
+use crate::local::{Local, LocalBackend};
+use crate::worker::Worker;
 
 /// How long the response to a copy is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -121,7 +122,8 @@ impl Copy {
             prefer: None,
             random: &self.worker.random,
         };
-        let Ok((answered, lease)) = forward(&way, request, None, &mut Progress::default()).await else {
+        let Ok((answered, lease)) = forward(&way, &mut Some(request), None, &mut Progress::default()).await
+        else {
             return;
         };
         let body = answered.response.into_body();

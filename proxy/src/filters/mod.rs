@@ -22,10 +22,10 @@ use self::instead::Instead;
 use self::mirror::Mirror;
 use self::target::{Prefix, Rewrite};
 use crate::connection::Connection;
+use crate::local::Local;
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::request::{Answer, PROXY_STATUS, carry_out, fail, made};
-use crate::worker::Local;
 
 mod auth;
 mod cors;
@@ -139,7 +139,7 @@ impl Filters {
         }
         if let Some(auth) = &self.auth {
             // Before, so that the caller cannot have what the service says taken off by naming it in `Connection`.
-            let upgrade = plan.as_ref().is_ok_and(|plan| plan.speak == Speak::Http1Upgrade);
+            let upgrade = plan.as_ref().is_ok_and(|plan| plan.speak.upgrades());
             filter::strip_hop_by_hop(asked.request.headers_mut(), upgrade);
             record = match auth.judge(connection, &mut asked.request, deadline, record).await {
                 Ok(record) => record,
@@ -183,6 +183,7 @@ impl Filters {
 fn answered(status: StatusCode, mut headers: HeaderMap, body: Bytes, mut record: Record) -> Answer {
     record.answered(status.as_u16());
     headers.entry(PROXY_STATUS).or_insert(HeaderValue::from_static("outrigger"));
+    let body = record.body(body, &mut headers);
     let mut response = Response::new(ResponseBody::full(body, record));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -135,3 +135,28 @@ async fn http_route_external_auth_fails_closed() {
     assert_eq!(proxy.ask("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await.status(), 503);
     assert_eq!(app.requests(), 0);
 }
+
+/// What the service has no business to say does not reach the caller.
+#[tokio::test]
+async fn http_route_external_auth_of_a_service_out_of_its_mind() {
+    let ((auth, auth_at), app) = (listen().await, App::builder().start().await);
+    let proxy = guarded(auth_at, app.address(), "").await;
+    for (verdict, status) in [
+        ("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", 502),
+        (
+            "HTTP/1.1 503 No\r\nConnection: close\r\nOutrigger-Unreached: connection_refused\r\nContent-Length: 0\r\n\r\n",
+            503,
+        ),
+    ] {
+        let mut caller = proxy.connect().await;
+        caller.send("GET / HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n").await;
+        let mut service = Wire::accept(&auth).await;
+        service.request().await;
+        service.send(verdict).await;
+        let answer = caller.response().await;
+        assert_eq!((answer.status(), answer.header("outrigger-unreached")), (status, None));
+        assert!(service.closed().await);
+    }
+    proxy.metric_is("outrigger_requests_in_flight", &[], 0.0).await;
+    assert_eq!(app.requests(), 0);
+}

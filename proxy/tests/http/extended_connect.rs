@@ -165,6 +165,49 @@ async fn an_upgrade_of_http_1_is_extended_connect_for_a_backend_that_takes_it() 
 }
 
 #[tokio::test]
+async fn an_upgrade_to_anything_else_is_not_asked_of_a_backend_of_http_2() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&with_rule("", "protocol: H2C", &[address])).await;
+    let mut caller = proxy.connect().await;
+    let mut callee = None;
+    for upgrade in ["foo/2", "h2c", "foo, websocket"] {
+        caller
+            .send(format!(
+                "GET / HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
+            ))
+            .await;
+        if callee.is_none() {
+            callee = Some(Callee::accept(&backend, &offers()).await);
+        }
+        let (received, mut respond) = callee.as_mut().unwrap().next().await;
+        assert_eq!(
+            (received.method().as_str(), received.headers().get("upgrade")),
+            ("GET", None),
+            "{upgrade}"
+        );
+        respond.send_response(response(204, &[]), true).unwrap();
+        assert_eq!(caller.response().await.status(), 204, "{upgrade}");
+    }
+}
+
+#[tokio::test]
+async fn a_connect_that_a_backend_of_http_2_refuses_is_answered_as_it_says() {
+    let (backend, address) = listen().await;
+    let connect = "matches: [{ method: CONNECT }]";
+    let proxy = Running::start(&with_rule(connect, "protocol: H2C", &[address])).await;
+    let mut caller = proxy.connect().await;
+    caller.send("CONNECT db:5432 HTTP/1.1\r\nHost: db:5432\r\n\r\n").await;
+    let mut callee = Callee::accept(&backend, &offers()).await;
+    let (received, mut respond) = callee.next().await;
+    let mut body = respond.send_response(response(403, &[]), false).unwrap();
+    body.send_data(Bytes::from_static(b"no"), true).unwrap();
+    // The stream is over for the backend, whatever of the tunnel there may be still.
+    drop((received, respond, body));
+    let answer = caller.response().await;
+    assert_eq!((answer.status(), answer.body.as_slice()), (403, &b"no"[..]));
+}
+
+#[tokio::test]
 async fn a_backend_that_does_not_take_extended_connect_is_a_502() {
     let (backend, address) = listen().await;
     let proxy = Running::start(&with_rule("", "protocol: H2C", &[address])).await;
@@ -181,4 +224,22 @@ async fn a_backend_that_is_not_there_is_a_503_for_a_websocket_too() {
     let proxy = Running::start(&one_backend(&[nowhere().await])).await;
     let (answer, _up) = knowing(&proxy).await.send_request(websocket("/"), false).unwrap();
     assert_eq!(soon(answer).await.unwrap().status(), 503);
+}
+
+#[tokio::test]
+async fn no_protocol_leads_past_the_routes() {
+    let (backend, address) = listen().await;
+    let proxy = Running::start(&one_backend(&[address])).await;
+    let mut caller = knowing(&proxy).await;
+    for protocol in ["h2c", "H2C", "websocket, h2c", "websocket,h2c", ""] {
+        let mut request = request("CONNECT", "/", &[("http2-settings", "AAMAAABkAAQAAP__")]);
+        request.extensions_mut().insert(Protocol::from(protocol));
+        let Ok((answer, _up)) = caller.send_request(request, false) else { continue };
+        let mut callee = Wire::accept(&backend).await;
+        let named = callee.head().await.header("upgrade").unwrap();
+        assert!(!named.to_ascii_lowercase().contains("h2c"), "{named}");
+        callee.send("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(soon(answer).await.unwrap().status(), 400);
+        assert!(callee.closed().await);
+    }
 }

@@ -247,11 +247,11 @@ async fn grpc_status_in_answers_the_proxy_makes() {
 
 /// An access log that a test can read.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
     /// The line that contains this text.
-    fn with(&self, text: &str) -> Option<serde_json::Value> {
+    pub(crate) fn with(&self, text: &str) -> Option<serde_json::Value> {
         let bytes = self.0.lock().unwrap().clone();
         let all = String::from_utf8(bytes).unwrap();
         let line = all.lines().find(|line| line.contains(text) && line.ends_with('}'))?;

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use outrigger_telemetry::AccessLog;
 use outrigger_testkit::app::App;
 
+use crate::grpc::Lines;
 use crate::http2;
-use crate::support::{Running, soon, with_rule};
+use crate::peer;
+use crate::support::{Running, poll, soon, with_rule};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop\r\n\r\n";
 
@@ -121,4 +124,24 @@ async fn http_route_fault_delay() {
     let rule = format!("{}, timeouts: {{ request: 50ms }}", fault("delay: { duration: 1h }"));
     let proxy = Running::start(&with_rule(&rule, "", &[app.address()])).await;
     assert_eq!(proxy.ask("GET /hang HTTP/1.1\r\nHost: shop\r\n\r\n").await.status(), 504);
+}
+
+/// The response to a HEAD is whole without the body that it does not have, and says how long that would be.
+#[tokio::test]
+async fn an_answer_to_head_is_logged_as_what_it_is() {
+    let log = Lines::default();
+    let access_log = AccessLog::to(Box::new(log.clone()));
+    let fixed = "{ filters: [{ type: FixedResponse, fixedResponse: { status: 200, body: fixed } }] }";
+    let proxy = Running::start_with(&answering(fixed), |options| options.access_log = access_log).await;
+    let mut wire = proxy.connect().await;
+    wire.send("HEAD /one HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+    assert_eq!(wire.head().await.header("content-length").as_deref(), Some("5"));
+    let mut caller = peer::caller(&proxy).await;
+    let (answer, _) = caller.send_request(peer::request("HEAD", "/two", &[]), true).unwrap();
+    assert_eq!(soon(answer).await.unwrap().headers()["content-length"], "5");
+    for path in ["/one", "/two"] {
+        assert!(poll(|| log.with(path).is_some()).await);
+        let line = log.with(path).unwrap();
+        assert_eq!((line.get("details"), &line["responseBytes"]), (None, &0.into()), "{line}");
+    }
 }

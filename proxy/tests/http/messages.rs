@@ -331,3 +331,38 @@ async fn a_caller_that_has_said_its_last_still_gets_its_answer() {
     assert_eq!(caller.response().await.text(), "ok");
     assert!(caller.closed().await);
 }
+
+/// Response splitting and its like: whoever asks next gets an answer of its own.
+#[tokio::test]
+async fn what_an_application_sends_beyond_its_response_answers_nobody() {
+    const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for (method, response) in [
+        ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        ("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"),
+    ] {
+        for at_once in [true, false] {
+            let (backend, address) = listen().await;
+            let proxy = Running::start(&one_backend(&[address])).await;
+            let mut caller = proxy.connect().await;
+            caller.send(format!("{method} / HTTP/1.1\r\nHost: shop\r\n\r\n")).await;
+            let mut callee = Wire::accept(&backend).await;
+            callee.head().await;
+            let (now, later) = if at_once { (EVIL, "") } else { ("", EVIL) };
+            callee.send(format!("{response}{now}")).await;
+            if method == "HEAD" {
+                caller.head().await;
+            } else {
+                caller.response().await;
+            }
+            callee.send(later).await;
+            caller.send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+            let mut other = Wire::accept(&backend).await;
+            other.head().await;
+            other.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").await;
+            assert_eq!(caller.response().await.body, b"good", "{method}, {response}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::caller::{Http1, Http2, get, shown, tls};
 use crate::desk::{Desk, eventually, metric, rejected};
@@ -142,9 +143,13 @@ async fn a_listener_without_its_certificate_opens_when_that_comes() {
     proxy.stop().await;
 }
 
-/// An application that answers HTTP/1.1 inside TLS.
-async fn secure_app(root: &Authority, name: &str) -> SocketAddr {
-    let (chain, key) = issue(root, &[name]);
+/// An application that terminates TLS itself, under these names, and does with each connection as it is told.
+pub(crate) async fn secure_app<F: Future<Output = ()> + Send + 'static>(
+    root: &Authority,
+    names: &[&str],
+    answer: impl Fn(TlsStream<TcpStream>) -> F + Send + 'static,
+) -> SocketAddr {
+    let (chain, key) = issue(root, names);
     let certified = Certified::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
     let acceptor = TlsAcceptor::from(edge::server_config(&[certified.into()]).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -152,17 +157,20 @@ async fn secure_app(root: &Authority, name: &str) -> SocketAddr {
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            tokio::spawn(async move {
-                let mut read = [0; 1024];
-                while stream.read(&mut read).await.is_ok_and(|length| length > 0) {
-                    let answer = b"HTTP/1.1 200 OK\r\nx-app: secure\r\ncontent-length: 0\r\n\r\n";
-                    stream.write_all(answer).await.unwrap();
-                }
-            });
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            tokio::spawn(answer(stream));
         }
     });
     address
+}
+
+/// Answers requests of HTTP/1.1.
+async fn answer_http(mut stream: TlsStream<TcpStream>) {
+    let mut read = [0; 1024];
+    while stream.read(&mut read).await.is_ok_and(|length| length > 0) {
+        let answer = b"HTTP/1.1 200 OK\r\nx-app: secure\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -170,7 +178,7 @@ async fn an_application_behind_tls_must_be_who_it_is_expected_to_be() {
     let (desk, root) = (Desk::new(), Authority::create("test").unwrap());
     desk.write("ca.pem", &root.cert_pem());
     desk.write("foreign.pem", &Authority::create("test").unwrap().cert_pem());
-    let app = secure_app(&root, "api.test").await;
+    let app = secure_app(&root, &["api.test"], answer_http).await;
     let backend = |hostname: &str, ca: &str| {
         format!(
             "listeners:

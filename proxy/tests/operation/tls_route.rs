@@ -4,36 +4,24 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use outrigger_certs::Authority;
-use outrigger_certs::edge::{self, Certified};
 use outrigger_proxy::Proxy;
 use outrigger_testkit::app::TcpApp;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::caller::{shown, tls};
 use crate::desk::{Desk, eventually, metric};
+use crate::tls::secure_app;
 
 /// An application that terminates TLS itself, under these names, and answers each connection with its own name.
-async fn secure_app(root: &Authority, name: &'static str, names: &[&str]) -> SocketAddr {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let (chain, key) = root.server_identity(&names, Duration::from_hours(1), SystemTime::now()).unwrap();
-    let certified = Certified::from_pem(chain.chain_pem.as_bytes(), key.expose().as_bytes()).unwrap();
-    let acceptor = TlsAcceptor::from(edge::server_config(&[certified.into()]).unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            tokio::spawn(async move {
-                let _ = stream.write_all(name.as_bytes()).await;
-                let _ = stream.shutdown().await;
-            });
-        }
-    });
-    address
+async fn named_app(root: &Authority, name: &'static str, names: &[&str]) -> SocketAddr {
+    let answer = move |mut stream: TlsStream<TcpStream>| async move {
+        let _ = stream.write_all(name.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    };
+    secure_app(root, names, answer).await
 }
 
 /// Who answers a caller that asks for `name`, and with which certificate; or why nobody does.
@@ -49,8 +37,8 @@ async fn ask(proxy: &Proxy, name: &str, trust: &str) -> Result<(String, Certific
 #[tokio::test]
 async fn tls_route_passes_connections_on_by_the_most_specific_name() {
     let (desk, root) = (Desk::new(), Authority::create("test").unwrap());
-    let shop = secure_app(&root, "shop", &["shop.test"]).await;
-    let wild = secure_app(&root, "wild", &["*.shop.test", "*.example.test"]).await;
+    let shop = named_app(&root, "shop", &["shop.test"]).await;
+    let wild = named_app(&root, "wild", &["*.shop.test", "*.example.test"]).await;
     let proxy = desk
         .start(&format!(
             "listeners:
@@ -157,7 +145,7 @@ async fn tls_route_at_a_listener_that_detects() {
 
 async fn detects(direction: &str) {
     let (desk, root) = (Desk::new(), Authority::create("test").unwrap());
-    let shop = secure_app(&root, "shop", &["shop.test"]).await;
+    let shop = named_app(&root, "shop", &["shop.test"]).await;
     let plain = TcpApp::greeting(b"plain").await.unwrap();
     let proxy = desk
         .start(&format!(

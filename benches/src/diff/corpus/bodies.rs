@@ -75,8 +75,18 @@ fn large() -> [Exchange; 3] {
     ]
 }
 
+/// The whole answer comes before the request is whole, and nobody reads on.
+fn answered_for_good(name: &str, response: &str) -> Exchange {
+    steps(
+        name,
+        "RFC 9113, 8.1",
+        [head("POST / HTTP/1.1\nHost: a\nContent-Length: 10\n\n"), bytes("hello"), until(Until::Complete)],
+    )
+    .application([vec![until(Until::Body(5)), head(&format!("HTTP/1.1 413 Content Too Large\n{response}"))]])
+}
+
 /// Bodies that come in pieces, or not at all.
-fn timed() -> [Exchange; 9] {
+fn timed() -> [Exchange; 12] {
     let post = "POST / HTTP/1.1\nHost: a\nContent-Length: 10\n\n";
     let ok = "HTTP/1.1 200 OK\nContent-Length: 2\n\nok";
     let complete = || until(Until::Complete);
@@ -126,6 +136,13 @@ fn timed() -> [Exchange; 9] {
                 head("HTTP/1.1 413 Content Too Large\nConnection: close\nContent-Length: 2\n\nno"),
                 Step::Close,
             ]]),
+        // The rest of the request is not read by anybody.
+        answered_for_good("answered-early-with-length", "Content-Length: 2\n\nno"),
+        answered_for_good("answered-early-in-chunks", "Transfer-Encoding: chunked\n\n2\nno\n0\n\n"),
+        answered_for_good(
+            "answered-early-with-trailers",
+            "Transfer-Encoding: chunked\n\n2\nno\n0\nX-A: 1\n\n",
+        ),
         // The caller goes away in the middle: the application must not take it for the end.
         steps("body-cut-off", "RFC 9112, 8", [head(post), bytes("hello"), Step::Wait("half"), Step::Close])
             .application([vec![until(Until::Body(5)), Step::Mark("half"), until(Until::Closed), Step::Close]])

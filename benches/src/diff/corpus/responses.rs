@@ -150,7 +150,7 @@ fn closing() -> [Exchange; 6] {
 }
 
 /// Responses that come in pieces: each arrives before the next is sent.
-fn timed() -> [Exchange; 5] {
+fn timed() -> [Exchange; 6] {
     let get = || Step::Head(wire("GET / HTTP/1.1\nHost: a\n\n"));
     let complete = || until(Until::Complete);
     let in_turns = |name, section, opening: &str, first: &str, second: &str| {
@@ -203,6 +203,20 @@ fn timed() -> [Exchange; 5] {
                 until(Until::Closed),
                 Step::Close,
             ]])
+            .caller_closes()
             .alone(),
+        // The application hears of it the sooner, the more it sends.
+        steps(
+            "caller-gone-while-more-is-sent",
+            "RFC 9112, 9.5",
+            [get(), until(Until::Body(2)), Step::Mark("go on"), Step::Close],
+        )
+        .application([[
+            vec![complete(), head(chunked), bytes("2\nab\n"), Step::Wait("go on")],
+            vec![Step::Bytes(wire(&format!("10000\n{}\n", "a".repeat(65536)))); 64],
+            vec![until(Until::Closed), Step::Close],
+        ]
+        .concat()])
+        .alone(),
     ]
 }

@@ -2,23 +2,31 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep};
 
 use super::conn::{self, Body, Conn, Next, Sending, Source};
 use super::encode::{self, is_switch};
 use super::head::{self, Limits, ResponseHead, Wrong};
 use super::outbox::Coding;
 use crate::body::{BodyError, Incoming, RequestBody};
+use crate::filter::strip_hop_by_hop;
 use crate::message::{Answered, Interim, InterimResponse, Outgoing};
 use crate::upgrade::{OnUpgrade, Tunnel};
+
+/// How long nothing may move of a request whose response is complete.
+const STALLED: Duration = Duration::from_mins(5);
 
 /// A connection to a backend.
 #[derive(Debug)]
@@ -86,13 +94,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             && conn.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
+    /// Lets go of the caller whose request is over: it may have gone while the connection is kept.
+    pub(crate) fn rest(&self) {
+        self.0.caller.take();
+    }
+
     /// Closes it, whatever is under way.
     pub(crate) fn close(&self) {
         self.0.conn.close();
     }
 
-    /// Sends a request, and waits for the head of its response. Where it fails before a byte of the request was written,
-    /// the request is in its slot again.
+    /// Sends a request, and waits for the head of its response. Where it fails, the request is in its slot again, with its
+    /// body if nothing was taken of it; and it is known whether a byte of the request was written.
     pub(crate) async fn send(
         &self,
         slot: &mut Option<Outgoing>,
@@ -129,6 +142,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
                 let mut response = Response::new(());
                 *response.status_mut() = head.status;
                 *response.headers_mut() = head.headers;
+                strip_hop_by_hop(response.headers_mut(), false);
+                response.headers_mut().remove(CONTENT_LENGTH);
                 interim.send(&InterimResponse { response, spelling: Some(head.spelling) });
             }
         })
@@ -138,12 +153,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             Err(unsent) => {
                 called.conn.close();
                 let written = called.conn.has_begun_message();
-                if !written
-                    && !sending.begun
-                    && let Some(body) = sending.into_body()
-                {
-                    *slot = Some(Outgoing { request: Request::from_parts(parts, body), spelling, interim });
-                }
+                let whole = !written && !sending.begun;
+                let body = sending.into_body().filter(|_| whole).unwrap_or(RequestBody::Spent);
+                *slot = Some(Outgoing { request: Request::from_parts(parts, body), spelling, interim });
                 Err((unsent, written))
             }
         }
@@ -166,9 +178,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
             called.uploading.set(true);
             let called = called.clone();
             tokio::task::spawn_local(async move {
+                let mut stalled = pin!(sleep(STALLED));
                 let sent = poll_fn(|cx| {
                     called.conn.driven(cx);
-                    sending.poll_send(&called.conn, cx)
+                    let sent = sending.poll_send(&called.conn, cx);
+                    if sent.is_pending() {
+                        let over = stalled.as_mut().poll(cx).is_ready() && called.conn.is_read();
+                        stalled.as_mut().reset(Instant::now() + STALLED);
+                        // Set anew, it has to be asked again to wake this task.
+                        let _ = stalled.as_mut().poll(cx);
+                        if over {
+                            called.conn.close();
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                    sent
                 });
                 match sent.await {
                     Ok(()) => called.uploading.set(false),

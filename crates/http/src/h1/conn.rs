@@ -174,6 +174,11 @@ impl<IO> Conn<IO> {
         put(self.state.borrow_mut().out.flat());
     }
 
+    /// How many bytes wait to be written before whatever is written next.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.borrow_mut().out.flat().len()
+    }
+
     /// Gives back the room of what is not needed while nothing is under way.
     pub(super) fn shrink(&self) {
         self.state.borrow_mut().out.shrink();
@@ -364,6 +369,14 @@ where
 {
     pub(super) const fn new(body: B, coding: Coding) -> Self {
         Self { from: From::Body(body), coding, ahead: None, begun: false }
+    }
+
+    /// The body, unless it has ended.
+    pub(super) const fn body_mut(&mut self) -> Option<&mut B> {
+        match &mut self.from {
+            From::Body(body) => Some(body),
+            From::Ended | From::Done => None,
+        }
     }
 
     /// The body, unless it has ended.

@@ -13,6 +13,7 @@ use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::spelling::{SPELLING, Spelling};
 use crate::error::{Error, Reason};
+use crate::filter::strip_hop_by_hop;
 
 /// How much header a message may have, trailers included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,10 @@ impl Scanner {
         let new = buffer.get(self.seen..).unwrap_or_default();
         for found in memchr::memchr_iter(b'\n', new) {
             let at = self.seen + found;
+            // By its length, not by how much of it comes at a time.
+            if self.line == 0 && at >= limits.bytes {
+                return Err(Wrong::FirstLine);
+            }
             if at.checked_sub(1).and_then(|before| buffer.get(before)) != Some(&b'\r') {
                 return Err(Wrong::Malformed("a line ends without CR"));
             }
@@ -175,7 +180,7 @@ pub(super) fn request(raw: Bytes, limits: &Limits) -> Result<RequestHead, Wrong>
         let mut headers = fields(&raw, parsed.headers, &mut spelling)?;
         host(&method, &uri, version, &headers)?;
         let uri = origin_form(&method, target, uri, &mut headers)?;
-        let framing = framing(&headers, version)?.unwrap_or(Framing::Length(0));
+        let framing = framing(&mut headers, version)?.unwrap_or(Framing::Length(0));
         let keep_alive = keeps_alive(version, &headers);
         Ok(RequestHead { method, uri, version, headers, spelling: Rc::new(spelling), framing, keep_alive })
     })
@@ -192,8 +197,8 @@ pub(super) fn response(raw: Bytes, limits: &Limits, method: &Method) -> Result<R
         let status = status.ok_or(Wrong::Malformed("the status is not valid"))?;
         let mut spelling = Spelling::of(raw.clone());
         spelling.reason_after(STATUS_LINE);
-        let headers = fields(&raw, parsed.headers, &mut spelling)?;
-        let framed = framing(&headers, version)?;
+        let mut headers = fields(&raw, parsed.headers, &mut spelling)?;
+        let framed = framing(&mut headers, version)?;
         let framing = match framed {
             _ if has_no_body(method, status) => Framing::Length(0),
             framed => framed.unwrap_or(Framing::Close),
@@ -214,9 +219,11 @@ pub(super) fn trailers(raw: Bytes, limits: &Limits) -> Result<HeaderMap, Wrong> 
     };
     let mut spelling = Spelling::of(raw.clone());
     let mut trailers = fields(&raw, parsed, &mut spelling)?;
-    for name in [header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::HOST, header::CONNECTION] {
+    for name in [header::CONTENT_LENGTH, header::HOST] {
         trailers.remove(name);
     }
+    strip_hop_by_hop(&mut trailers, false);
+    trailers.remove(header::TE);
     if let Some(spelling) = spelling.to_value() {
         trailers.insert(SPELLING, spelling);
     }
@@ -360,9 +367,13 @@ pub(crate) fn same_host(authority: &Authority, host: &[u8], scheme: Option<&str>
     bare(authority.as_str().as_bytes()) == bare(host)
 }
 
-/// How the end of the body is found; `None` if the header does not say (RFC 9112, sections 6.1 to 6.3).
-fn framing(headers: &HeaderMap, version: Version) -> Result<Option<Framing>, Wrong> {
-    let length = length(headers)?;
+/// How the end of the body is found; `None` if the header does not say (RFC 9112, sections 6.1 to 6.3). A length that was
+/// said several times is afterwards said once.
+fn framing(headers: &mut HeaderMap, version: Version) -> Result<Option<Framing>, Wrong> {
+    let (length, times) = length(headers)?;
+    if let Some(length) = length.filter(|_| times > 1) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter().peekable();
     if codings.peek().is_none() {
         return Ok(length.map(Framing::Length));
@@ -388,9 +399,9 @@ fn framing(headers: &HeaderMap, version: Version) -> Result<Option<Framing>, Wro
     }
 }
 
-/// The one length that all of the `Content-Length` fields agree on (RFC 9110, section 8.6).
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Wrong> {
-    let mut agreed = None;
+/// The one length that all of the `Content-Length` fields agree on (RFC 9110, section 8.6), and how often they say it.
+fn length(headers: &HeaderMap) -> Result<(Option<u64>, usize), Wrong> {
+    let (mut agreed, mut times) = (None, 0);
     for text in
         headers.get_all(header::CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','))
     {
@@ -404,8 +415,9 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Wrong> {
             }
             (length, _) => agreed = length,
         }
+        times += 1;
     }
-    Ok(agreed)
+    Ok((agreed, times))
 }
 
 /// Whether the connection goes on after the message (RFC 9112, section 9.3).

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 use super::conn::{Body, Conn, Next, Sending, Source, Unsent};
 use super::encode::{self, AnswerTo, is_switch};
 use super::head::{self, RequestHead, Wrong};
-use crate::body::{BodyError, Incoming};
+use crate::body::{BodyError, Due, Incoming};
 use crate::error::{Error, Reason};
 use crate::filter;
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
@@ -33,6 +33,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long what a caller still sends is taken off its hands after the last response, so that it gets to read it (RFC
 /// 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How many bytes may wait to be written before interim responses, which nobody has to read, are left out.
+const MAX_INTERIM: usize = 64 * 1024;
 
 /// A connection that is served.
 struct Served<IO> {
@@ -112,9 +115,13 @@ impl<IO> fmt::Debug for Served<IO> {
     }
 }
 
-impl<IO> InterimSink for Served<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> InterimSink for Served<IO> {
     fn send(&self, interim: &InterimResponse) {
-        if self.awaits.get() {
+        if self.conn.waiting() > MAX_INTERIM {
+            // A caller may be slower than they come, or not read at all. Whoever drives the connection is woken below.
+            let _ = self.conn.poll_flush(&mut Context::from_waker(Waker::noop()));
+        }
+        if self.awaits.get() && self.conn.waiting() <= MAX_INTERIM {
             let response = &interim.response;
             self.conn.write(|out| {
                 encode::interim(response.status(), response.headers(), interim.spelling.as_deref(), out);
@@ -166,7 +173,7 @@ pub(crate) async fn serve<IO, H, B>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler<Body = B>,
-    B: http_body::Body<Data = Bytes> + Unpin,
+    B: Due<Data = Bytes> + Unpin,
     B::Error: fmt::Display,
 {
     let conn = Conn::new(io, settings.limits);
@@ -193,7 +200,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     async fn requests<H, B>(self: &Rc<Self>, handler: &H) -> io::Result<()>
     where
         H: Handler<Body = B>,
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: Due<Data = Bytes> + Unpin,
         B::Error: fmt::Display,
     {
         loop {
@@ -253,7 +260,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     async fn refuse<H, B>(self: &Rc<Self>, handler: &H, wrong: Wrong) -> io::Result<()>
     where
         H: Handler<Body = B>,
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: Due<Data = Bytes> + Unpin,
         B::Error: fmt::Display,
     {
         let reply = handler.refuse(wrong.of_request(&self.conn.limits()));
@@ -267,7 +274,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     async fn exchange<H, B>(self: &Rc<Self>, handler: &H, head: RequestHead) -> io::Result<bool>
     where
         H: Handler<Body = B>,
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: Due<Data = Bytes> + Unpin,
         B::Error: fmt::Display,
     {
         let mut to =
@@ -298,7 +305,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         if keep_alive && (self.conn.is_read() || self.conn.discard_buffered()) {
             return Ok(true);
         }
-        if !self.conn.is_read() {
+        // Closed with something unread, the connection is reset, and the caller may lose the response.
+        if !self.conn.is_read() || self.conn.has_more() {
             self.linger().await;
             return Ok(false);
         }
@@ -310,6 +318,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     fn ask(self: &Rc<Self>, head: RequestHead) -> (Asked, Option<oneshot::Sender<Tunnel>>) {
         let pace = &self.pace;
         pace.asked.set(true);
+        pace.expired.set(false);
         pace.waited.set(0);
         pace.bytes.set(0);
         self.awaits.set(head.version == Version::HTTP_11);
@@ -350,7 +359,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
     /// Writes a response; whether the connection goes on after it.
     async fn respond<B>(&self, reply: Reply<B>, to: &AnswerTo) -> io::Result<bool>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: Due<Data = Bytes> + Unpin,
         B::Error: fmt::Display,
     {
         let Reply { response, spelling } = reply;
@@ -371,6 +380,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
             let sent = sending.poll_send(&self.conn, cx);
             if sent.is_pending() {
                 let _ = self.poll_meanwhile(cx).map_err(Unsent::Io)?;
+                if let Some(Poll::Ready(_)) = sending.body_mut().map(|body| body.poll_due(cx)) {
+                    let late = io::Error::new(io::ErrorKind::TimedOut, BodyError::Timeout);
+                    return Poll::Ready(Err(Unsent::Io(late)));
+                }
             }
             sent
         });

@@ -40,26 +40,27 @@ impl Spelling {
         self.names.push(self.place(name));
     }
 
-    /// Notes the words after a status, which go from here to the end of the line.
+    /// Notes the words after a status, which go from here to the end of the first line. It may have ended before.
     pub(super) fn reason_after(&mut self, start: usize) {
-        let line = self.raw.get(start..).unwrap_or_default();
-        let length = memchr::memchr(b'\r', line).unwrap_or(0);
-        self.reason = Some((start as u32, (start + length) as u32));
+        let end = memchr::memchr(b'\r', &self.raw).unwrap_or_default();
+        self.reason = Some((start.min(end) as u32, end as u32));
     }
 
     /// As a field's value, by which one sidecar tells another what HTTP/2 between them cannot: the names, each with a
-    /// comma, and after a semicolon the words that follow a response's status. `None` if it would not fit.
+    /// comma, and between semicolons the words that follow a response's status, with the white space around them, which a
+    /// value cannot end with. `None` if it would not fit.
     pub(crate) fn to_value(&self) -> Option<HeaderValue> {
         let reason = self.status_words();
         let length = self.names.iter().map(|(start, end)| (end - start) as usize + 1).sum::<usize>();
-        let mut text = BytesMut::with_capacity(length + reason.map_or(0, <[u8]>::len) + 1);
+        let mut text = BytesMut::with_capacity(length + reason.map_or(0, <[u8]>::len) + 2);
         for name in self.names() {
             text.put_slice(name);
             text.put_u8(b',');
         }
         if let Some(reason) = reason {
             text.put_u8(b';');
-            text.put_slice(reason.trim_ascii());
+            text.put_slice(reason);
+            text.put_u8(b';');
         }
         HeaderValue::from_maybe_shared(text.freeze()).ok()
     }
@@ -74,8 +75,9 @@ impl Spelling {
             spelling.names.push((start, end as u32));
             start = end as u32 + 1;
         }
-        if end_of_names < raw.len() {
-            spelling.reason = Some((end_of_names as u32 + 1, raw.len() as u32));
+        let words = end_of_names + 1;
+        if raw.len() > words && raw.ends_with(b";") {
+            spelling.reason = Some((words as u32, raw.len() as u32 - 1));
         }
         spelling
     }

@@ -129,6 +129,10 @@ fn limits_are_of_bytes_and_of_fields() {
     let end = |text: &[u8]| Scanner::default().end(text, &limits);
     assert_eq!(end(b"GET / HTTP/1.1\r\n\r\nrest"), Ok(Some(18)));
     assert_eq!(end(&[b'a'; 65]), Err(Wrong::FirstLine));
+    assert_eq!(
+        end([&[b'a'; 65][..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat().as_slice()),
+        Err(Wrong::FirstLine)
+    );
     assert_eq!(end([&b"GET / HTTP/1.1\r\n"[..], &[b'a'; 65]].concat().as_slice()), Err(Wrong::Bytes));
     assert!(matches!(end(b"GET / HTTP/1.1\n\n"), Err(Wrong::Malformed(_))));
     let three = Bytes::from_static(b"GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\n\r\n");
@@ -208,11 +212,15 @@ fn a_spelling_passes_between_sidecars_and_cannot_add_a_field() {
     let text = "HTTP/1.1 200 Very Well\r\nX-B: 1\r\nx-A: 2\r\n\r\n";
     let head = head::response(Bytes::from_static(text.as_bytes()), &Limits::default(), &Method::GET).unwrap();
     let value = head.spelling.to_value().unwrap();
-    assert_eq!(value, "X-B,x-A,;Very Well");
+    assert_eq!(value, "X-B,x-A,;Very Well;");
     let told = Spelling::from_value(&value);
     assert_eq!(told.status_words(), Some(&b"Very Well"[..]));
-    assert_eq!(Spelling::from_value(&HeaderValue::from_static("A,;")).status_words(), Some(&b""[..]));
-    assert_eq!(Spelling::from_value(&HeaderValue::from_static("A,")).status_words(), None);
+    for (told, words) in
+        [("A,;;", Some("")), (";  a; b ;", Some("  a; b ")), ("A,", None), ("A,;", None), (";a", None)]
+    {
+        let told = Spelling::from_value(&HeaderValue::from_static(told));
+        assert_eq!(told.status_words(), words.map(str::as_bytes));
+    }
     assert_eq!(written(&head.headers, Some(&told)), "X-B: 1\r\nx-A: 2\r\n");
     let forged = Spelling::from_value(&HeaderValue::from_static("X-B,Evil\t:1,X-b,"));
     assert_eq!(written(&head.headers, Some(&forged)), "X-B: 1\r\nx-a: 2\r\n");

@@ -20,7 +20,8 @@ use super::extended::{self, Wanted};
 use super::received::{Received, Uploading};
 use super::sending::Sending;
 use super::{
-    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, spell, spelled,
+    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, say_length_once, spell,
+    spelled,
 };
 use crate::body::{Incoming, RequestBody};
 use crate::error::Error;
@@ -206,7 +207,7 @@ impl Connection {
         let (response, stream) = sent?;
         if connect {
             let (response, _) = wait(response, &interim, limits, self.carried).await?;
-            return Ok(tunnelled(response, stream, wanted, limits)?);
+            return Ok(tunnelled(response, stream, wanted, limits));
         }
         let uploading = if last { Uploading::default() } else { upload(body, stream, self.carried).await };
         let (response, spelling) = wait(response, &interim, limits, self.carried).await?;
@@ -256,6 +257,7 @@ async fn wait(
     })
     .await?;
     let spelling = if carried { spelled(response.headers_mut()) } else { None };
+    say_length_once(response.headers_mut());
     fits(response.headers(), 0, &limits).map_err(|wrong| Unsent::Wrong(wrong, limits))?;
     Ok((response, spelling))
 }
@@ -273,7 +275,7 @@ fn tunnelled(
     mut stream: h2::SendStream<Bytes>,
     wanted: Option<Wanted>,
     limits: Limits,
-) -> Result<Answered, h2::Error> {
+) -> Answered {
     let (mut parts, receive) = response.into_parts();
     if parts.status.is_success() {
         if let Some(wanted) = wanted {
@@ -283,9 +285,10 @@ fn tunnelled(
         // Received, for its other end is at hand.
         let _ = there.send(Tunnel::new(Bytes::new(), ByteStream::new(stream, receive)));
         let response = Response::from_parts(parts, Incoming::empty());
-        return Ok(Answered { response, spelling: None, upgrade: Some(upgrade) });
+        return Answered { response, spelling: None, upgrade: Some(upgrade) };
     }
-    stream.send_data(Bytes::new(), true)?;
+    // The endpoint may have closed the stream with its answer.
+    let _ = stream.send_data(Bytes::new(), true);
     let body = Incoming::http2(Received::new(receive, &parts.headers, limits, refuse));
-    Ok(Answered { response: Response::from_parts(parts, body), spelling: None, upgrade: None })
+    Answered { response: Response::from_parts(parts, body), spelling: None, upgrade: None }
 }

@@ -11,10 +11,16 @@ use crate::websocket;
 pub(super) fn to_upgrade(method: &mut Method, headers: &mut HeaderMap, extensions: &mut Extensions) -> bool {
     let Some(protocol) = extensions.remove::<Protocol>() else { return false };
     *method = Method::GET;
-    // A protocol that is no token becomes one that no backend knows.
-    let protocol = HeaderValue::from_str(protocol.as_str());
+    // A protocol that is no token becomes one that no backend knows; so does HTTP/2 itself, which would go past every
+    // route.
+    let protocol = HeaderValue::from_str(protocol.as_str()).ok().filter(is_other_protocol);
     headers.insert(UPGRADE, protocol.unwrap_or(HeaderValue::from_static("unknown")));
     true
+}
+
+fn is_other_protocol(protocol: &HeaderValue) -> bool {
+    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(byte);
+    protocol.as_bytes().iter().all(token) && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")
 }
 
 /// Makes a response to such a request one to extended CONNECT.

@@ -16,6 +16,7 @@ mod tunnel;
 use std::rc::Rc;
 
 use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, Entry};
 
 use crate::h1::{Limits, SPELLING, Spelling, Wrong};
 
@@ -49,6 +50,16 @@ fn read_anyway(limits: &Limits) -> u32 {
     // `h2` counts 32 bytes for each field beside its name and value.
     let most = limits.bytes.saturating_mul(2).saturating_add(limits.fields.saturating_mul(32));
     u32::try_from(most).unwrap_or(u32::MAX)
+}
+
+/// Makes one of a length that was said several times, each time the same, as `h2` has seen to.
+fn say_length_once(headers: &mut HeaderMap) {
+    if let Entry::Occupied(mut length) = headers.entry(CONTENT_LENGTH)
+        && length.iter().nth(1).is_some()
+    {
+        let first = length.get().clone();
+        length.insert(first);
+    }
 }
 
 /// Whether a header is within limits, which count what it would be in HTTP/1.1, after so many bytes of a first line.

@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
-use http_body::Body;
+use http::HeaderMap;
 
 use super::passed_on;
-use crate::body::BodyError;
+use crate::body::{BodyError, Due};
 use crate::h1::SPELLING;
 
 /// Sends a body on a stream as fast as the peer takes it. Ends when it is sent, or cannot be.
@@ -28,7 +28,18 @@ impl<B> Sending<B> {
     }
 }
 
-impl<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B> {
+impl<B> Sending<B> {
+    fn end_with(&mut self, mut trailers: HeaderMap) {
+        self.stream.reserve_capacity(0);
+        if !self.carried {
+            trailers.remove(SPELLING);
+        }
+        // Refused if the stream is gone.
+        let _ = self.stream.send_trailers(trailers);
+    }
+}
+
+impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -37,8 +48,18 @@ impl<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B
         while this.stream.poll_reset(cx).is_pending() {
             if let Some((data, last)) = &mut this.next {
                 while !data.is_empty() && this.stream.capacity() == 0 {
-                    // An error, or the end, is the stream's.
-                    let Some(Ok(_)) = ready!(this.stream.poll_capacity(cx)) else { return Poll::Ready(()) };
+                    match this.stream.poll_capacity(cx) {
+                        Poll::Ready(Some(Ok(_))) => {}
+                        // An error, or the end, is the stream's.
+                        Poll::Ready(_) => return Poll::Ready(()),
+                        Poll::Pending => {
+                            match ready!(this.body.poll_due(cx)) {
+                                Some(trailers) => this.end_with(trailers),
+                                None => this.stream.send_reset(Reason::INTERNAL_ERROR),
+                            }
+                            return Poll::Ready(());
+                        }
+                    }
                 }
                 let (data, last) = (std::mem::take(data), *last);
                 this.next = None;
@@ -57,13 +78,8 @@ impl<B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B
                         this.next = Some((data, this.body.is_end_stream()));
                     }
                     Err(frame) => {
-                        this.stream.reserve_capacity(0);
-                        if let Ok(mut trailers) = frame.into_trailers() {
-                            if !this.carried {
-                                trailers.remove(SPELLING);
-                            }
-                            // Refused if the stream is gone.
-                            let _ = this.stream.send_trailers(trailers);
+                        if let Ok(trailers) = frame.into_trailers() {
+                            this.end_with(trailers);
                         }
                         return Poll::Ready(());
                     }

@@ -1,6 +1,6 @@
 //! Serving a caller of HTTP/2.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -15,7 +15,6 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tracing::debug;
@@ -26,19 +25,19 @@ use super::received::Received;
 use super::sending::Sending;
 use super::{
     ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
-    spell, spelled,
+    say_length_once, spell, spelled,
 };
-use crate::body::{BodyError, Incoming};
+use crate::body::{BodyError, Due, Incoming};
 use crate::filter::strip_hop_by_hop;
 use crate::h1::{Limits, Wrong, same_host};
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
 use crate::serve::{Drain, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
-/// How many streams a caller may open and reset before they are even looked at (CVE-2023-44487).
-const MAX_UNSEEN_RESETS: usize = 20;
 /// A caller that is gone is found within 50 seconds.
 const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20) };
+/// How many bytes of interim responses a request may get: `h2` keeps what its caller does not read.
+const MAX_INTERIM: usize = 1024 * 1024;
 /// How long a connection that nobody has asked anything of still may once it is to end: a request may be on its way.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -54,7 +53,7 @@ pub(crate) async fn serve<IO, H, B>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
+    B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
     let (ear, heard) = Ear::new(io);
     let pace = Pace::new(settings.clone(), &drain);
@@ -65,7 +64,7 @@ where
         .max_concurrent_streams(settings.streams)
         .max_header_list_size(read_anyway(&settings.limits))
         .max_local_error_reset_streams(Some(MAX_RESETS))
-        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_pending_accept_reset_streams(settings.unseen_resets)
         .max_send_buffer_size(MAX_SEND_BUFFER)
         .enable_connect_protocol()
         .handshake(ear);
@@ -120,6 +119,8 @@ struct Caller<H> {
 #[derive(Debug)]
 struct Respond {
     stream: RefCell<Option<SendResponse<Bytes>>>,
+    /// How many bytes of interim responses there were.
+    interim: Cell<usize>,
     /// Whether the caller is told how headers were spelled.
     carried: bool,
 }
@@ -132,6 +133,12 @@ impl InterimSink for Respond {
         strip_hop_by_hop(head.headers_mut(), false);
         if self.carried {
             spell(head.headers_mut(), interim.spelling.as_deref());
+        }
+        let fields = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+        let bytes = self.interim.get().saturating_add(fields.sum::<usize>() + 32);
+        self.interim.set(bytes);
+        if bytes > MAX_INTERIM {
+            return;
         }
         if let Some(respond) = &mut *self.stream.borrow_mut() {
             // Fails if the stream is gone, which the wait for the final response hears of.
@@ -154,13 +161,18 @@ struct Stream {
 impl<H, B> Caller<H>
 where
     H: Handler<Body = B> + 'static,
-    B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
+    B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
 {
     /// Answers a request in a task of its own.
     fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (mut parts, receive) = request.into_parts();
-        let respond = Rc::new(Respond { stream: RefCell::new(Some(respond)), carried: self.carried });
+        let respond = Rc::new(Respond {
+            stream: RefCell::new(Some(respond)),
+            interim: Cell::default(),
+            carried: self.carried,
+        });
         let spelling = if self.carried { spelled(&mut parts.headers) } else { None };
+        say_length_once(&mut parts.headers);
         let head = parts.method == Method::HEAD;
         let connect = parts.method == Method::CONNECT;
         let under_way = self.pace.begin();
@@ -184,7 +196,8 @@ where
         };
         let request = Request::from_parts(parts, body);
         let interim = Interim::to(stream.respond.clone());
-        let answer = self.handler.answer(Asked { request, spelling, interim, upgrade });
+        // Boxed, for it would be there twice: where it is made, and where it is polled.
+        let answer = Box::pin(self.handler.answer(Asked { request, spelling, interim, upgrade }));
         tokio::task::spawn_local(stream.run(answer));
     }
 }
@@ -196,6 +209,14 @@ fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
         return Err(Wrong::FirstLine);
     }
     fits(&parts.headers, target, limits)?;
+    // HTTP/1.1 would take it for something else (RFC 9113, section 8.3.1).
+    let is_path = parts.uri.path_and_query().is_none_or(|target| match target.as_str() {
+        "*" => parts.method == Method::OPTIONS,
+        path => path.starts_with('/'),
+    });
+    if !is_path && parts.uri.scheme().is_some() {
+        return Err(Wrong::Malformed("the :path is not one"));
+    }
     let mut hosts = parts.headers.get_all(HOST).iter();
     let (host, more) = (hosts.next(), hosts.next());
     let authority = parts.uri.authority();
@@ -208,7 +229,9 @@ fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
         (Some(authority), Some(host)) if !same_host(authority, host.as_bytes(), parts.uri.scheme_str()) => {
             Err(Wrong::Malformed("the :authority and Host do not agree"))
         }
-        (None, Some(host)) if Authority::try_from(host.as_bytes()).is_err() => {
+        (None, Some(host))
+            if Authority::try_from(host.as_bytes()).map_or(true, |host| host.as_str().contains('@')) =>
+        {
             Err(Wrong::Malformed("the Host is not valid"))
         }
         _ => Ok(()),
@@ -216,18 +239,17 @@ fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
 }
 
 impl Stream {
-    async fn run<B>(self, answer: impl Future<Output = Reply<B>>)
+    async fn run<B>(self, mut answer: impl Future<Output = Reply<B>> + Unpin)
     where
-        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+        B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        let reply = {
-            let mut answer = pin!(answer);
-            let waiting = poll_fn(|cx| match answer.as_mut().poll(cx) {
-                Poll::Ready(reply) => Poll::Ready(Some(reply)),
-                Poll::Pending => self.poll_reset(cx).map(|()| None),
-            });
-            waiting.await
-        };
+        let waiting = poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
+            Poll::Ready(reply) => Poll::Ready(Some(reply)),
+            Poll::Pending => self.poll_reset(cx).map(|()| None),
+        });
+        let reply = waiting.await;
+        // What it holds is not needed while the response is sent.
+        drop(answer);
         let (Some(reply), Some(respond)) = (reply, self.respond.stream.take()) else { return };
         if let Err(error) = self.reply(reply, respond).await {
             debug!(%error, "a response could not be sent");
@@ -244,7 +266,7 @@ impl Stream {
 
     async fn reply<B>(self, reply: Reply<B>, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error>
     where
-        B: Body<Data = Bytes, Error: Into<BodyError>> + Unpin,
+        B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let carried = self.respond.carried;
         let (mut parts, mut body) = reply.response.into_parts();

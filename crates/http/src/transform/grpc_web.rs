@@ -14,6 +14,7 @@ use http_body::{Body, Frame};
 use super::refused;
 use crate::body::{BodyError, Incoming};
 use crate::error::Reason;
+use crate::h1::SPELLING;
 
 /// The flag of the message that has the trailers.
 const TRAILERS: u8 = 0x80;
@@ -184,12 +185,14 @@ impl Body for Encoded {
 
 /// Trailers as a message: a flag, the length, and the fields as HTTP/1.1 has them.
 fn trailers(fields: &HeaderMap) -> Bytes {
+    // How they were spelled passes between sidecars alone.
+    let fields = || fields.iter().filter(|(name, _)| **name != SPELLING);
     let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    let length: usize = fields.iter().map(line).sum();
+    let length: usize = fields().map(line).sum();
     let mut message = BytesMut::with_capacity(5 + length);
     message.put_u8(TRAILERS);
     message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    for (name, value) in fields {
+    for (name, value) in fields() {
         message.put_slice(name.as_str().as_bytes());
         message.put_slice(b": ");
         message.put_slice(value.as_bytes());

@@ -72,3 +72,24 @@ async fn ask(caller: &Sidecar, fields: &str) -> String {
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
+
+/// What two sidecars have between them is theirs: the application hears of what its caller speaks.
+#[tokio::test]
+async fn mutual_tls_is_not_the_callers_https() {
+    let shop = Shop::open(DAY).await;
+    shop.route_to_both().await;
+    let mut revision = 0;
+    for member in [&shop.v1, &shop.v2] {
+        let (into, node) = (member.sidecar.inbound_name(), member.sidecar.name());
+        let address = member.sidecar.endpoint()["address"].clone();
+        let http = json!({ "forwarded": { "xForwarded": true, "forwarded": true } });
+        let listener = json!({ "address": address, "direction": "Inbound", "nodes": [node], "http": http });
+        revision = shop.mesh.put(Kind::Listener, &into, listener).await.unwrap();
+    }
+    shop.mesh.settled(revision).await.unwrap();
+    let answer = shop.web.caller().call(Method::GET, "api", "/", Bytes::new()).await.unwrap();
+    let seen: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let headers = seen["headers"].to_string();
+    assert!(headers.contains(r#"["x-forwarded-proto","http"]"#), "{seen}");
+    assert!(headers.contains("proto=http;"), "{seen}");
+}
