@@ -179,12 +179,16 @@ fn render(asked: &Asked, explanation: &Explanation, colour: bool) -> String {
         }
     };
     row("request", &[format!("{} {}", asked.method, asked.url)]);
-    row("listener", &[explanation.listener.to_string()]);
+    let opaque = if explanation.opaque { ", which does not look for HTTP in the connection" } else { "" };
+    row("listener", &[format!("{}{opaque}", explanation.listener)]);
     if explanation.path != asked.url.path() {
         row("path", std::slice::from_ref(&explanation.path));
     }
     match (&explanation.refused, &explanation.taken) {
         (Some(why), _) => row("route", &[paint("31", &format!("none: refused with 400, for {why}"))]),
+        (None, None) if explanation.passes => {
+            row("route", &[paint("31", "none takes it: if it was captured, it goes where it was addressed")]);
+        }
         (None, None) => row("route", &[paint("31", "none takes it")]),
         (None, Some(taken)) => {
             let kind =

@@ -8,6 +8,9 @@ use outrigger_proxy::{Options, Source, start};
 const FILE: &str = "
 listeners:
   - { name: web, address: '127.0.0.1:0', protocol: HTTP, http: { path: { encodedSlash: Refuse } } }
+  - { name: out, address: '127.0.0.1:0', direction: Outbound }
+  - { name: db, address: '127.0.0.1:0', protocol: TCP }
+tcpRoutes: [{ name: db, listeners: [db], rules: [{ backendRefs: [{ name: api }] }] }]
 httpRoutes:
   - name: shop
     listeners: [web]
@@ -81,6 +84,23 @@ fn explain_says_which_rule_takes_a_request_and_why_not_the_others() {
 }
 
 #[test]
+fn explain_says_what_becomes_of_connections_and_of_what_nothing_takes() {
+    let (_folder, path) = file();
+    let (code, out, _) = outrigger(&["-c", &path, "--listener", "db", "GET", "http://db.localhost/"]);
+    let expected = "\
+request   GET http://db.localhost/
+listener  db, which does not look for HTTP in the connection
+route     db (TCPRoute)
+rule      0, by any connection
+backends  api   100 %
+";
+    assert_eq!((code, &*out), (Some(0), expected));
+    let (code, out, _) = outrigger(&["-c", &path, "--listener", "out", "GET", "http://example.org/"]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains("none takes it: if it was captured, it goes where it was addressed\n"), "{out}");
+}
+
+#[test]
 fn explain_says_what_it_cannot_do() {
     let (_folder, path) = file();
     let (code, _, err) = outrigger(&["-c", &path, "GET", "http://a/", "--listener", "nobody"]);
@@ -94,10 +114,10 @@ fn explain_says_what_it_cannot_do() {
     let (code, _, err) = outrigger(&["GET", "http://a/"]);
     assert_eq!(code, Some(2));
     assert!(err.contains("--config") && err.contains("--admin"), "{err}");
-    std::fs::write(&path, format!("{FILE}tcpRoutes: [{{ name: x, listeners: [], rules: [] }}]\n")).unwrap();
+    std::fs::write(&path, format!("{FILE}tlsRoutes: [{{ name: x, listeners: [], rules: [] }}]\n")).unwrap();
     let (code, _, err) = outrigger(&["-c", &path, "GET", "http://shop.localhost/api"]);
     assert_eq!(code, Some(0));
-    assert!(err.contains("tcpRoutes[0].listeners: is empty") && err.contains("(left out)"), "{err}");
+    assert!(err.contains("tlsRoutes[0].listeners: is empty") && err.contains("(left out)"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

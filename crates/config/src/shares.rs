@@ -52,6 +52,16 @@ impl Shares {
         &self.refs
     }
 
+    /// The backends, each with how many of a hundred it takes.
+    pub fn percents(&self) -> impl Iterator<Item = (&Share, f64)> {
+        let mut above = 0;
+        self.refs.iter().map(move |share| {
+            let weight = share.below - above;
+            above = share.below;
+            (share, if self.total == 0 { 0.0 } else { f64::from(weight) * 100.0 / f64::from(self.total) })
+        })
+    }
+
     /// The index in [`crate::Snapshot::backends`] of the backend of the reference with this index; `None` where there
     /// is no such backend.
     pub fn backend(&self, reference: usize) -> Option<usize> {

@@ -10,6 +10,11 @@ listeners:
   - { name: web, address: '127.0.0.1:8080', protocol: HTTP, http: { path: { encodedSlash: Refuse } } }
   - { name: other, address: '127.0.0.1:8081', protocol: HTTP }
   - { name: db, address: '127.0.0.1:5432', protocol: TCP }
+  - { name: tls, address: '127.0.0.1:8443', protocol: TLS, tls: { mode: Passthrough } }
+  - { name: out, address: '127.0.0.1:15001', direction: Outbound }
+tlsRoutes:
+  - { name: vault, listeners: [tls, out], hostnames: [vault.test], rules: [{ backendRefs: [{ name: api, weight: 3 }, { name: gone }] }] }
+tcpRoutes: [{ name: bytes, listeners: [db], rules: [{ name: all, backendRefs: [{ name: api }] }] }]
 httpRoutes:
   - name: shop
     listeners: [web]
@@ -145,4 +150,34 @@ fn calls_of_grpc_are_told_by_what_they_are() {
     let plain = explained("POST http://grpc.localhost:8080/demo.Greeter/Hello");
     assert_eq!(plain.taken, None);
     assert!(near(&plain)[0].ends_with("got `/demo.Greeter/Hello`, content-type none"), "{:?}", plain.near);
+}
+
+#[test]
+fn where_a_listener_does_not_look_for_http_the_connection_is_explained() {
+    let told = |request: &str| {
+        let explanation = explained(request);
+        let taken = explanation.taken.as_ref().map(|taken| {
+            let parts: Vec<_> =
+                taken.backends.iter().map(|p| (p.backend.as_str(), p.percent, p.known)).collect();
+            format!("{} {}/{} by {} {parts:?}", taken.kind, taken.route, taken.rule, taken.by)
+        });
+        assert!(explanation.opaque && explanation.near.is_empty(), "{explanation:?}");
+        (explanation.listener.to_string(), taken, explanation.passes)
+    };
+    let vault =
+        "TLSRoute vault/0 by the server name `vault.test` [(\"api\", 75.0, true), (\"gone\", 25.0, false)]";
+    let bytes = "TCPRoute bytes/all by any connection [(\"api\", 100.0, true)]";
+    assert_eq!(told("GET http://a.test:5432/x"), ("db".into(), Some(bytes.into()), false));
+    assert_eq!(told("GET https://Vault.test:8443/x"), ("tls".into(), Some(vault.into()), false));
+    assert_eq!(told("GET https://a.test:8443/x\nhost: vault.test"), ("tls".into(), None, false));
+    assert_eq!(told("GET https://vault.test:15001/"), ("out".into(), Some(vault.into()), false));
+    assert_eq!(told("GET https://a.test:15001/"), ("out".into(), None, true));
+}
+
+#[test]
+fn captured_traffic_that_nothing_takes_goes_where_it_was_addressed() {
+    let explanation = explained("GET http://a.test:15001/");
+    assert_eq!((explanation.listener.as_str(), explanation.taken), ("out", None));
+    assert!(explanation.passes && !explanation.opaque);
+    assert!(!explained("GET http://a.test:8080/").passes);
 }

@@ -100,6 +100,11 @@ fn limits_are_the_same_for_both() {
     let verdicts = judge();
     let backend = |field: &str, value: Value| json!({ "backends": [{ "name": "b", field: value }] });
     let rule = |rule: Value| json!({ "httpRoutes": [{ "name": "r", "listeners": ["a"], "rules": [rule] }] });
+    let path = |kind: &str, length: usize| {
+        rule(
+            json!({ "matches": [{ "path": { "type": kind, "value": format!("/{}", "a".repeat(length - 1)) } }] }),
+        )
+    };
     let weight = |weight: u32| rule(json!({ "backendRefs": [{ "name": "b", "weight": weight }] }));
     let endpoint = |weight: u32| backend("endpoints", json!([{ "address": "a:1", "weight": weight }]));
     let percent = |percent: u32| backend("retryConstraint", json!({ "budget": { "percent": percent } }));
@@ -122,6 +127,17 @@ fn limits_are_the_same_for_both() {
         (rule(json!({ "retry": { "maxBodyBytes": 16_777_217 } })), false),
         (rule(json!({ "matches": vec![json!({}); 64] })), true),
         (rule(json!({ "matches": vec![json!({}); 65] })), false),
+        (path("Exact", 1024), true),
+        (path("Exact", 1025), false),
+        (path("RegularExpression", 4096), true),
+        (path("RegularExpression", 4097), false),
+        (rule(json!({ "backendRefs": [{ "name": "b", "group": "", "kind": "Service", "port": 1 }] })), true),
+        (rule(json!({ "backendRefs": [{ "name": "b", "port": 0 }] })), false),
+        (rule(json!({ "backendRefs": [{ "name": "b", "port": 65_535 }] })), true),
+        (rule(json!({ "backendRefs": [{ "name": "b", "port": 65_536 }] })), false),
+        (rule(json!({ "backendRefs": [{ "name": "b", "group": "apps" }] })), false),
+        (rule(json!({ "backendRefs": [{ "name": "b", "kind": "Pod" }] })), false),
+        (rule(json!({ "backendRefs": [{ "name": "b", "namespace": "-" }] })), false),
         (rule(json!({ "name": "Upper" })), false),
         (rule(json!({ "timeouts": { "request": "1h1m1s1ms" } })), true),
         (rule(json!({ "timeouts": { "request": "1.5s" } })), false),

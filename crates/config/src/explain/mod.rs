@@ -1,9 +1,11 @@
-//! Which rule takes a request, what becomes of it there, and why the rules near it do not take it.
+//! Which rule takes a request, what becomes of it there, and why the rules near it do not take it; or what takes its
+//! connection, where a listener does not look for HTTP.
 
+use http::uri::Scheme;
 use http::{HeaderMap, Method, Uri};
 use serde::{Deserialize, Serialize};
 
-use crate::listener::Protocol;
+use crate::listener::{Direction, Protocol};
 use crate::matching::{Found, Head};
 use crate::path;
 use crate::resource::Kind;
@@ -11,6 +13,7 @@ use crate::route::{HttpRule, Retry, SessionPersistence, Timeouts};
 use crate::scalar::Name;
 use crate::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot};
 
+mod connection;
 mod near;
 mod words;
 
@@ -26,8 +29,8 @@ pub struct Asked {
     pub url: Uri,
     /// Its headers. A `host` among them counts in place of the URL's.
     pub headers: HeaderMap,
-    /// The listener that it comes to. Absent: one with the URL's port if there is any; of those that are left, one with
-    /// a route that takes it.
+    /// The listener that it comes to. Absent: one with the URL's port if there is any, otherwise any that speaks HTTP;
+    /// of several, one with a route that takes it, otherwise one that has more to say than that.
     pub listener: Option<String>,
 }
 
@@ -37,8 +40,8 @@ pub enum Unexplained {
     /// There is no such listener.
     #[error("there is no listener `{0}`")]
     NoSuchListener(String),
-    /// There is no listener for HTTP.
-    #[error("there is no listener that speaks HTTP")]
+    /// There is no listener for HTTP, and none with the URL's port.
+    #[error("there is no listener that speaks HTTP: name one, or its port in the URL")]
     NoListener,
 }
 
@@ -48,6 +51,9 @@ pub enum Unexplained {
 pub struct Explanation {
     /// The listener that it comes to.
     pub listener: Name,
+    /// Whether the listener takes the connection, whatever is in it: it does not look for HTTP there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
     /// Its host, as routes see it.
     pub host: String,
     /// Its path, as routes see it; as it was received, where it is refused.
@@ -58,6 +64,9 @@ pub struct Explanation {
     /// What takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<Taken>,
+    /// Whether it goes where it was addressed, if it was captured, since nothing takes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passes: bool,
     /// Rules that came near, the nearest first.
     pub near: Vec<Near>,
     /// How many more did.
@@ -124,15 +133,18 @@ pub struct Near {
 /// # Errors
 /// If there is no listener that it could come to.
 pub fn explain(snapshot: &Snapshot, asked: &Asked) -> Result<Explanation, Unexplained> {
-    let explained = candidates(snapshot, asked)?.into_iter().map(|listener| at(snapshot, listener, asked));
-    let mut first = None;
-    for explanation in explained {
+    let tells = |explanation: &Explanation| !explanation.near.is_empty() || explanation.refused.is_some();
+    let mut nearest: Option<Explanation> = None;
+    for listener in candidates(snapshot, asked)? {
+        let explanation = at(snapshot, listener, asked);
         if explanation.taken.is_some() {
             return Ok(explanation);
         }
-        first.get_or_insert(explanation);
+        if nearest.as_ref().is_none_or(|nearest| !tells(nearest) && tells(&explanation)) {
+            nearest = Some(explanation);
+        }
     }
-    first.ok_or(Unexplained::NoListener)
+    nearest.ok_or(Unexplained::NoListener)
 }
 
 /// The listeners that a request may come to.
@@ -141,13 +153,15 @@ fn candidates<'a>(snapshot: &'a Snapshot, asked: &Asked) -> Result<Vec<&'a Liste
         let named = snapshot.listeners.iter().find(|listener| listener.name.as_str() == name);
         return named.map(|listener| vec![listener]).ok_or_else(|| Unexplained::NoSuchListener(name.clone()));
     }
+    let port = asked.url.port_u16();
+    let is_at_port = |listener: &&ListenerEntry| Some(listener.spec.address.port()) == port;
+    let at_port: Vec<&ListenerEntry> = snapshot.listeners.iter().filter(is_at_port).collect();
+    if !at_port.is_empty() {
+        return Ok(at_port);
+    }
     let speaks_http =
         |listener: &&ListenerEntry| !matches!(listener.spec.protocol, Some(Protocol::Tcp | Protocol::Tls));
-    let all: Vec<&ListenerEntry> = snapshot.listeners.iter().filter(speaks_http).collect();
-    let port = asked.url.port_u16();
-    let at_port: Vec<&ListenerEntry> =
-        all.iter().copied().filter(|listener| Some(listener.spec.address.port()) == port).collect();
-    Ok(if at_port.is_empty() { all } else { at_port })
+    Ok(snapshot.listeners.iter().filter(speaks_http).collect())
 }
 
 fn at(snapshot: &Snapshot, listener: &ListenerEntry, asked: &Asked) -> Explanation {
@@ -156,13 +170,24 @@ fn at(snapshot: &Snapshot, listener: &ListenerEntry, asked: &Asked) -> Explanati
     let host = named.unwrap_or(authority);
     let mut explanation = Explanation {
         listener: listener.name.clone(),
+        opaque: false,
         host: crate::matching::host_name(host).into_owned(),
         path: asked.url.path().to_owned(),
         refused: None,
         taken: None,
+        passes: false,
         near: Vec::new(),
         more: 0,
     };
+    let captures = listener.spec.direction != Direction::Edge;
+    if let Some(seen) = connection::seen(listener, asked.url.scheme() == Some(&Scheme::HTTPS)) {
+        // What is asked for in the handshake is the URL's host, whatever a header says.
+        explanation.host = crate::matching::host_name(asked.url.host().unwrap_or_default()).into_owned();
+        explanation.opaque = true;
+        explanation.taken = connection::taken(snapshot, listener, seen, &explanation.host);
+        explanation.passes = captures && explanation.taken.is_none();
+        return explanation;
+    }
     match path::normalize(asked.url.path(), listener.spec.http.path) {
         Ok(path) => explanation.path = path.into_owned(),
         Err(refused) => {
@@ -184,6 +209,7 @@ fn at(snapshot: &Snapshot, listener: &ListenerEntry, asked: &Asked) -> Explanati
     near.truncate(NEAR);
     explanation.near = near;
     explanation.taken = found.and_then(|found| taken(snapshot, found));
+    explanation.passes = captures && explanation.taken.is_none();
     explanation
 }
 
@@ -204,16 +230,8 @@ fn taken(snapshot: &Snapshot, found: Found) -> Option<Taken> {
 }
 
 fn parts(entry: &HttpRuleEntry, rule: &HttpRule) -> Vec<Part> {
-    let total: u64 = rule.backend_refs.iter().map(|reference| u64::from(reference.weight)).sum();
-    let references = rule.backend_refs.iter().enumerate();
-    references
-        .map(|(index, reference)| Part {
-            backend: reference.name.clone(),
-            percent: if total == 0 { 0.0 } else { f64::from(reference.weight) * 100.0 / total as f64 },
-            known: entry.shares.backend(index).is_some(),
-            filters: names(&reference.filters),
-        })
-        .collect()
+    let parts = connection::parts(&entry.shares).into_iter().zip(&rule.backend_refs);
+    parts.map(|(part, reference)| Part { filters: names(&reference.filters), ..part }).collect()
 }
 
 fn names(filters: &[crate::route::HttpFilter]) -> Vec<String> {

@@ -83,6 +83,8 @@ impl Patterns {
         self.lengths = self.groups.iter().map(|(prefix, _)| prefix.len()).collect();
         self.lengths.sort_unstable();
         self.lengths.dedup();
+        let mut compiled = HashMap::new();
+        self.list.iter_mut().for_each(|pattern| pattern.share(&mut compiled));
         for group in self.groups.values_mut().filter(|group| group.places.len() > FEW) {
             let sources = group.places.iter().filter_map(|at| self.list.get(*at)).map(Pattern::anchored);
             group.set = RegexSetBuilder::new(sources).size_limit(PROGRAM).build().ok();

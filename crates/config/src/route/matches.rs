@@ -79,7 +79,7 @@ enum PathMatchType {
 #[serde(rename = "PathMatch", deny_unknown_fields)]
 #[schemars(extend(
     "if" = { "properties": { "type": { "const": "RegularExpression" } }, "required": ["type"] },
-    "else" = { "properties": { "value": { "pattern": PATH_PATTERN } } }
+    "else" = { "properties": { "value": { "pattern": PATH_PATTERN, "maxLength": 1024 } } }
 ))]
 struct RawPathMatch {
     /// `Exact`, `PathPrefix` where it is absent, or `RegularExpression`.
@@ -87,6 +87,7 @@ struct RawPathMatch {
     kind: PathMatchType,
     /// The path, which begins with `/`, or the expression.
     #[serde(default = "slash")]
+    #[schemars(length(max = 4096))]
     value: String,
 }
 

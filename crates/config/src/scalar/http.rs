@@ -1,10 +1,8 @@
-//! Parts of HTTP messages, and expressions that match them.
+//! Parts of HTTP messages.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-
-use regex_syntax::hir::literal::Extractor;
 
 use super::{Refused, refuse};
 
@@ -146,81 +144,3 @@ impl fmt::Display for Token {
         f.write_str(&self.0)
     }
 }
-
-/// A regular expression in the syntax of the `regex` crate (RE2's, linear in time), matched against the whole text.
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    source: Arc<str>,
-    /// What every text that it matches begins with.
-    prefix: Arc<str>,
-    regex: regex::Regex,
-}
-
-text!(
-    Pattern,
-    "Pattern",
-    "a string",
-    "A regular expression (RE2 syntax), matched against the whole text.",
-    r"^.+$"
-);
-
-impl Pattern {
-    /// The expression as it was written.
-    pub fn as_str(&self) -> &str {
-        &self.source
-    }
-
-    /// Text with which everything begins that it matches; often empty.
-    pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    /// The expression as it is compiled: for the whole text.
-    pub(crate) fn anchored(&self) -> String {
-        anchored(&self.source)
-    }
-
-    /// Whether the whole of `text` matches.
-    pub fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
-    }
-}
-
-impl FromStr for Pattern {
-    type Err = Refused;
-
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        // Compiled on its own first, so that `)(` cannot close the group that anchors it.
-        let build = |source: &str| regex::RegexBuilder::new(source).size_limit(1 << 20).build();
-        match build(text).and_then(|_| build(&anchored(text))) {
-            Ok(regex) => Ok(Self { source: text.into(), prefix: literal_prefix(text).into(), regex }),
-            Err(error) => refuse(format!("`{text}` is not a regular expression: {error}")),
-        }
-    }
-}
-
-fn anchored(source: &str) -> String {
-    format!("^(?:{source})$")
-}
-
-/// The text with which everything begins that an expression matches, as far as it is easily seen.
-fn literal_prefix(source: &str) -> String {
-    let Ok(parsed) = regex_syntax::parse(source) else { return String::new() };
-    let prefixes = Extractor::new().extract(&parsed);
-    let common = prefixes.longest_common_prefix().unwrap_or_default();
-    let text = common.utf8_chunks().next().map(|chunk| chunk.valid());
-    text.unwrap_or_default().to_owned()
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.source)
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.source == other.source
-    }
-}
-impl Eq for Pattern {}
