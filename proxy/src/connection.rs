@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::local::Local;
-use crate::request::{Refusing, Serving};
+use crate::request::Serving;
 use crate::state::LiveListener;
 use crate::worker::{Open, Worker};
 use crate::{edge, inbound, outbound, tcp};
@@ -164,23 +164,23 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let refusal = self.refusal();
+        self.serve_with(io, version, refusal).await;
+    }
+
+    /// The same, where every request gets this refusal, if there is one.
+    pub(crate) async fn serve_with<IO>(self, io: IO, version: Version, refusal: Option<Error>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (mut settings, drain) = (self.settings.clone(), self.drain.clone());
         if self.application.is_some() && version != Version::Http1 {
             Arc::make_mut(&mut settings).unseen_resets = UNSEEN_RESETS_OF_A_SIDECAR;
         }
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());
-        let served = match connection.refusal() {
-            None => {
-                let serving = Serving(connection);
-                outrigger_http::serve::connection(io, version, serving, settings, drain).await
-            }
-            Some(error) => {
-                let refusing = Refusing(connection, error);
-                // Boxed, for it is rare, and every connection would have the room for it.
-                Box::pin(outrigger_http::serve::connection(io, version, refusing, settings, drain)).await
-            }
-        };
+        let serving = Serving { connection, refusal };
+        let served = outrigger_http::serve::connection(io, version, serving, settings, drain).await;
         if let Err(error) = served {
             debug!(%peer, %listener, %error, "connection from the caller ended");
         }

@@ -13,7 +13,6 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use crate::connection::{Connection, DETECT_TIMEOUT, FIRST_BYTE_TIMEOUT, detect, http_version, terminate};
-use crate::request::Refusing;
 use crate::state::LiveListener;
 use crate::{outbound, tcp};
 
@@ -106,11 +105,6 @@ async fn refuse(connection: Connection, stream: TcpStream, detected: Detected) {
     let (peer, listener) = (connection.peer, connection.listener.clone());
     debug!(%peer, %listener, "refused: the listener takes mutual TLS alone");
     let Some(version) = http_version(detected) else { return };
-    let (settings, drain) = (connection.settings.clone(), connection.drain.clone());
-    let connection = std::rc::Rc::new(connection);
     let error = Error::unsent(Reason::HttpRequestDenied, "this listener takes mutual TLS alone");
-    let refusing = Refusing(connection, error);
-    if let Err(error) = outrigger_http::serve::connection(stream, version, refusing, settings, drain).await {
-        debug!(%peer, %listener, %error, "connection from the caller ended");
-    }
+    connection.serve_with(stream, version, Some(error)).await;
 }

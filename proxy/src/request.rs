@@ -29,48 +29,36 @@ pub(crate) type Answer = Reply<ResponseBody<Record>>;
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Answers what a connection asks.
-pub(crate) struct Serving(pub(crate) Rc<Connection>);
+pub(crate) struct Serving {
+    pub(crate) connection: Rc<Connection>,
+    /// What every request gets, without a look at any route.
+    pub(crate) refusal: Option<Error>,
+}
 
 impl Handler for Serving {
     type Body = ResponseBody<Record>;
 
     fn answer(&self, asked: Asked) -> impl Future<Output = Answer> + use<> {
-        answer(self.0.clone(), asked)
+        answer(self.connection.clone(), self.refusal.clone(), asked)
     }
 
     fn refuse(&self, error: Error) -> Answer {
         let mut unknown = Request::new(());
         // What logs commonly say where they know no method.
         *unknown.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
-        refused(&self.0, &unknown, error)
+        refused(&self.connection, &unknown, error)
     }
 
     fn decline(&self, error: Error, request: &Request<()>) -> Answer {
-        refused(&self.0, request, error)
-    }
-}
-
-/// Answers everything that a connection asks in the same way, without a look at any route.
-pub(crate) struct Refusing(pub(crate) Rc<Connection>, pub(crate) Error);
-
-impl Handler for Refusing {
-    type Body = ResponseBody<Record>;
-
-    fn answer(&self, asked: Asked) -> impl Future<Output = Answer> + use<> {
-        std::future::ready(refused(&self.0, &asked.request, self.1.clone()))
-    }
-
-    fn refuse(&self, error: Error) -> Answer {
-        Serving(self.0.clone()).refuse(error)
-    }
-
-    fn decline(&self, error: Error, request: &Request<()>) -> Answer {
-        refused(&self.0, request, error)
+        refused(&self.connection, request, error)
     }
 }
 
 /// Answers one request.
-async fn answer(connection: Rc<Connection>, asked: Asked) -> Answer {
+async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked) -> Answer {
+    if let Some(error) = refusal {
+        return refused(&connection, &asked.request, error);
+    }
     let Some(local) = connection.worker.local() else {
         // Nothing listens before the first table is there.
         let mut response = Response::new(ResponseBody::empty());
