@@ -14,6 +14,7 @@ use crate::route::{
     BackendObject, BackendRef, CookieConfig, CookieLifetime, HttpMatch, HttpRoute, HttpRule, Retry,
     SessionKind, SessionPersistence, TcpRoute, Timeouts,
 };
+use crate::scalar::{Hostname, Name};
 
 mod filter;
 mod kinds;
@@ -67,13 +68,23 @@ fn check_limits(at: &str, limits: &HttpLimits) -> Result<(), Invalid> {
     within(format!("{at}.minBodyRate.bytesPerSecond"), rate, 1..=u32::MAX)
 }
 
+/// What every route has: the listeners that it is attached to, and the hosts that it answers to.
+fn check_attached(listeners: &[Name], hostnames: &[Hostname]) -> Result<(), Invalid> {
+    length("listeners", listeners, 1..=usize::MAX)?;
+    unique("listeners", listeners)?;
+    unique("hostnames", hostnames)
+}
+
+/// As many rules as a route for requests may have, each with a name of its own or none.
+fn check_rules<R>(rules: &[R], name: impl Fn(&R) -> Option<&Name>) -> Result<(), Invalid> {
+    length("rules", rules, 1..=64)?;
+    unique_some("rules", "name", rules.iter().map(name))
+}
+
 impl Check for HttpRoute {
     fn check(&self) -> Result<(), Invalid> {
-        length("listeners", &self.listeners, 1..=usize::MAX)?;
-        unique("listeners", &self.listeners)?;
-        unique("hostnames", &self.hostnames)?;
-        length("rules", &self.rules, 1..=64)?;
-        unique_some("rules", "name", self.rules.iter().map(|rule| rule.name.as_ref()))?;
+        check_attached(&self.listeners, &self.hostnames)?;
+        check_rules(&self.rules, |rule| rule.name.as_ref())?;
         for (index, rule) in self.rules.iter().enumerate() {
             check_rule(&format!("rules[{index}]"), rule)?;
         }
@@ -93,9 +104,7 @@ fn check_rule(at: &str, rule: &HttpRule) -> Result<(), Invalid> {
     }
     check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)?;
     rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))?;
-    rule.session_persistence
-        .as_ref()
-        .map_or(Ok(()), |session| check_session(&format!("{at}.sessionPersistence"), session))
+    check_session(&format!("{at}.sessionPersistence"), rule.session_persistence.as_ref())
 }
 
 fn check_match(at: &str, one: &HttpMatch) -> Result<(), Invalid> {
@@ -140,7 +149,8 @@ fn check_retry(at: &str, retry: &Retry) -> Result<(), Invalid> {
     within(format!("{at}.maxBodyBytes"), retry.max_body_bytes.unwrap_or(0), 0..=16_777_216)
 }
 
-fn check_session(at: &str, session: &SessionPersistence) -> Result<(), Invalid> {
+fn check_session(at: &str, session: Option<&SessionPersistence>) -> Result<(), Invalid> {
+    let Some(session) = session else { return Ok(()) };
     let name = session.session_name.as_ref().map_or(1, |name| name.as_str().len());
     if name > 128 {
         return wrong(
@@ -163,8 +173,7 @@ fn check_session(at: &str, session: &SessionPersistence) -> Result<(), Invalid> 
 
 impl Check for TcpRoute {
     fn check(&self) -> Result<(), Invalid> {
-        length("listeners", &self.listeners, 1..=usize::MAX)?;
-        unique("listeners", &self.listeners)?;
+        check_attached(&self.listeners, &[])?;
         check_tcp_rules(&self.rules)
     }
 }

@@ -2,8 +2,8 @@
 
 use super::filter::{check_filters, check_grpc_filters};
 use super::{
-    Check, check_backend_ref, check_object, check_session, check_timeouts, length, unique, unique_some,
-    within, wrong,
+    Check, check_attached, check_backend_ref, check_object, check_rules, check_session, check_timeouts,
+    length, unique, within, wrong,
 };
 use crate::listener::{ListenerTls, Protocol, TlsMode};
 use crate::resource::Invalid;
@@ -24,11 +24,8 @@ pub(super) fn check_mode(protocol: Option<Protocol>, tls: &ListenerTls) -> Resul
 
 impl Check for GrpcRoute {
     fn check(&self) -> Result<(), Invalid> {
-        length("listeners", &self.listeners, 1..=usize::MAX)?;
-        unique("listeners", &self.listeners)?;
-        unique("hostnames", &self.hostnames)?;
-        length("rules", &self.rules, 1..=64)?;
-        unique_some("rules", "name", self.rules.iter().map(|rule| rule.name.as_ref()))?;
+        check_attached(&self.listeners, &self.hostnames)?;
+        check_rules(&self.rules, |rule| rule.name.as_ref())?;
         for (index, rule) in self.rules.iter().enumerate() {
             check_grpc_rule(&format!("rules[{index}]"), rule)?;
         }
@@ -51,16 +48,12 @@ fn check_grpc_rule(at: &str, rule: &GrpcRule) -> Result<(), Invalid> {
         check_backend_ref(&at, backend)?;
     }
     check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)?;
-    rule.session_persistence
-        .as_ref()
-        .map_or(Ok(()), |session| check_session(&format!("{at}.sessionPersistence"), session))
+    check_session(&format!("{at}.sessionPersistence"), rule.session_persistence.as_ref())
 }
 
 impl Check for TlsRoute {
     fn check(&self) -> Result<(), Invalid> {
-        length("listeners", &self.listeners, 1..=usize::MAX)?;
-        unique("listeners", &self.listeners)?;
-        unique("hostnames", &self.hostnames)?;
+        check_attached(&self.listeners, &self.hostnames)?;
         check_tcp_rules(&self.rules)
     }
 }
