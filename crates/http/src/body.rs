@@ -43,6 +43,12 @@ pub enum BodyError {
 }
 
 impl BodyError {
+    /// Of a request that keeps its listener waiting.
+    pub(crate) fn too_slow() -> Self {
+        let details = "the request's body came too slowly, or not at all";
+        Self::Refused(Error::unsent(Reason::HttpRequestTimeout, details))
+    }
+
     /// Why a request fails whose body ends so.
     pub fn refusal(&self) -> Error {
         match self {

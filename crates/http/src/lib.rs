@@ -21,6 +21,7 @@ mod h2;
 pub mod message;
 pub mod pool;
 pub mod serve;
+mod sleeper;
 pub mod transform;
 pub mod upgrade;
 pub mod websocket;

@@ -18,6 +18,8 @@ use crate::message::Handler;
 
 /// How often a [`Drain`]'s clock ticks.
 pub const TICK: Duration = Duration::from_secs(1);
+/// How long a connection that nobody has asked anything of still may once it is to end: a request may be on its way.
+pub(crate) const LAST_WORD: Duration = Duration::from_secs(1);
 /// How many requests a caller may have under way on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 

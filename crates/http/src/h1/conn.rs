@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
@@ -18,6 +18,7 @@ use super::head::{Framing, Limits, Scanner, Wrong};
 use super::outbox::{Coding, Outbox, WrongLength};
 use crate::body::BodyError;
 use crate::error::Error;
+use crate::sleeper::Sleeper;
 
 /// How much is read at once, into the stack: a connection that waits holds no buffer.
 const PORTION: usize = 16 * 1024;
@@ -31,9 +32,9 @@ pub(super) struct Conn<IO> {
     /// Whether the driver waits until nobody does.
     waits: Cell<bool>,
     /// Whoever waits for a part of that body.
-    reader: RefCell<Option<Waker>>,
+    reader: Sleeper,
     /// Whoever drives the connection.
-    driver: RefCell<Option<Waker>>,
+    driver: Sleeper,
 }
 
 #[derive(Debug)]
@@ -74,8 +75,8 @@ impl<IO> Conn<IO> {
             state: RefCell::new(state),
             held: Cell::new(false),
             waits: Cell::new(false),
-            reader: RefCell::default(),
-            driver: RefCell::default(),
+            reader: Sleeper::default(),
+            driver: Sleeper::default(),
         }
     }
 
@@ -102,16 +103,13 @@ impl<IO> Conn<IO> {
 
     /// Wakes whoever drives it, and whoever waits for a part of a body.
     pub(super) fn wake(&self) {
-        let wakers = [self.driver.borrow().clone(), self.reader.take()];
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        self.driver.wake();
+        self.reader.wake();
     }
 
     /// Remembers who drives it.
     pub(super) fn driven(&self, cx: &Context<'_>) {
-        let mut driver = self.driver.borrow_mut();
-        if !driver.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            *driver = Some(cx.waker().clone());
-        }
+        self.driver.wait(cx);
     }
 
     /// Begins a body that comes in.
@@ -285,7 +283,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
                 match state.poll_fill(cx) {
                     Poll::Ready(filled) => filled,
                     Poll::Pending => {
-                        self.wait(cx);
+                        self.reader.wait(cx);
                         return Poll::Pending;
                     }
                 }
@@ -303,13 +301,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(BodyError::Broken(error.into())))),
             }
-        }
-    }
-
-    fn wait(&self, cx: &Context<'_>) {
-        let mut reader = self.reader.borrow_mut();
-        if !reader.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            *reader = Some(cx.waker().clone());
         }
     }
 }

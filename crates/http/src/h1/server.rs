@@ -21,15 +21,11 @@ use super::conn::{Body, Conn, Next, Sending, Source, Unsent};
 use super::encode::{self, AnswerTo, is_switch};
 use super::head::{self, RequestHead, Wrong};
 use crate::body::{BodyError, Due, Incoming};
-use crate::error::{Error, Reason};
 use crate::filter;
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
-use crate::serve::{Caller, Drain, Settings};
+use crate::serve::{Caller, Drain, LAST_WORD, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
-/// How long a caller that has not asked for anything yet still may once its connection is to end: a request's head may
-/// be on its way.
-const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long what a caller still sends is taken off its hands after the last response, so that it gets to read it (RFC
 /// 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
@@ -126,8 +122,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> InterimSink for Served<IO> {
             self.conn.write(|out| {
                 encode::interim(response.status(), response.headers(), interim.spelling.as_deref(), out);
             });
-            self.conn.wake();
         }
+        self.conn.wake();
     }
 
     fn has_finished(&self) -> bool {
@@ -138,9 +134,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> InterimSink for Served<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Source for Served<IO> {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.pace.expired.get() {
-            let details = "the request's body came too slowly, or not at all";
-            let error = Error::unsent(Reason::HttpRequestTimeout, details);
-            return Poll::Ready(Some(Err(BodyError::Refused(error))));
+            return Poll::Ready(Some(Err(BodyError::too_slow())));
         }
         let frame = self.conn.poll_body(cx, Wrong::of_request);
         match &frame {

@@ -1,13 +1,13 @@
 //! How long a caller may take: until it asks, between two requests, and for the parts of a body.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Context;
 
 use crate::body::BodyError;
-use crate::error::{Error, Reason};
 use crate::serve::{Caller, Drain, Settings};
+use crate::sleeper::Sleeper;
 
 /// A caller's connection, for the eyes of its drain.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Pace {
     quiet: Cell<u32>,
     /// Whether the connection is to end.
     ending: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    sleeper: Sleeper,
 }
 
 impl Pace {
@@ -32,7 +32,7 @@ impl Pace {
             asked: Cell::new(false),
             quiet: Cell::new(0),
             ending: Cell::new(drain.is_on()),
-            waker: RefCell::default(),
+            sleeper: Sleeper::default(),
         });
         drain.remember(Rc::downgrade(&pace) as Weak<dyn Caller>);
         pace
@@ -53,14 +53,14 @@ impl Pace {
     /// Whether the connection is to end. If it is not, the task is woken once it is.
     pub(super) fn is_ending(&self, cx: &Context<'_>) -> bool {
         if !self.ending.get() {
-            leave(&self.waker, cx);
+            self.sleeper.wait(cx);
         }
         self.ending.get()
     }
 
     fn end(&self) {
         self.ending.set(true);
-        wake(&self.waker);
+        self.sleeper.wake();
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) struct BodyPace {
     waiting: Cell<bool>,
     waited: Cell<u32>,
     bytes: Cell<u64>,
-    waker: RefCell<Option<Waker>>,
+    sleeper: Sleeper,
 }
 
 impl BodyPace {
@@ -113,7 +113,7 @@ impl BodyPace {
             waiting: Cell::new(false),
             waited: Cell::new(0),
             bytes: Cell::new(0),
-            waker: RefCell::default(),
+            sleeper: Sleeper::default(),
         });
         drain.remember(Rc::downgrade(&pace) as Weak<dyn Caller>);
         Some(pace)
@@ -125,10 +125,9 @@ impl BodyPace {
     /// It came too slowly.
     pub(super) fn wait(&self, cx: &Context<'_>) -> Result<(), BodyError> {
         self.waiting.set(true);
-        leave(&self.waker, cx);
+        self.sleeper.wait(cx);
         if self.settings.is_too_slow(self.bytes.get(), self.waited.get()) {
-            let details = "the request's body came too slowly, or not at all";
-            return Err(BodyError::Refused(Error::unsent(Reason::HttpRequestTimeout, details)));
+            return Err(BodyError::too_slow());
         }
         Ok(())
     }
@@ -145,24 +144,11 @@ impl Caller for BodyPace {
         if self.waiting.get() {
             self.waited.set(self.waited.get() + 1);
             if self.settings.is_too_slow(self.bytes.get(), self.waited.get()) {
-                wake(&self.waker);
+                self.sleeper.wake();
             }
         }
     }
 
     /// A body under way is finished.
     fn wind_down(&self) {}
-}
-
-fn leave(slot: &RefCell<Option<Waker>>, cx: &Context<'_>) {
-    let mut slot = slot.borrow_mut();
-    if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-        *slot = Some(cx.waker().clone());
-    }
-}
-
-fn wake(slot: &RefCell<Option<Waker>>) {
-    if let Some(waker) = slot.take() {
-        waker.wake();
-    }
 }

@@ -31,15 +31,13 @@ use crate::body::{BodyError, Due, Incoming};
 use crate::filter::strip_hop_by_hop;
 use crate::h1::{Limits, Wrong, same_host};
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
-use crate::serve::{Drain, Settings};
+use crate::serve::{Drain, LAST_WORD, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
 /// A caller that is gone is found within 50 seconds.
 const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20) };
 /// How many bytes of interim responses a request may get: `h2` keeps what its caller does not read.
 const MAX_INTERIM: usize = 1024 * 1024;
-/// How long a connection that nobody has asked anything of still may once it is to end: a request may be on its way.
-const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends. When its drain begins, or nothing was asked for too long, its caller is told
 /// GOAWAY, in both phases. With `carried` the caller is another sidecar, which says how headers were spelled and is told.
