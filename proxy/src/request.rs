@@ -140,6 +140,7 @@ pub(crate) async fn carry_out(
         deadline,
         limits: connection.settings.limits,
         prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
+        hash: None,
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();

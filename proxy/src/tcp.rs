@@ -4,7 +4,7 @@ use std::any::Any;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use outrigger_balance::InFlight;
+use outrigger_balance::{InFlight, Wish};
 use outrigger_config::{Name, SpiffeId};
 use outrigger_http::connect::{Opened, Wire, connect};
 use outrigger_http::{Error, Reason};
@@ -268,9 +268,11 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
     let mut failed = (None, Error::unsent(Reason::DestinationUnavailable, details));
     while tried.len() < MAX_CONNECT_TRIES {
         let now = Instant::now();
+        let wish = Wish { tried: &tried, hash: None };
         let picked =
-            backend.balancer.pick(&backend.loads, now, &tried, &mut connection.worker.random.borrow_mut());
-        let Some((at, endpoint)) = picked.and_then(|at| Some((at, backend.endpoints.get(at)?))) else {
+            backend.balancer.pick(&backend.loads, wish, now, &mut connection.worker.random.borrow_mut());
+        let Some((at, endpoint)) = picked.and_then(|pick| Some((pick.at, backend.endpoints.get(pick.at)?)))
+        else {
             break;
         };
         let mut in_flight = endpoint.load.start(now);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use fastrand::Rng;
-use outrigger_config::backend::BalanceKind;
+use outrigger_config::backend::{Balance, BalanceKind};
 
 use crate::Load;
 
@@ -14,6 +14,44 @@ const REDRAWS: usize = 4;
 /// Of two endpoints, the second must cost less than this share of the first to be taken instead: less is noise, and
 /// then the draw decides, which goes by weight.
 const CLEARLY_LESS: f32 = 0.8;
+
+/// What is known of an endpoint before any request goes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its share among the others.
+    pub weight: u32,
+    /// Endpoints of a higher number take requests only as far as those of lower ones are not well.
+    pub priority: u32,
+    /// Whether it is in this node's own zone.
+    pub near: bool,
+    /// What it is known by where a hash decides: the same wherever and whenever it is computed.
+    pub key: u64,
+}
+
+impl Member {
+    /// An endpoint of this weight, like any other.
+    pub const fn new(weight: u32) -> Self {
+        Self { weight, priority: 0, near: false, key: 0 }
+    }
+}
+
+/// What a request asks of the choice.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish<'a> {
+    /// The endpoints to be left out, by their places: they were tried.
+    pub tried: &'a [usize],
+    /// The hash of what decides where the request goes, if it has that.
+    pub hash: Option<u64>,
+}
+
+/// A choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// The endpoint, by its place.
+    pub at: usize,
+    /// Whether so few endpoints are well that all of them are used.
+    pub panic: bool,
+}
 
 /// Chooses among the endpoints of one backend. Shared by all workers.
 #[derive(Debug)]
@@ -25,16 +63,18 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// A balancer over endpoints with these weights, in the order in which their loads will stand.
-    pub fn new(kind: BalanceKind, weights: &[u32]) -> Self {
-        Self { kind, weights: Weights::new(weights), turn: AtomicU64::new(0) }
+    /// A balancer over these endpoints, in the order in which their loads will stand.
+    pub fn new(spec: &Balance, members: &[Member]) -> Self {
+        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
+        Self { kind: spec.kind, weights: Weights::new(&weights), turn: AtomicU64::new(0) }
     }
 
-    /// The endpoint for a request, as an index into `loads`, which stand in the order of the weights given.
+    /// The endpoint for a request, where `loads` stand in the order of the endpoints given.
     ///
-    /// Those in `tried` are left out, and so are those that are not [available](Load::available), unless no other is
+    /// Those that the wish names as tried are left out, and so are those that are not [available](Load::available), unless no other is
     /// left: better a try than a refusal. `None` where there is no endpoint, or all were tried.
-    pub fn pick(&self, loads: &[Arc<Load>], now: Instant, tried: &[usize], rng: &mut Rng) -> Option<usize> {
+    pub fn pick(&self, loads: &[Arc<Load>], wish: Wish<'_>, now: Instant, rng: &mut Rng) -> Option<Pick> {
+        let tried = wish.tried;
         let usable = |index: usize| {
             loads.get(index).is_some_and(|load| load.available(now)) && !tried.contains(&index)
         };
@@ -51,9 +91,12 @@ impl Balancer {
                 .map(|_| self.weights.in_turn(self.turn.fetch_add(1, Relaxed)))
                 .find(|&index| usable(index))
                 .or_else(|| scan(loads.len(), rng.usize(..), usable)),
-            BalanceKind::Random => self.draw(loads.len(), usable, rng),
+            BalanceKind::Random | BalanceKind::RingHash | BalanceKind::Maglev => {
+                self.draw(loads.len(), usable, rng)
+            }
         }
         .or_else(|| scan(loads.len(), rng.usize(..), |index| !tried.contains(&index)))
+        .map(|at| Pick { at, panic: false })
     }
 
     /// Power of two choices: the one that costs less of two endpoints drawn at random.

@@ -6,6 +6,16 @@ use serde::{Deserialize, Serialize};
 use crate::listener::is_default;
 use crate::scalar::{Duration, HostPort, Name, SpiffeId};
 
+mod balance;
+mod health;
+mod limits;
+mod retry;
+
+pub use balance::{Balance, BalanceKind, HashKey, HashKind, Locality};
+pub use health::{HealthCheck, HealthCheckKind, LatencyOutlier, OutlierDetection, SuccessRate};
+pub use limits::{AdaptiveConcurrency, BackendLimits, BackendTimeouts};
+pub use retry::{RetryBudget, RetryConstraint, RetryRate};
+
 /// A named service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -35,9 +45,22 @@ pub struct Backend {
     /// How long a connection may take to be made, TLS included. 5 s where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Duration>,
+    /// How long its connections may take and last.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: BackendTimeouts,
     /// How many of the requests may be retries (Gateway API, `BackendTrafficPolicy`).
     #[serde(default, skip_serializing_if = "is_default")]
     pub retry_constraint: RetryConstraint,
+    /// How much may be under way there at a time. What is beyond it is refused at once, or waits where it may.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: BackendLimits,
+    /// Asks each endpoint, now and then, whether it is well. Absent: nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// Keeps requests away from an endpoint whose answers show that it is not well. Absent: only one that cannot be
+    /// connected to, or is another than expected, is left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 impl Backend {
@@ -63,6 +86,10 @@ pub struct Endpoint {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u32,
+    /// Endpoints of a higher number take requests only as far as those of lower ones are not well, 0 to 15.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(max = 15))]
+    pub priority: u32,
     /// The node that it belongs to. A node's requests to its own instance do not leave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Name>,
@@ -85,29 +112,6 @@ pub enum BackendProtocol {
     Http,
     /// HTTP/2 by prior knowledge.
     H2c,
-}
-
-/// Which endpoint takes a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Balance {
-    /// The way of choosing.
-    #[serde(rename = "type", default)]
-    pub kind: BalanceKind,
-}
-
-/// A way of choosing an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-pub enum BalanceKind {
-    /// The better of two chosen at random, by the moving average of latency times what is in flight.
-    #[default]
-    PeakEwma,
-    /// The better of two chosen at random, by what is in flight.
-    LeastRequest,
-    /// Each in turn.
-    RoundRobin,
-    /// Any.
-    Random,
 }
 
 /// TLS to a service outside the mesh.
@@ -144,50 +148,5 @@ impl From<CaCertificates> for String {
             CaCertificates::System => "System".into(),
             CaCertificates::File(path) => path.to_string_lossy().into_owned(),
         }
-    }
-}
-
-/// How many of a backend's requests may be retries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RetryConstraint {
-    /// The share of requests within an interval that may be retries.
-    #[serde(default)]
-    pub budget: RetryBudget,
-    /// What may be retried however few requests there are.
-    #[serde(default)]
-    pub min_retry_rate: RetryRate,
-}
-
-/// The share of requests within an interval that may be retries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct RetryBudget {
-    /// Per cent of the requests.
-    #[schemars(range(min = 0, max = 100))]
-    pub percent: u32,
-    /// The time over which they are counted.
-    pub interval: Duration,
-}
-
-impl Default for RetryBudget {
-    fn default() -> Self {
-        Self { percent: 20, interval: Duration::from_secs(10) }
-    }
-}
-
-/// A number of retries in a length of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct RetryRate {
-    /// How many.
-    pub count: u32,
-    /// In how long.
-    pub interval: Duration,
-}
-
-impl Default for RetryRate {
-    fn default() -> Self {
-        Self { count: 10, interval: Duration::from_secs(1) }
     }
 }

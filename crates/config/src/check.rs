@@ -7,15 +7,15 @@ use std::ops::RangeInclusive;
 
 use self::filter::{check_filters, check_rule_filters};
 use self::kinds::{check_mode, check_tcp_rules};
-use crate::backend::Backend;
 use crate::listener::{Certificate, Direction, HttpLimits, Listener, Protocol};
 use crate::resource::Invalid;
 use crate::route::{
     BackendObject, BackendRef, CookieConfig, CookieLifetime, HttpMatch, HttpRoute, HttpRule, Retry,
     SessionKind, SessionPersistence, TcpRoute, Timeouts,
 };
-use crate::scalar::{Hostname, Name};
+use crate::scalar::{Duration, Hostname, Name};
 
+mod backend;
 mod filter;
 mod kinds;
 
@@ -64,6 +64,7 @@ fn check_limits(at: &str, limits: &HttpLimits) -> Result<(), Invalid> {
     within(format!("{at}.headerFields"), limits.header_fields, 16..=8192)?;
     within(format!("{at}.streamsPerConnection"), limits.streams_per_connection, 1..=65_536)?;
     within(format!("{at}.connections"), limits.connections.unwrap_or(1), 1..=u32::MAX)?;
+    within(format!("{at}.requests"), limits.requests.unwrap_or(1), 1..=u32::MAX)?;
     let rate = limits.min_body_rate.map_or(1, |rate| rate.bytes_per_second);
     within(format!("{at}.minBodyRate.bytesPerSecond"), rate, 1..=u32::MAX)
 }
@@ -146,7 +147,17 @@ fn check_retry(at: &str, retry: &Retry) -> Result<(), Invalid> {
         within(format!("{at}.codes[{index}]"), u32::from(*code), 400..=599)?;
     }
     unique(&format!("{at}.codes"), &retry.codes)?;
-    within(format!("{at}.maxBodyBytes"), retry.max_body_bytes.unwrap_or(0), 0..=16_777_216)
+    within(format!("{at}.maxBodyBytes"), retry.max_body_bytes.unwrap_or(0), 0..=16_777_216)?;
+    unique(&format!("{at}.grpcStatuses"), &retry.grpc_statuses)?;
+    positive(format!("{at}.hedgeDelay"), retry.hedge_delay)?;
+    let (base, most) = (retry.backoff(), retry.max_backoff);
+    match most.filter(|most| *most < base) {
+        Some(most) => wrong(
+            format!("{at}.maxBackoff"),
+            format!("{most} is shorter than backoff, {base}: make it longer, or equal"),
+        ),
+        None => Ok(()),
+    }
 }
 
 fn check_session(at: &str, session: Option<&SessionPersistence>) -> Result<(), Invalid> {
@@ -175,56 +186,6 @@ impl Check for TcpRoute {
     fn check(&self) -> Result<(), Invalid> {
         check_attached(&self.listeners, &[])?;
         check_tcp_rules(&self.rules)
-    }
-}
-
-impl Check for Backend {
-    fn check(&self) -> Result<(), Invalid> {
-        check_folder(self)?;
-        for (index, endpoint) in self.endpoints.iter().enumerate() {
-            within(format!("endpoints[{index}].weight"), endpoint.weight, 1..=1000)?;
-            if self.tls.is_some() && endpoint.identity.is_some() {
-                let reason =
-                    "not allowed in a backend with tls: an endpoint is either in the mesh or outside it";
-                return wrong(format!("endpoints[{index}].identity"), reason);
-            }
-        }
-        unique_some("endpoints", "address", self.endpoints.iter().map(|endpoint| Some(&endpoint.address)))?;
-        let constraint = &self.retry_constraint;
-        within("retryConstraint.budget.percent", constraint.budget.percent, 0..=100)?;
-        let intervals = [
-            ("retryConstraint.budget.interval", constraint.budget.interval),
-            ("retryConstraint.minRetryRate.interval", constraint.min_retry_rate.interval),
-        ];
-        for (field, interval) in intervals {
-            if interval.get().is_zero() {
-                return wrong(field, "must be longer than 0s");
-            }
-        }
-        if self.connect_timeout.is_some_and(|timeout| timeout.get().is_zero()) {
-            return wrong("connectTimeout", "must be longer than 0s; leave it out for 5s");
-        }
-        Ok(())
-    }
-}
-
-/// A folder is all that its backend is.
-fn check_folder(backend: &Backend) -> Result<(), Invalid> {
-    let Some(folder) = &backend.folder else { return Ok(()) };
-    if folder.as_os_str().is_empty() {
-        return wrong("folder", "is empty: name a folder; `.` is the configuration file's");
-    }
-    let beside = [
-        ("endpoints", !backend.endpoints.is_empty()),
-        ("tls", backend.tls.is_some()),
-        ("protocol", backend.protocol.is_some()),
-        ("waitingPage", backend.waiting_page),
-    ];
-    match beside.into_iter().find(|(_, given)| *given) {
-        Some((field, _)) => {
-            wrong(field, "not allowed beside folder: the files are served by the proxy itself")
-        }
-        None => Ok(()),
     }
 }
 
@@ -259,6 +220,14 @@ fn within(field: impl Into<String>, number: u32, allowed: RangeInclusive<u32>) -
         Ok(())
     } else {
         wrong(field, format!("{number} is out of range: it must be {} to {}", allowed.start(), allowed.end()))
+    }
+}
+
+/// A duration that, where it is given, must not be 0.
+fn positive(field: impl Into<String>, duration: Option<Duration>) -> Result<(), Invalid> {
+    match duration {
+        Some(duration) if duration.get().is_zero() => wrong(field, "must be longer than 0s"),
+        _ => Ok(()),
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use outrigger_balance::{Balancer, Budget, Load};
+use outrigger_balance::{Balancer, Budget, Load, Member};
 use outrigger_config::SpiffeId;
-use outrigger_config::backend::{BalanceKind, RetryConstraint};
+use outrigger_config::backend::{Balance, RetryConstraint};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::DuplexStream;
@@ -118,7 +118,7 @@ impl Backend {
         Self {
             name,
             loads: Box::new([endpoint.load.clone()]),
-            balancer: Balancer::new(BalanceKind::RoundRobin, &[1]),
+            balancer: Balancer::new(&Balance::default(), &[Member::new(1)]),
             budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
             endpoints: Box::new([endpoint]),
             connect_timeout,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Request, Response};
-use outrigger_balance::{InFlight, backoff};
+use outrigger_balance::{InFlight, Wish, backoff};
 use outrigger_config::route::{Retry, Timeouts};
 use smallvec::SmallVec;
 
@@ -96,6 +96,8 @@ pub struct Way<'a> {
     pub limits: Limits,
     /// The endpoint that takes it if it can, by its place in the backend: an earlier request went there.
     pub prefer: Option<usize>,
+    /// The hash of what decides which endpoint takes it, where the backend goes by one.
+    pub hash: Option<u64>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
 }
@@ -133,6 +135,8 @@ pub struct Progress {
     pub attempts: u32,
     /// Whether it would have been sent again, had the backend's budget allowed it.
     pub refused: bool,
+    /// Whether its endpoint was chosen although so few were well that all were used.
+    pub panic: bool,
 }
 
 /// What is needed to send a request again.
@@ -333,12 +337,17 @@ impl Flight<'_> {
         });
         let picked = preferred.or_else(|| {
             let mut random = self.way.random.borrow_mut();
-            let first = backend.balancer.pick(&backend.loads, now, &self.tried, &mut random);
-            first.or_else(|| {
+            let mut pick = |tried: &[usize]| {
+                let wish = Wish { tried, hash: self.way.hash };
+                backend.balancer.pick(&backend.loads, wish, now, &mut random)
+            };
+            let picked = pick(&self.tried).or_else(|| {
                 // All were tried: a retry of the route begins anew.
                 self.tried.clear();
-                backend.balancer.pick(&backend.loads, now, &self.tried, &mut random)
-            })
+                pick(&[])
+            })?;
+            self.progress.panic |= picked.panic;
+            Some(picked.at)
         });
         let found = picked.and_then(|at| Some((at, self.way.pools.get(at)?.clone())));
         if let Some((at, _)) = found {

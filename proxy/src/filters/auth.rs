@@ -114,6 +114,7 @@ impl Auth {
             deadline: Some(deadline),
             limits: connection.settings.limits,
             prefer: None,
+            hash: None,
             random: &connection.worker.random,
         };
         let outgoing =

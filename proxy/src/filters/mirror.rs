@@ -120,6 +120,7 @@ impl Copy {
             deadline,
             limits: self.limits,
             prefer: None,
+            hash: None,
             random: &self.worker.random,
         };
         let Ok((answered, lease)) = forward(&way, &mut Some(request), None, &mut Progress::default()).await

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use outrigger_balance::{Balancer, Budget, Load};
+use outrigger_balance::{Balancer, Budget, Load, Member};
 use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
 use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
@@ -66,10 +66,10 @@ impl LiveBackend {
                     .unwrap_or_else(|| endpoint(spec, *address, node.as_ref(), origin.as_ref()))
             })
             .collect();
-        let mut weights: Vec<u32> = endpoints.iter().map(|(spec, _)| spec.weight).collect();
+        let mut members: Vec<Member> = endpoints.iter().map(|(spec, _)| Member::new(spec.weight)).collect();
         if let Some(folder) = files::place(spec, from.folder) {
             made.push(inside(&folder));
-            weights.push(1);
+            members.push(Member::new(1));
         }
         let loads: Box<[Arc<Load>]> = made.iter().map(|endpoint| endpoint.load.clone()).collect();
         let budget = before.filter(|before| before.spec.retry_constraint == spec.retry_constraint);
@@ -78,7 +78,7 @@ impl LiveBackend {
             name: name.shared(),
             endpoints: made.into(),
             loads,
-            balancer: Balancer::new(spec.balance.kind, &weights),
+            balancer: Balancer::new(&spec.balance, &members),
             budget: budget.map_or_else(
                 || Arc::new(Budget::new(&spec.retry_constraint, Instant::now())),
                 |before| before.backend.budget.clone(),

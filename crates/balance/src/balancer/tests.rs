@@ -7,12 +7,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use outrigger_config::backend::Balance;
 use outrigger_config::backend::BalanceKind::{self, LeastRequest, PeakEwma, Random, RoundRobin};
 use proptest::prelude::*;
 
-use crate::{Balancer, InFlight, Load};
+use crate::{Balancer, InFlight, Load, Member, Wish};
 
 const KINDS: [BalanceKind; 4] = [PeakEwma, LeastRequest, RoundRobin, Random];
+
+fn balancer(kind: BalanceKind, weights: &[u32]) -> Balancer {
+    let members: Vec<_> = weights.iter().copied().map(Member::new).collect();
+    Balancer::new(&Balance { kind, ..Balance::default() }, &members)
+}
+
+/// The place picked by a request for which these were tried.
+fn pick(
+    balancer: &Balancer,
+    loads: &[Arc<Load>],
+    now: Instant,
+    tried: &[usize],
+    rng: &mut Rng,
+) -> Option<usize> {
+    balancer.pick(loads, Wish { tried, hash: None }, now, rng).map(|pick| pick.at)
+}
 
 struct Simulation {
     balancer: Balancer,
@@ -28,7 +45,7 @@ impl Simulation {
     fn new(kind: BalanceKind, weights: &[u32]) -> Self {
         let now = Instant::now();
         Self {
-            balancer: Balancer::new(kind, weights),
+            balancer: balancer(kind, weights),
             loads: weights.iter().map(|&weight| Arc::new(Load::new(weight, now))).collect(),
             now,
             rng: Rng::with_seed(7),
@@ -44,7 +61,7 @@ impl Simulation {
         while self.now < end {
             self.now += Duration::from_secs_f64(-self.rng.f64().max(1e-9).ln() / per_second);
             self.answer();
-            let index = self.balancer.pick(&self.loads, self.now, &[], &mut self.rng).expect("an endpoint");
+            let index = pick(&self.balancer, &self.loads, self.now, &[], &mut self.rng).expect("an endpoint");
             got[index] += 1;
             // A third more or less, so that no two endpoints keep step.
             let taken = millis(index) * (0.67 + 0.66 * self.rng.f64()) / 1e3;
@@ -147,16 +164,16 @@ fn round_robin_is_exact_and_even() {
     let now = Instant::now();
     for weights in [&[1, 1, 1][..], &[4, 4], &[1, 2, 5], &[100, 1], &[7, 11, 13, 300]] {
         let loads: Vec<_> = weights.iter().map(|&weight| Arc::new(Load::new(weight, now))).collect();
-        let balancer = Balancer::new(RoundRobin, weights);
+        let balancer = balancer(RoundRobin, weights);
         let divisor =
             weights.iter().copied().fold(0, |a, b| super::greatest_common_divisor(a.into(), b.into()) as u32);
         let round = (weights.iter().sum::<u32>() / divisor) as usize;
         let mut rng = Rng::with_seed(1);
         let picks: Vec<_> =
-            (0..round * 3).filter_map(|_| balancer.pick(&loads, now, &[], &mut rng)).collect();
+            (0..round * 3).filter_map(|_| pick(&balancer, &loads, now, &[], &mut rng)).collect();
         for picks in picks.windows(round) {
             for (index, &weight) in weights.iter().enumerate() {
-                let got = picks.iter().filter(|&&pick| pick == index).count();
+                let got = picks.iter().filter(|&&it| it == index).count();
                 assert_eq!(got, (weight / divisor) as usize, "{weights:?}");
             }
         }
@@ -178,15 +195,15 @@ fn unavailable_endpoints_are_left_out_unless_no_other_is_left() {
 
         let (loads, now, rng) = (&simulation.loads, simulation.now, &mut simulation.rng);
         assert_eq!(
-            simulation.balancer.pick(loads, now, &[0, 2], rng),
+            pick(&simulation.balancer, loads, now, &[0, 2], rng),
             Some(1),
             "better a try than a refusal"
         );
         for load in loads {
             load.failed(now);
         }
-        assert!(simulation.balancer.pick(loads, now, &[], rng).is_some());
-        assert_eq!(simulation.balancer.pick(loads, now, &[2, 0, 1], rng), None);
+        assert!(pick(&simulation.balancer, loads, now, &[], rng).is_some());
+        assert_eq!(pick(&simulation.balancer, loads, now, &[2, 0, 1], rng), None);
     }
 }
 
@@ -198,7 +215,7 @@ fn a_dead_endpoint_costs_one_request_for_each_pause() {
         for _ in 0..60_000 {
             simulation.now += Duration::from_millis(1);
             let (loads, now) = (&simulation.loads, simulation.now);
-            if simulation.balancer.pick(loads, now, &[], &mut simulation.rng) == Some(0) {
+            if pick(&simulation.balancer, loads, now, &[], &mut simulation.rng) == Some(0) {
                 loads[0].start(now).failure(now);
                 loads[0].failed(now);
                 tries += 1;
@@ -233,16 +250,16 @@ proptest! {
             (0..endpoints).map(|index| Arc::new(Load::new(weights.get(index).copied().unwrap_or(1), now))).collect();
         failed.iter().filter_map(|&index| loads.get(index)).for_each(|load| load.failed(now));
         let _in_flight: Vec<_> = busy.iter().filter_map(|&index| loads.get(index)).map(|load| load.start(now)).collect();
-        let balancer = Balancer::new(kind, &weights);
+        let balancer = balancer(kind, &weights);
         let mut rng = Rng::with_seed(seed);
         let left: Vec<_> = (0..endpoints).filter(|index| !tried.contains(index)).collect();
         for _ in 0..20 {
-            let pick = balancer.pick(&loads, now, &tried, &mut rng);
-            prop_assert_eq!(pick.is_some(), !left.is_empty());
-            if let Some(pick) = pick {
-                prop_assert!(left.contains(&pick));
+            let picked = pick(&balancer, &loads, now, &tried, &mut rng);
+            prop_assert_eq!(picked.is_some(), !left.is_empty());
+            if let Some(at) = picked {
+                prop_assert!(left.contains(&at));
                 let best = left.iter().any(|&index| loads[index].available(now));
-                prop_assert!(!best || loads[pick].available(now));
+                prop_assert!(!best || loads[at].available(now));
             }
         }
     }

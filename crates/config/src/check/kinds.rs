@@ -2,8 +2,8 @@
 
 use super::filter::{check_filters, check_grpc_filters};
 use super::{
-    Check, check_attached, check_backend_ref, check_object, check_rules, check_session, check_timeouts,
-    length, unique, within, wrong,
+    Check, check_attached, check_backend_ref, check_object, check_retry, check_rules, check_session,
+    check_timeouts, length, unique, within, wrong,
 };
 use crate::listener::{ListenerTls, Protocol, TlsMode};
 use crate::resource::Invalid;
@@ -48,6 +48,7 @@ fn check_grpc_rule(at: &str, rule: &GrpcRule) -> Result<(), Invalid> {
         check_backend_ref(&at, backend)?;
     }
     check_timeouts(&format!("{at}.timeouts"), &rule.timeouts)?;
+    rule.retry.as_ref().map_or(Ok(()), |retry| check_retry(&format!("{at}.retry"), retry))?;
     check_session(&format!("{at}.sessionPersistence"), rule.session_persistence.as_ref())
 }
 

@@ -164,6 +164,10 @@ pub struct HttpLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub connections: Option<u32>,
+    /// How many requests may be in flight at a time, all callers together. Absent: without limit. One more gets 503.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests: Option<u32>,
     /// How slowly the body of a request may come. Absent: as slowly as the caller likes, as streams do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_body_rate: Option<MinBodyRate>,
@@ -176,6 +180,7 @@ impl Default for HttpLimits {
             header_fields: 128,
             streams_per_connection: 256,
             connections: None,
+            requests: None,
             min_body_rate: None,
         }
     }
@@ -205,23 +210,44 @@ pub struct HttpTimeouts {
     pub header: Duration,
     /// Between two requests of a connection, and before the first. 5 minutes where it is absent.
     pub idle: Duration,
+    /// For a request, a response or an upgraded connection on which nothing moves either way. An hour where it is absent: a
+    /// stream that is silent for that long is more likely lost than waited for.
+    pub stream: Duration,
+    /// After how long a connection is to end in order, a tenth of it left to chance; not of another sidecar, which sees to
+    /// that itself. Without limit where it is absent.
+    pub max_connection_age: Duration,
 }
 
 impl HttpTimeouts {
     /// How long the head of a request may take, if there is a limit.
     pub fn header(&self) -> Option<std::time::Duration> {
-        Some(self.header.get()).filter(|limit| !limit.is_zero())
+        self.header.limit()
     }
 
     /// How long a connection may be without a request, if there is a limit.
     pub fn idle(&self) -> Option<std::time::Duration> {
-        Some(self.idle.get()).filter(|limit| !limit.is_zero())
+        self.idle.limit()
+    }
+
+    /// How long nothing may move on a stream, if there is a limit.
+    pub fn stream(&self) -> Option<std::time::Duration> {
+        self.stream.limit()
+    }
+
+    /// How old a connection may grow, if there is a limit.
+    pub fn max_connection_age(&self) -> Option<std::time::Duration> {
+        self.max_connection_age.limit()
     }
 }
 
 impl Default for HttpTimeouts {
     fn default() -> Self {
-        Self { header: Duration::from_secs(60), idle: Duration::from_secs(300) }
+        Self {
+            header: Duration::from_secs(60),
+            idle: Duration::from_secs(300),
+            stream: Duration::from_secs(3600),
+            max_connection_age: Duration::from_secs(0),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::scalar::{Name, socket_address, socket_address_schema};
+use crate::scalar::{Duration, Name, socket_address, socket_address_schema};
 
 mod http;
 
@@ -36,6 +36,9 @@ pub struct Listener {
     /// How HTTP is served on it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub http: ListenerHttp,
+    /// How long its connections may take, whatever is spoken on them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: ListenerTimeouts,
     /// The nodes that open it; every node of the control API where it is empty. A file's proxy opens all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<Name>,
@@ -51,6 +54,7 @@ impl Listener {
             tls: None,
             mtls: None,
             http: ListenerHttp::default(),
+            timeouts: ListenerTimeouts::default(),
             nodes: Vec::new(),
         }
     }
@@ -76,6 +80,22 @@ impl Direction {
             Self::Outbound => "outbound",
             Self::Edge => "edge",
         }
+    }
+}
+
+/// How long a listener's connections may take, whatever is spoken on them. `0s`: without limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ListenerTimeouts {
+    /// For the TLS handshake of a caller. 10 s where it is absent.
+    pub tls_handshake: Duration,
+    /// For a connection that is not HTTP, and on which nothing moves either way. 24 h where it is absent.
+    pub tcp_idle: Duration,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> Self {
+        Self { tls_handshake: Duration::from_secs(10), tcp_idle: Duration::from_secs(24 * 3600) }
     }
 }
 

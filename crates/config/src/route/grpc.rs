@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BackendRef, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch, SessionPersistence,
-    Timeouts,
+    BackendRef, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry,
+    SessionPersistence, Timeouts,
 };
 use crate::listener::is_default;
 use crate::scalar::{Hostname, Name, Pattern, Refused, Timestamp, refuse};
@@ -53,6 +53,9 @@ pub struct GrpcRule {
     /// How long a call may take. Ours.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
+    /// Whether and when a call is sent again. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// Whether the calls of one session go to one endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<SessionPersistence>,
@@ -225,7 +228,7 @@ impl GrpcRule {
             filters: self.filters.clone(),
             backend_refs: self.backend_refs.clone(),
             timeouts: self.timeouts,
-            retry: None,
+            retry: self.retry.clone(),
             session_persistence: self.session_persistence.clone(),
         }
     }

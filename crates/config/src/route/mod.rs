@@ -110,6 +110,72 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 16_777_216))]
     pub max_body_bytes: Option<u32>,
+    /// The gRPC statuses after which a call is sent again, if its answer has nothing but its trailers. Ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grpc_statuses: Vec<GrpcStatus>,
+    /// The longest wait before a retry, which a `Retry-After` of the backend is held against as well: one that asks for
+    /// more is passed on instead. Ten times `backoff` where it is absent. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_backoff: Option<Duration>,
+    /// After how long without an answer a request is sent a second time elsewhere, if its method is idempotent; the first
+    /// answer counts, and the other is given up. Each is one of the `attempts`, and of the backend's budget. Absent: only
+    /// after a failure. Ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge_delay: Option<Duration>,
+}
+
+impl Retry {
+    /// The least wait between two attempts where none is given.
+    pub const BACKOFF: Duration = Duration::from_millis(25);
+
+    /// The least wait between two attempts.
+    pub fn backoff(&self) -> Duration {
+        self.backoff.unwrap_or(Self::BACKOFF)
+    }
+}
+
+impl std::fmt::Display for GrpcStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// A gRPC status that is not OK (<https://grpc.io/docs/guides/status-codes/>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum GrpcStatus {
+    /// 1.
+    Cancelled = 1,
+    /// 2.
+    Unknown = 2,
+    /// 3.
+    InvalidArgument = 3,
+    /// 4.
+    DeadlineExceeded = 4,
+    /// 5.
+    NotFound = 5,
+    /// 6.
+    AlreadyExists = 6,
+    /// 7.
+    PermissionDenied = 7,
+    /// 8.
+    ResourceExhausted = 8,
+    /// 9.
+    FailedPrecondition = 9,
+    /// 10.
+    Aborted = 10,
+    /// 11.
+    OutOfRange = 11,
+    /// 12.
+    Unimplemented = 12,
+    /// 13.
+    Internal = 13,
+    /// 14.
+    Unavailable = 14,
+    /// 15.
+    DataLoss = 15,
+    /// 16.
+    Unauthenticated = 16,
 }
 
 /// Maps connections to backends (Gateway API, `TCPRoute`).

@@ -23,6 +23,11 @@ impl Duration {
         self.0
     }
 
+    /// The duration as a limit: `0s` is none.
+    pub const fn limit(self) -> Option<std::time::Duration> {
+        if self.0.is_zero() { None } else { Some(self.0) }
+    }
+
     /// A duration of whole milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
         Self(std::time::Duration::from_millis(millis))
