@@ -152,7 +152,8 @@ fn grpc_and_tls_routes_are_the_same_to_the_schema() {
     for (file, valid) in [
         (calls(json!({})), true),
         (calls(json!({ "timeouts": { "request": "1s" }, "backendRefs": [{ "name": "b" }] })), true),
-        (calls(json!({ "retry": {} })), false),
+        (calls(json!({ "retry": { "grpcStatuses": ["UNAVAILABLE"] } })), true),
+        (calls(json!({ "retry": { "grpcStatuses": ["OK"] } })), false),
         (method(json!({ "service": "a.B" })), true),
         (method(json!({ "method": "Add" })), true),
         (method(json!({})), false),
