@@ -8,6 +8,6 @@ mod balancer;
 mod load;
 mod retry;
 
-pub use balancer::{Balancer, Member, Pick, Wish};
+pub use balancer::{Balancer, Member, Pick, Wish, hash};
 pub use load::{InFlight, Load};
 pub use retry::{Budget, backoff};

@@ -104,6 +104,16 @@ impl Load {
         health == 0 || !Health::unpack(health).paused(self.tick(now))
     }
 
+    /// Whether a try to connect to it has a chance: nothing is known against it but, at most, that its answers were bad.
+    pub fn reachable(&self, now: Instant) -> bool {
+        self.available(now)
+    }
+
+    /// For how long it has been well: since it was made, or since requests last could go there again.
+    pub fn age_since_recovery(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
+    }
+
     /// The estimate in seconds by which the endpoint is chosen: it falls since the last sample or request.
     pub(crate) fn expected(&self, now: Instant) -> f32 {
         let picked = self.picked.load(Relaxed);

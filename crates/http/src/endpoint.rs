@@ -118,7 +118,7 @@ impl Backend {
         Self {
             name,
             loads: Box::new([endpoint.load.clone()]),
-            balancer: Balancer::new(&Balance::default(), &[Member::new(1)]),
+            balancer: Balancer::new(&Balance::default(), &[Member::new(1)], Instant::now()),
             budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
             endpoints: Box::new([endpoint]),
             connect_timeout,
