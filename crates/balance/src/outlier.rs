@@ -99,7 +99,7 @@ impl Outliers {
     }
 
     /// A request that was begun then failed. What was begun before an ejection was over is a part of what led to it.
-    pub(crate) fn failed(&self, load: &Load, started: Instant, now: Instant) {
+    pub fn failed(&self, load: &Load, started: Instant, now: Instant) {
         if load.was_ejected(started) {
             return;
         }
