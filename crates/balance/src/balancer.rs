@@ -164,7 +164,7 @@ impl Balancer {
             })
             .collect();
         let zones = groups.windows(2).any(|pair| pair[0].priority == pair[1].priority);
-        let slow_start = spec.slow_start.and_then(|window| window.limit());
+        let slow_start = spec.slow_start.and_then(outrigger_config::Duration::limit);
         let slow_start = slow_start.filter(|_| !spec.kind.is_by_hash());
         Self {
             outlook: Outlook::new(&groups, slow_start, spec.panic_threshold, zones, now),
@@ -285,11 +285,13 @@ impl Choice<'_> {
     /// Whether an endpoint may take the request.
     fn usable(&self, place: usize) -> bool {
         let Some(load) = self.loads.get(place) else { return false };
-        let well = load.available(self.now) || {
+        if !load.available(self.now) {
             self.balancer.outlook.doubt();
-            self.mood.is_panic() && load.reachable(self.now)
-        };
-        well && !self.wish.tried.contains(&place)
+            if !self.mood.is_panic() || !load.reachable(self.now) {
+                return false;
+            }
+        }
+        !self.wish.tried.contains(&place)
     }
 
     /// Whether an endpoint is warm enough for this one.
@@ -310,7 +312,7 @@ impl Choice<'_> {
     /// An endpoint out of a group. `strict`: none that has got its part; then not every last one is looked at.
     fn within(&self, at: usize, strict: bool, rng: &mut Rng) -> Option<usize> {
         let group = self.balancer.groups.get(at)?;
-        let usable = |place: usize| self.usable(place) && !(strict && !self.has_room(at, place));
+        let usable = |place: usize| self.usable(place) && (!strict || self.has_room(at, place));
         let found = match self.balancer.spec.kind {
             BalanceKind::PeakEwma => self.better_of_two(group, usable, rng, |a, b| {
                 let (mut cost, mut other) = (self.queue(group, a), self.queue(group, b));

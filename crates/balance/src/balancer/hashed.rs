@@ -32,9 +32,9 @@ pub fn hash(bytes: &[u8]) -> u64 {
 
 /// Spreads a hash over all bits anew (the finalizer of SplitMix64).
 pub(super) const fn mixed(hash: u64) -> u64 {
-    let hash = (hash ^ hash >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let hash = (hash ^ hash >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    hash ^ hash >> 31
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    hash ^ (hash >> 31)
 }
 
 /// Which endpoint takes a hash.
@@ -82,7 +82,7 @@ impl Table {
                 let sought = hash & !u64::from(u32::MAX);
                 points.partition_point(|&point| point < sought) % length
             }
-            Slots::Maglev(_) => (u128::from(hash) * length as u128 >> 64) as usize,
+            Slots::Maglev(_) => ((u128::from(hash) * length as u128) >> 64) as usize,
         };
         let mut refused = None;
         (start..length).chain(0..start).take(LOOKS).find_map(|slot| {
@@ -139,7 +139,7 @@ fn ring(entries: &[Entry]) -> Box<[u64]> {
         }
         points.extend((1..=count).map(|point| {
             let at = mixed(entry.key.wrapping_add(point.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-            at & !u64::from(u32::MAX) | rank
+            (at & !u64::from(u32::MAX)) | rank
         }));
     }
     points.sort_unstable();

@@ -77,7 +77,7 @@ impl Weights {
     /// One that looks drawn at random, but in as many turns as there are endpoints each comes about as often as its share
     /// says: multiples of the golden ratio fill a circle evenly.
     pub(super) fn even(&self, turn: u64) -> usize {
-        let position = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.total) >> 64;
+        let position = (u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.total)) >> 64;
         self.at(position as u64)
     }
 
