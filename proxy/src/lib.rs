@@ -17,6 +17,7 @@ mod edge;
 mod explain;
 mod files;
 mod filters;
+mod hashing;
 mod inbound;
 mod listeners;
 mod local;

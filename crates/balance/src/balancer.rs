@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use fastrand::Rng;
-use outrigger_config::backend::{Balance, BalanceKind, Locality};
+use outrigger_config::backend::{Balance, BalanceKind, HashKey, Locality};
 
 pub use self::hashed::hash;
 use self::hashed::{Table, mixed};
@@ -180,8 +180,12 @@ impl Balancer {
         self.spec == *spec && *self.members == *members
     }
 
-    /// Whether a hash of the request decides.
-    pub fn is_by_hash(&self) -> bool {
+    /// What of a request decides where it goes; nothing, where the choice is not by a hash.
+    pub fn hash_keys(&self) -> &[HashKey] {
+        &self.spec.hash
+    }
+
+    fn is_by_hash(&self) -> bool {
         self.spec.kind.is_by_hash()
     }
 
