@@ -242,7 +242,7 @@ impl Balancer {
         let b = usable(second)?;
         let (mut cost, mut other) = (weights.queue(a, 1.0), weights.queue(b, 1.0));
         if by_latency {
-            weigh(&mut cost, &mut other, a.expected(now), b.expected(now));
+            weigh(&mut cost, &mut other, a.felt(now), b.felt(now));
         }
         Some(if other < cost * CLEARLY_LESS { second } else { first })
     }
@@ -320,7 +320,7 @@ impl Choice<'_> {
         let found = match self.balancer.spec.kind {
             BalanceKind::PeakEwma => self.better_of_two(group, usable, rng, |a, b| {
                 let (mut cost, mut other) = (self.queue(group, a), self.queue(group, b));
-                weigh(&mut cost, &mut other, a.expected(self.now), b.expected(self.now));
+                weigh(&mut cost, &mut other, a.felt(self.now), b.felt(self.now));
                 (cost, other)
             }),
             BalanceKind::LeastRequest => {
