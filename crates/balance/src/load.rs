@@ -14,6 +14,8 @@ const FAILURE: f32 = 0.1;
 const FIRST_PAUSE: u32 = 1_000;
 /// The longest that an endpoint is left alone, in milliseconds.
 const LONGEST_PAUSE: u32 = 30_000;
+/// How long an endpoint is left alone that says that it is leaving, in milliseconds.
+const LEAVING: u32 = 30_000;
 /// How long the one request that tries an endpoint after its pause keeps others away, in milliseconds.
 const TRIAL: u32 = 1_000;
 
@@ -37,6 +39,8 @@ pub struct Load {
     estimate: AtomicU64,
     /// Passive health, see [`Health`]; `0` is well.
     health: AtomicU64,
+    /// The tick until which it is left alone because it says that it is leaving; `0` if it does not.
+    leaving: AtomicU32,
     weight: u32,
     made: Instant,
 }
@@ -52,6 +56,7 @@ impl Load {
             picked: AtomicU32::new(NEVER),
             estimate: AtomicU64::new(0),
             health: AtomicU64::new(0),
+            leaving: AtomicU32::new(0),
             weight: weight.max(1),
             made: now,
         }
@@ -101,7 +106,30 @@ impl Load {
     /// Whether requests should go to the endpoint.
     pub fn available(&self, now: Instant) -> bool {
         let health = self.health.load(Relaxed);
-        health == 0 || !Health::unpack(health).paused(self.tick(now))
+        let well = health == 0 || !Health::unpack(health).paused(self.tick(now));
+        well && !self.is_leaving(now)
+    }
+
+    /// Keeps requests away for 30 s, because the endpoint says that it is leaving. That is no failure, and what it still
+    /// answers does not end it.
+    pub fn leaving(&self, now: Instant) {
+        self.leaving.store(self.tick(now).wrapping_add(LEAVING).max(1), Relaxed);
+    }
+
+    /// Ends what [`leaving`](Self::leaving) began: a connection made since was not told the same.
+    pub fn stays(&self) {
+        self.leaving.store(0, Relaxed);
+    }
+
+    /// Whether the endpoint has said, less than 30 s ago, that it is leaving.
+    pub fn is_leaving(&self, now: Instant) -> bool {
+        let until = self.leaving.load(Relaxed);
+        until != 0 && until.wrapping_sub(self.tick(now)).wrapping_sub(1) < LEAVING
+    }
+
+    /// Whether the endpoint has said that it is leaving, however long ago, and has not been found to stay.
+    pub fn has_said_leaving(&self) -> bool {
+        self.leaving.load(Relaxed) != 0
     }
 
     /// The estimate in seconds by which the endpoint is chosen: it falls since the last sample or request.

@@ -153,3 +153,19 @@ fn nothing_breaks_after_months() {
         load.succeeded();
     }
 }
+
+#[test]
+fn an_endpoint_that_leaves_is_left_alone_until_it_is_found_to_stay() {
+    let (load, now) = answered(millis(5));
+    load.leaving(now);
+    assert!(!load.available(now) && load.is_leaving(now));
+    answer(&load, now, millis(5));
+    load.succeeded();
+    assert!(!load.available(now), "that it answers what is under way does not keep it");
+    assert!(load.available(now + millis(30_001)), "it is tried again");
+    assert!(load.has_said_leaving());
+    load.leaving(now + millis(30_001));
+    assert!(!load.available(now + millis(60_000)), "and was told the same");
+    load.stays();
+    assert!(load.available(now + millis(60_000)) && !load.has_said_leaving());
+}
