@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use outrigger_balance::{InFlight, Wish};
 use outrigger_config::{Name, SpiffeId};
 use outrigger_http::connect::{Opened, Wire, connect};
-use outrigger_http::{Error, Reason};
+use outrigger_http::{Error, Reason, verdict};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
 use outrigger_net::hello::UNRECOGNIZED_NAME;
@@ -275,7 +275,7 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
         else {
             break;
         };
-        let mut in_flight = endpoint.load.start(now);
+        let mut in_flight = endpoint.load.start(now).watched(backend.outliers.as_ref());
         match connect(endpoint, Wire::Tcp, &to.dialer).await {
             Ok(callee) => {
                 in_flight.response(Instant::now());
@@ -283,9 +283,7 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
                 return Ok(Reached { at, callee, _under_way: in_flight });
             }
             Err(error) => {
-                if error.is_of_endpoint() {
-                    endpoint.load.failed(Instant::now());
-                }
+                verdict::unconnected(&mut in_flight, endpoint, &error, Instant::now());
                 tried.push(at);
                 failed = (Some(at), error);
             }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use http::header::UPGRADE;
 use http::uri::Scheme;
 use outrigger_balance::InFlight;
@@ -28,6 +29,7 @@ use crate::h2;
 use crate::idle::IdleTime;
 use crate::message::{Answered, Outgoing};
 use crate::room::{Connections, Place};
+use crate::verdict;
 
 use resting::{Http1, LOOK_AFTER, Resting};
 use shared::{Http2, Shared};
@@ -123,10 +125,27 @@ enum Held {
 impl Lease {
     /// Gives the connection back: the response was read to its end.
     pub fn give_back(mut self, now: Instant) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.success();
+        }
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Http1(connection) => self.pool.keep(connection, now),
             Held::Http2(mut under_way) => under_way.ended(now),
             Held::Nothing => {}
+        }
+    }
+
+    /// The response broke off.
+    pub(crate) fn broke(mut self, now: Instant) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.failure(now);
+        }
+    }
+
+    /// The response ends with these trailers.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(in_flight) = &mut self.in_flight {
+            verdict::ended(in_flight, trailers);
         }
     }
 
@@ -298,7 +317,7 @@ impl Pool {
             Ok(answered) => {
                 if http2.trial.get() && !connection.is_told_to_leave() {
                     http2.trial.set(false);
-                    self.endpoint.load.stays();
+                    self.endpoint.load.stays(Instant::now());
                 }
                 Ok((answered, lease))
             }
@@ -488,7 +507,7 @@ impl Pool {
                 Admitted::Instead(http2) => return Ok(http2),
             },
         };
-        let trial = self.endpoint.load.has_said_leaving();
+        let trial = self.endpoint.load.is_said_to_leave();
         let opened = self.connect(wire, dialer, place).await?;
         let terms = self.terms.borrow().clone();
         let callee = h2::client::Callee {

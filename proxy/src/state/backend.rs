@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outrigger_balance::{Balancer, Budget, Load, Member};
+use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
 use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
 use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
@@ -75,12 +75,14 @@ impl LiveBackend {
         }
         let loads: Box<[Arc<Load>]> = made.iter().map(|endpoint| endpoint.load.clone()).collect();
         let budget = before.filter(|before| before.spec.retry_constraint == spec.retry_constraint);
+        let outliers = outliers(before, spec, &loads);
         let empty = loads.is_empty();
         let backend = Backend {
             name: name.shared(),
             endpoints: made.into(),
             loads,
             balancer: Balancer::new(&spec.balance, &members),
+            outliers,
             budget: budget.map_or_else(
                 || Arc::new(Budget::new(&spec.retry_constraint, Instant::now())),
                 |before| before.backend.budget.clone(),
@@ -125,6 +127,23 @@ impl LiveBackend {
     pub(crate) fn waiting_page(&self) -> bool {
         self.spec.waiting_page
     }
+}
+
+/// The outlier detection of a backend. Where there is none any more, nobody is kept out for what it said.
+fn outliers(
+    before: Option<&LiveBackend>,
+    spec: &outrigger_config::Backend,
+    loads: &[Arc<Load>],
+) -> Option<Arc<Outliers>> {
+    let now = Instant::now();
+    let before = before.and_then(|before| before.backend.outliers.as_deref());
+    let Some(spec) = &spec.outlier_detection else {
+        if let Some(before) = before {
+            before.pardon(now);
+        }
+        return None;
+    };
+    Some(Arc::new(Outliers::new(spec, loads, before, now)))
 }
 
 /// The names that a backend is found by, to be looked up anew when a connection to it cannot be made.
