@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
-use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
+use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec, HealthCheck};
 use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
 use outrigger_http::pool::{IDLE_TIMEOUT, Terms};
 use outrigger_http::room::Connections;
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::BackendSeries;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Ingredients;
 use crate::files::{self, Folder};
@@ -30,7 +30,7 @@ pub(crate) struct LiveBackend {
     pub(crate) connections: BackendSeries,
     /// What its endpoints are called in sessions.
     pub(crate) names: Names,
-    /// To have its names looked up, where it is found by any.
+    /// To have it looked up where it is now.
     pub(crate) hosts: Option<Hosts>,
     /// What it was made from, to tell whether it changed.
     spec: Arc<outrigger_config::Backend>,
@@ -123,6 +123,11 @@ impl LiveBackend {
         self.spec.timeouts.tls_handshake.and_then(outrigger_config::Duration::limit)
     }
 
+    /// How its endpoints are asked whether they are well, if they are.
+    pub(crate) fn check(&self) -> Option<&HealthCheck> {
+        self.spec.health_check.as_ref()
+    }
+
     /// Whether a browser gets a page to wait on while it is not up.
     pub(crate) fn waiting_page(&self) -> bool {
         self.spec.waiting_page
@@ -146,22 +151,37 @@ fn outliers(
     Some(Arc::new(Outliers::new(spec, loads, before, now)))
 }
 
-/// The names that a backend is found by, to be looked up anew when a connection to it cannot be made.
+/// Takes what cannot be connected to, so that there is news of it soon.
+#[derive(Debug, Clone)]
+pub(crate) struct Doubt {
+    /// The names of which an address is concerned.
+    pub(crate) names: mpsc::Sender<Doubted>,
+    /// For what the control API says, where there is one.
+    pub(crate) control: Option<Arc<Notify>>,
+}
+
+/// Where a backend is found, to be looked up anew when a connection to it cannot be made.
 #[derive(Debug, Clone)]
 pub(crate) struct Hosts {
+    /// The names that it is found by; empty where the configuration has its addresses.
     hosts: Doubted,
-    doubt: mpsc::Sender<Doubted>,
+    doubt: Doubt,
 }
 
 impl Hosts {
-    fn of(spec: &outrigger_config::Backend, doubt: &mpsc::Sender<Doubted>) -> Option<Self> {
+    fn of(spec: &outrigger_config::Backend, doubt: &Doubt) -> Option<Self> {
         let hosts: Doubted = names(spec).collect();
-        (!hosts.is_empty()).then(|| Self { hosts, doubt: doubt.clone() })
+        (!hosts.is_empty() || doubt.control.is_some()).then(|| Self { hosts, doubt: doubt.clone() })
     }
 
-    /// Has them looked up. Where many are waiting for that already, one more is not missed.
+    /// Has its names looked up, or else the control API asked. Where many are waiting for that already, one more is not
+    /// missed.
     pub(crate) fn doubt(&self) {
-        let _ = self.doubt.try_send(self.hosts.clone());
+        if !self.hosts.is_empty() {
+            let _ = self.doubt.names.try_send(self.hosts.clone());
+        } else if let Some(control) = &self.doubt.control {
+            control.notify_one();
+        }
     }
 }
 
