@@ -16,6 +16,7 @@ mod grpc;
 mod grpc_web;
 mod hostile;
 mod http2;
+mod http2_backend;
 mod instead;
 mod keep_alive;
 mod messages;
