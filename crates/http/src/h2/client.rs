@@ -386,3 +386,6 @@ fn tunnelled(
     let body = Incoming::http2(Received::new(receive, &parts.headers, limits, refuse));
     Answered { response: Response::from_parts(parts, body), spelling: None, upgrade: None }
 }
+
+#[cfg(test)]
+mod tests;
