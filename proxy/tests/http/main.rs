@@ -5,6 +5,7 @@
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
 mod auth;
+mod backend_connections;
 mod body_filters;
 mod codings;
 mod compression;
