@@ -169,7 +169,7 @@ mod tests {
             for &rest in &rests {
                 idle.closed_after(ms(rest));
             }
-            prop_assert_eq!(idle.known(), rests.iter().min().map(|rest| ms(rest)));
+            prop_assert_eq!(idle.known(), rests.iter().min().map(|&rest| ms(rest)));
         }
 
         #[test]
