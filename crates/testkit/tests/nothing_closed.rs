@@ -80,8 +80,11 @@ impl Stage {
             let spec = json!({ "endpoints": [self.endpoints.0] });
             all.push(Resource::parse(Kind::Backend, &name, spec).unwrap());
         }
-        let route = json!({ "listeners": [self.web.outbound_name()], "rules": rules });
-        all.push(Resource::parse(Kind::HttpRoute, "unused", route).unwrap());
+        // A route has 64 rules at most.
+        for (nth, rules) in rules.chunks(50).enumerate() {
+            let route = json!({ "listeners": [self.web.outbound_name()], "rules": rules });
+            all.push(Resource::parse(Kind::HttpRoute, &format!("unused-{nth}"), route).unwrap());
+        }
         self.mesh.put_all(all).await.unwrap();
     }
 
@@ -96,8 +99,7 @@ impl Stage {
         let timeouts = json!({ "request": format!("{}ms", 60_000 + nth) });
         let set = json!([{ "name": "x-change", "value": nth.to_string() }]);
         let filter = json!({ "type": "RequestHeaderModifier", "requestHeaderModifier": { "set": set } });
-        let rule =
-            json!({ "backendRefs": [{ "name": "api" }], "timeouts": timeouts, "filters": [filter] });
+        let rule = json!({ "backendRefs": [{ "name": "api" }], "timeouts": timeouts, "filters": [filter] });
         let http = json!({ "listeners": [self.web.outbound_name()], "rules": [rule] });
         let name = format!("rule-{nth}");
         let tcp =
@@ -111,8 +113,7 @@ impl Stage {
 
     async fn web_socket(&self) -> TcpStream {
         let mut stream = TcpStream::connect(self.web.outbound()).await.unwrap();
-        let head =
-            "GET /upgrade HTTP/1.1\r\nhost: api\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        let head = "GET /upgrade HTTP/1.1\r\nhost: api\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -136,7 +137,9 @@ async fn all_echo(sessions: &mut [TcpStream]) {
 
 async fn keep(Plan { web_sockets, tcp, changes }: Plan) {
     if !descriptors(DESCRIPTORS * (web_sockets + tcp) as u64 + 500) {
-        println!("skipped: needs {DESCRIPTORS} descriptors for each session, and the right to raise their limit");
+        println!(
+            "skipped: needs {DESCRIPTORS} descriptors for each session, and the right to raise their limit"
+        );
         return;
     }
     let stage = Stage::open().await;

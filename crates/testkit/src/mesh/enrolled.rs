@@ -47,7 +47,8 @@ impl Enrolled {
     /// The arguments of `outrigger run`.
     pub fn arguments(&self) -> Vec<String> {
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
-        let mut arguments = vec!["--control".into(), self.url.clone(), "--node".into(), self.name.to_string()];
+        let mut arguments =
+            vec!["--control".into(), self.url.clone(), "--node".into(), self.name.to_string()];
         arguments.extend(["--token-file".into(), path(&self.token), "--state-dir".into(), path(&self.state)]);
         let surfaces = ["--admin", "127.0.0.1:0", "--metrics", "off", "--ready", "off"];
         let captured = ["--outbound", "off", "--inbound", "off"];
