@@ -18,6 +18,7 @@ mod explain;
 mod files;
 mod filters;
 mod hashing;
+mod health;
 mod inbound;
 mod listeners;
 mod local;

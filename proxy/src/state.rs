@@ -23,16 +23,15 @@ use outrigger_telemetry::{
     BackendSeries, ConnectionSeries, Metrics, RequestLabels, Series, TcpLabels, TcpSeries,
 };
 use rustls::ServerConfig;
-use tokio::sync::mpsc;
 
 use crate::director::CAPTURED_OUTBOUND;
 use crate::filters::Filters;
 use crate::listeners::Sockets;
-use crate::resolve::{Addresses, Doubted};
+use crate::resolve::Addresses;
 use crate::session::Session;
 use crate::told::Told;
 
-pub(crate) use backend::{Hosts, LiveBackend};
+pub(crate) use backend::{Doubt, Hosts, LiveBackend};
 
 /// One whole configuration, ready to act on. Immutable: every decision reads exactly one.
 #[derive(Debug)]
@@ -151,8 +150,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) tls: &'a BTreeMap<Name, Arc<ServerConfig>>,
     pub(crate) origins: &'a BTreeMap<Name, Origin>,
     pub(crate) metrics: &'a Metrics,
-    /// Takes the names of which an address cannot be connected to.
-    pub(crate) doubt: &'a mpsc::Sender<Doubted>,
+    /// Takes what cannot be connected to.
+    pub(crate) doubt: &'a Doubt,
     /// Where the folders are from which files are served; `None` where none may be.
     pub(crate) folder: Option<&'a Path>,
 }

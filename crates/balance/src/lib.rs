@@ -6,11 +6,13 @@
 //! while a request is on its way, but the failure that ejects an endpoint.
 
 mod balancer;
+mod check;
 mod load;
 mod outlier;
 mod retry;
 
 pub use balancer::{Balancer, Member, Pick, Wish, hash};
+pub use check::Answers;
 pub use load::{Cause, InFlight, Load, Standing, State};
 pub use outlier::Outliers;
 pub use retry::{Budget, backoff};

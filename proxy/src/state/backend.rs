@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
-use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
+use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec, HealthCheck};
 use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
+use outrigger_http::pool::{IDLE_TIMEOUT, Terms};
+use outrigger_http::room::Connections;
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::BackendSeries;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Ingredients;
 use crate::files::{self, Folder};
@@ -29,7 +31,7 @@ pub(crate) struct LiveBackend {
     pub(crate) connections: BackendSeries,
     /// What its endpoints are called in sessions.
     pub(crate) names: Names,
-    /// To have its names looked up, where it is found by any.
+    /// To have it looked up where it is now.
     pub(crate) hosts: Option<Hosts>,
     /// What it was made from, to tell whether it changed.
     spec: Arc<outrigger_config::Backend>,
@@ -96,6 +98,7 @@ impl LiveBackend {
                 |before| before.backend.budget.clone(),
             ),
             connect_timeout: spec.connect_timeout(),
+            connections: connections(name, spec, before),
             empty: match unresolved {
                 _ if insecure => Some(Empty::Insecure),
                 Some(host) => Some(Empty::Unresolved(host)),
@@ -114,6 +117,26 @@ impl LiveBackend {
             node,
             zone: zone.cloned(),
         }
+    }
+
+    /// How long its connections last, and how many there may be.
+    pub(crate) fn terms(&self) -> Terms {
+        let timeouts = &self.spec.timeouts;
+        Terms {
+            idle: timeouts.idle_connection.map_or(IDLE_TIMEOUT, |idle| idle.limit().unwrap_or(Duration::MAX)),
+            max_age: timeouts.max_connection_age.and_then(outrigger_config::Duration::limit),
+            room: self.backend.connections.clone(),
+        }
+    }
+
+    /// How long a TLS handshake with one of its endpoints may take, if that is less than connecting may.
+    pub(crate) fn tls_timeout(&self) -> Option<Duration> {
+        self.spec.timeouts.tls_handshake.and_then(outrigger_config::Duration::limit)
+    }
+
+    /// How its endpoints are asked whether they are well, if they are.
+    pub(crate) fn check(&self) -> Option<&HealthCheck> {
+        self.spec.health_check.as_ref()
     }
 
     /// Whether a browser gets a page to wait on while it is not up.
@@ -139,22 +162,37 @@ fn outliers(
     Some(Arc::new(Outliers::new(spec, loads, before, now)))
 }
 
-/// The names that a backend is found by, to be looked up anew when a connection to it cannot be made.
+/// Takes what cannot be connected to, so that there is news of it soon.
+#[derive(Debug, Clone)]
+pub(crate) struct Doubt {
+    /// The names of which an address is concerned.
+    pub(crate) names: mpsc::Sender<Doubted>,
+    /// For what the control API says, where there is one.
+    pub(crate) control: Option<Arc<Notify>>,
+}
+
+/// Where a backend is found, to be looked up anew when a connection to it cannot be made.
 #[derive(Debug, Clone)]
 pub(crate) struct Hosts {
+    /// The names that it is found by; empty where the configuration has its addresses.
     hosts: Doubted,
-    doubt: mpsc::Sender<Doubted>,
+    doubt: Doubt,
 }
 
 impl Hosts {
-    fn of(spec: &outrigger_config::Backend, doubt: &mpsc::Sender<Doubted>) -> Option<Self> {
+    fn of(spec: &outrigger_config::Backend, doubt: &Doubt) -> Option<Self> {
         let hosts: Doubted = names(spec).collect();
-        (!hosts.is_empty()).then(|| Self { hosts, doubt: doubt.clone() })
+        (!hosts.is_empty() || doubt.control.is_some()).then(|| Self { hosts, doubt: doubt.clone() })
     }
 
-    /// Has them looked up. Where many are waiting for that already, one more is not missed.
+    /// Has its names looked up, or else the control API asked. Where many are waiting for that already, one more is not
+    /// missed.
     pub(crate) fn doubt(&self) {
-        let _ = self.doubt.try_send(self.hosts.clone());
+        if !self.hosts.is_empty() {
+            let _ = self.doubt.names.try_send(self.hosts.clone());
+        } else if let Some(control) = &self.doubt.control {
+            control.notify_one();
+        }
     }
 }
 
@@ -187,6 +225,19 @@ fn addresses(
     }
     let missing = missing.filter(|_| found.is_empty());
     (found, missing)
+}
+
+/// The count of its connections, where they are limited, which goes on from the table before.
+fn connections(
+    name: &Name,
+    spec: &outrigger_config::Backend,
+    before: Option<&LiveBackend>,
+) -> Option<Arc<Connections>> {
+    spec.limits.connections?;
+    let before = before.and_then(|before| before.backend.connections.clone());
+    let connections = before.or_else(|| Connections::new(name.shared(), &spec.limits))?;
+    connections.set(&spec.limits);
+    Some(connections)
 }
 
 /// The endpoints of the table before by what they were made from.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use outrigger_certs::{Identity, control};
 use outrigger_config::Name;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tracing::info;
 
@@ -27,6 +27,8 @@ pub(super) struct Follower<S> {
     pub(super) version: String,
     pub(super) pulse: Pulse,
     pub(super) sink: S,
+    /// Told when what is held may be out of date.
+    pub(super) doubts: Arc<Notify>,
     pub(super) held: Held,
     pub(super) identities: watch::Receiver<Option<Arc<Identity>>>,
     pub(super) identity: Option<Arc<Identity>>,
@@ -35,6 +37,13 @@ pub(super) struct Follower<S> {
     pub(super) outcome: Option<Vec<Refusal>>,
     /// Since when the stream is up.
     pub(super) up: Option<Instant>,
+}
+
+/// Waits until somebody doubts what is held, but at least for the pause: however many do, a control API that is only
+/// just back is not asked by all its nodes at once.
+async fn doubted(doubts: Arc<Notify>, pause: Duration) {
+    sleep(pause).await;
+    doubts.notified().await;
 }
 
 impl<S: Sink> Follower<S> {
@@ -58,8 +67,10 @@ impl<S: Sink> Follower<S> {
                 }
             }
             let delay = backoff.after("no stream from the control API", error);
+            let doubted = doubted(self.doubts.clone(), delay / 4);
             tokio::select! {
                 () = sleep(delay) => {}
+                () = doubted => {}
                 _ = self.next_identity() => {}
             }
         }
@@ -152,5 +163,23 @@ impl<S: Sink> Follower<S> {
             revision: self.held.revision(),
             objects: self.held.objects(),
         })));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubt_shortens_the_wait_but_to_the_pause() {
+        let (doubts, pause) = (Arc::<Notify>::default(), Duration::from_millis(200));
+        let begun = Instant::now();
+        for _ in 0..1_000 {
+            doubts.notify_one();
+        }
+        doubted(doubts.clone(), pause).await;
+        assert_eq!(begun.elapsed(), pause);
+        let waited = tokio::time::timeout(Duration::from_hours(1), doubted(doubts, pause));
+        assert!(waited.await.is_err(), "what was doubted before was asked for");
     }
 }

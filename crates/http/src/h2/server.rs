@@ -19,13 +19,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::alive::{Ear, KeepAlive, Terms};
+use super::alive::{KeepAlive, Terms};
+use super::heard::Ear;
 use super::pace::{BodyPace, Pace, UnderWay};
 use super::received::Received;
 use super::sending::Sending;
 use super::{
-    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
-    say_length_once, spell, spelled,
+    ByteStream, CONNECTION_WINDOW, FRAME_OVERHEAD, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended,
+    fits, read_anyway, say_length_once, spell, spelled,
 };
 use crate::body::{BodyError, Due, Incoming};
 use crate::filter::strip_hop_by_hop;
@@ -35,7 +36,8 @@ use crate::serve::{Drain, LAST_WORD, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
 /// A caller that is gone is found within 50 seconds.
-const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20) };
+const ALIVE: Terms =
+    Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20), sparing: Duration::ZERO };
 /// How many bytes of interim responses a request may get: `h2` keeps what its caller does not read.
 const MAX_INTERIM: usize = 1024 * 1024;
 
@@ -64,6 +66,11 @@ where
         .max_local_error_reset_streams(Some(MAX_RESETS))
         .max_pending_accept_reset_streams(settings.unseen_resets)
         .max_send_buffer_size(MAX_SEND_BUFFER)
+        .data_frame_budget(if settings.many_callers {
+            FRAME_OVERHEAD
+        } else {
+            CONNECTION_WINDOW as usize / 2
+        })
         .enable_connect_protocol()
         .handshake(ear);
     let greeted = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
