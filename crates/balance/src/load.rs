@@ -19,6 +19,8 @@ const PATIENCE: f32 = 5.0;
 const SHORTEST_DECAY: f32 = 0.1;
 /// How fast what is usual rises with each sample that is higher.
 const RISE: f32 = 1.1;
+/// What takes less than this, in seconds, makes no difference whether it falls or not.
+const NEGLIGIBLE: f32 = 0.001;
 /// A peak of this many seconds may be anybody's accident: a process that had to wait for its processor.
 const ACCIDENT: f32 = 0.05;
 /// What an endpoint counts as that was given a request and has never answered one, in seconds.
@@ -321,8 +323,14 @@ impl Load {
         if usual <= 0.0 {
             return self.expected(now);
         }
+        let (peak, _) = unpack(self.estimate.load(Relaxed));
+        if usual.max(peak - ACCIDENT) <= NEGLIGIBLE {
+            return usual;
+        }
         let idle = since(self.tick(now), self.picked.load(Relaxed));
-        (usual * remaining(usual, idle)).max(self.expected(now) - ACCIDENT)
+        let usual = usual * remaining(usual, idle);
+        // It only falls.
+        if peak <= ACCIDENT { usual } else { usual.max(self.expected(now) - ACCIDENT) }
     }
 
     /// The estimate of latency in seconds: it falls since the last sample or request.
