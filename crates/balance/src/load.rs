@@ -218,6 +218,16 @@ impl Load {
         health == 0 || self.kept_away(Health::unpack(health), self.tick(now)).is_none()
     }
 
+    /// Whether it could take a request where the judgement that it is not well may be wrong: it is there, as far as is
+    /// known, and means to stay.
+    pub fn reachable(&self, now: Instant) -> bool {
+        let packed = self.health.load(Relaxed);
+        let (health, tick) = (Health::unpack(packed), self.tick(now));
+        let leaving = || health.leaving && ahead(self.leaves.load(Relaxed), tick);
+        let out = || self.ejected(tick).is_some_and(|ejection| ejection.cause == Cause::ConnectFailures);
+        packed == 0 || !(health.paused(tick) || leaving() || (health.ejected && out()))
+    }
+
     /// For how long it has been well: since it was made, or since requests last could go there again.
     pub fn age_since_recovery(&self, now: Instant) -> Duration {
         let tick = self.tick(now);
