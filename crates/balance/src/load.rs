@@ -154,6 +154,12 @@ impl Load {
         }
     }
 
+    /// Whether the endpoint has said that it is leaving, and was not found to stay since.
+    pub fn is_said_to_leave(&self) -> bool {
+        let health = self.health.load(Relaxed);
+        health != 0 && Health::unpack(health).leaving
+    }
+
     /// Notes what an active check found, once it is sure of it.
     pub fn checked(&self, well: bool, now: Instant) {
         let tick = self.tick(now);
