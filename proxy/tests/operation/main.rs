@@ -12,6 +12,7 @@ mod endpoints;
 mod exhausted;
 mod file;
 mod goaway;
+mod killed;
 mod listeners;
 mod names;
 mod tcp;
