@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{Admin, LAST_WORD, Readiness, Surface};
 use crate::director::{Published, Tell};
+use crate::health::{self, Findings};
 use crate::listeners::Given;
 use crate::proxy::{Addresses, StartError};
 
@@ -56,17 +57,23 @@ impl Answering {
     }
 }
 
+/// What is shown.
+pub(crate) struct Shown {
+    pub(crate) metrics: Metrics,
+    pub(crate) published: Published,
+    pub(crate) findings: Findings,
+}
+
 /// What is answered.
 pub(crate) fn interface(
-    metrics: &Metrics,
-    published: &Published,
+    Shown { metrics, published, findings }: Shown,
     ready: watch::Receiver<Readiness>,
     log: LogControl,
     quit: watch::Sender<bool>,
     replaced: watch::Receiver<bool>,
 ) -> Admin {
-    let (metrics, published, set) = (metrics.clone(), published.clone(), log.clone());
-    let explained = published.clone();
+    let set = log.clone();
+    let (explained, seen) = (published.clone(), published.clone());
     Admin {
         ready,
         metrics: Box::new(move || metrics.encode()),
@@ -81,6 +88,7 @@ pub(crate) fn interface(
                 config
             })
         }),
+        endpoints: Box::new(move || health::endpoints(&seen, &findings)),
         explain: Box::new(move |asked| {
             let live = explained.lock().unwrap_or_else(PoisonError::into_inner).clone();
             live.map_or(Err(Unexplained::NoListener), |live| explain(&live.snapshot, asked))
@@ -95,7 +103,7 @@ pub(crate) fn interface(
 /// Opens the sockets of the interfaces for those who watch over the proxy, or takes those that are there.
 pub(crate) fn open(
     places: Places,
-    own: &mut Vec<Given>,
+    mut own: Option<&mut Vec<Given>>,
     given: &mut Vec<Given>,
 ) -> Result<Vec<Face>, StartError> {
     let mut faces = Vec::new();
@@ -118,7 +126,8 @@ pub(crate) fn open(
             Surface::Ready => ("readiness", "; --ready ADDRESS moves the readiness"),
         };
         let refuse = |source| StartError::Listen { what, source, hint };
-        let there = Given::take(own, what, asked).or_else(|| Given::take(given, what, asked));
+        let before = own.as_mut().and_then(|own| Given::take(own, what, asked));
+        let there = before.or_else(|| Given::take(given, what, asked));
         let (local, sockets) = match there {
             Some(there) => (there.local, there.sockets),
             None => {

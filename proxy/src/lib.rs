@@ -19,6 +19,8 @@ mod explain;
 mod faces;
 mod files;
 mod filters;
+mod hashing;
+mod health;
 mod inbound;
 mod listeners;
 mod local;

@@ -1,7 +1,7 @@
 //! The live table as one worker has it: with that worker's own connections to the endpoints of each backend.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ impl Means {
             identity: self.identity.clone(),
             own: Some(self.own.clone()),
             timeout,
+            tls_timeout: None,
+            room: None,
             watch: Rc::new(Count { metrics: self.metrics.clone(), series, hosts }),
         }
     }
@@ -62,6 +64,8 @@ pub(crate) struct LocalBackend {
     /// In the order of its endpoints.
     pub(crate) pools: Box<[Rc<Pool>]>,
     pub(crate) dialer: Dialer,
+    /// Counts what happens to it.
+    pub(crate) series: BackendSeries,
     /// What its endpoints are called in sessions.
     pub(crate) names: Names,
     /// Whether a browser gets a page to wait on while it is not up.
@@ -97,13 +101,22 @@ impl Local {
                 let pool = |endpoint: &Arc<Endpoint>| {
                     kept.get(&endpoint.id()).cloned().unwrap_or_else(|| Pool::new(endpoint.clone()))
                 };
+                let dialer = means.dialer(
+                    live_backend.connections,
+                    live_backend.hosts.clone(),
+                    backend.connect_timeout,
+                );
+                let pools: Box<[Rc<Pool>]> = backend.endpoints.iter().map(pool).collect();
+                let terms = Rc::new(live_backend.terms());
+                pools.iter().for_each(|pool| pool.set_terms(terms.clone()));
                 Rc::new(LocalBackend {
-                    pools: backend.endpoints.iter().map(pool).collect(),
-                    dialer: means.dialer(
-                        live_backend.connections,
-                        live_backend.hosts.clone(),
-                        backend.connect_timeout,
-                    ),
+                    pools,
+                    dialer: Dialer {
+                        tls_timeout: live_backend.tls_timeout(),
+                        room: backend.connections.clone(),
+                        ..dialer
+                    },
+                    series: live_backend.connections,
                     waiting_page: live_backend.waiting_page(),
                     hosts: live_backend.hosts.clone(),
                     names: live_backend.names.clone(),
@@ -129,7 +142,26 @@ impl Local {
                 plain && !known.contains_key(address)
             })
             .collect();
-        Self { live, backends, known, direct: RefCell::new(direct), means }
+        let local = Self { live, backends, known, direct: RefCell::new(direct), means };
+        if let Some(before) = before {
+            let mut stays = HashSet::new();
+            local.each_pool(|pool| {
+                stays.insert(pool.endpoint().id());
+            });
+            before.each_pool(|pool| {
+                if !stays.contains(&pool.endpoint().id()) {
+                    pool.retire();
+                }
+            });
+        }
+        local
+    }
+
+    /// Each of its pools, in no order; one that several backends share more than once.
+    fn each_pool(&self, act: impl FnMut(&Rc<Pool>)) {
+        let direct = self.direct.borrow();
+        let backends = self.backends.iter().chain(direct.values());
+        backends.flat_map(|backend| backend.pools.iter()).for_each(act);
     }
 
     /// A backend by its place in the table.
@@ -154,7 +186,13 @@ impl Local {
         let pool = Pool::new(endpoint.clone());
         self.remember(
             address,
-            alone("".into(), endpoint, pool, self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT)),
+            alone(
+                "".into(),
+                endpoint,
+                pool,
+                self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT),
+                self.live.direct,
+            ),
         )
     }
 
@@ -167,7 +205,12 @@ impl Local {
         let endpoint = backend.backend.endpoints.get(*place)?.clone();
         let pool = backend.pools.get(*place)?.clone();
         let dialer = backend.dialer.clone();
-        Some(self.remember(address, alone(backend.backend.name.clone(), endpoint, pool, dialer)))
+        Some(
+            self.remember(
+                address,
+                alone(backend.backend.name.clone(), endpoint, pool, dialer, backend.series),
+            ),
+        )
     }
 
     fn remember(&self, address: SocketAddr, backend: LocalBackend) -> Rc<LocalBackend> {
@@ -184,9 +227,7 @@ impl Local {
 
     /// Closes the connections that nobody has used for long.
     pub(crate) fn close_idle(&self, now: Instant) {
-        let direct = self.direct.borrow();
-        let pools = self.backends.iter().chain(direct.values()).flat_map(|backend| backend.pools.iter());
-        pools.for_each(|pool| pool.close_idle(now));
+        self.each_pool(|pool| pool.close_idle(now));
     }
 }
 
@@ -222,12 +263,19 @@ impl Watch for Count {
 }
 
 /// A backend of one endpoint: no balancing between it and others.
-fn alone(name: Arc<str>, endpoint: Arc<Endpoint>, pool: Rc<Pool>, dialer: Dialer) -> LocalBackend {
+fn alone(
+    name: Arc<str>,
+    endpoint: Arc<Endpoint>,
+    pool: Rc<Pool>,
+    dialer: Dialer,
+    series: BackendSeries,
+) -> LocalBackend {
     let backend = Backend::of_one(name, endpoint, dialer.timeout);
     LocalBackend {
         backend: Arc::new(backend),
         pools: Box::new([pool]),
         dialer,
+        series,
         waiting_page: false,
         names: Names::default(),
         hosts: None,

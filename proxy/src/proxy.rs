@@ -7,18 +7,21 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use outrigger_config::Name;
 use outrigger_net::activation::Activated;
 use outrigger_net::listen;
 use outrigger_telemetry::{AccessLog, LogControl, Metrics};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin::Readiness;
 use crate::director::{Captured, Director, Means, Published, STARTING, Tell};
 use crate::drain::{End, Leaving, Terms};
-use crate::faces::{self, Answering, Places, interface};
+use crate::faces::{self, Answering, Places, Shown, interface};
+use crate::health::{self, Findings};
 use crate::listeners::Given;
 use crate::resolve::Resolver;
 use crate::source::{ConfigFile, Event, follow_control};
+use crate::state::Doubt;
 use crate::takeover::{Claim, Door, Shop, UpgradeError};
 use crate::watch::Follower;
 use crate::{threads, worker};
@@ -48,6 +51,8 @@ pub struct Options {
     pub ready: Option<SocketAddr>,
     /// Where captured traffic arrives.
     pub captured: Option<Captured>,
+    /// The zone that this node is in; `None`: that of its own endpoints.
+    pub zone: Option<Name>,
     /// How long connections are still accepted after the end was announced.
     pub drain_delay: Duration,
     /// How long what is under way may take after that, and the application, for which outbound listeners stay open.
@@ -86,6 +91,7 @@ impl Options {
             metrics: None,
             ready: None,
             captured: None,
+            zone: None,
             drain_delay: Duration::ZERO,
             drain_grace: Duration::from_secs(10),
             drain_quiet: None,
@@ -297,56 +303,45 @@ async fn begin(
     ready: watch::Sender<Readiness>,
 ) -> Result<(Addresses, Control), StartError> {
     let (events, heard) = mpsc::unbounded_channel();
-    let (mut node, mut file) = (None, None);
-    match options.source {
-        Source::File(path) => file = Some(ConfigFile::open(path, &*options.complain)?),
-        Source::Text(text) => file = Some(ConfigFile::of_text(&text, &*options.complain)?),
-        Source::Control(control) => {
-            node = Some(control.node.clone());
-            tokio::spawn(follow_control(control, events.clone()));
-        }
-    }
-    let (claim, door) = upgrade(options.upgrade.as_deref()).await?;
+    let (node, file, doubted_control) = follow(options.source, &*options.complain, &events)?;
+    let (mut claim, door) = upgrade(options.upgrade.as_deref()).await?;
     let mut given: Vec<Given> = options.activated.into_iter().map(Given::from).collect();
-    let mut own = Vec::new();
-    let claim = claim.map(|mut claim| {
-        given.append(&mut claim.listeners);
-        own.append(&mut claim.own);
-        claim
-    });
-    let places = Places {
-        admin: options.admin.or(file.as_ref().and_then(|file| file.admin)),
-        metrics: options.metrics,
-        ready: options.ready,
-    };
-    let faces = faces::open(places, &mut own, &mut given)?;
+    given.extend(claim.iter_mut().flat_map(|claim| claim.listeners.drain(..)));
+    let admin = options.admin.or(file.as_ref().and_then(|file| file.admin));
+    let places = Places { admin, metrics: options.metrics, ready: options.ready };
+    let faces = faces::open(places, claim.as_mut().map(|claim| &mut claim.own), &mut given)?;
     let (quit, gone) = watch::channel(false);
     let replaced = watch::Sender::new(false);
-    let interface =
-        interface(&metrics, &published, ready.subscribe(), options.log, quit, replaced.subscribe());
+    let (adopted, findings) = (Arc::<Notify>::default(), Findings::default());
+    let (metrics_too, published_too, findings_too) = (metrics.clone(), published.clone(), findings.clone());
+    let shown = Shown { metrics: metrics_too, published: published_too, findings: findings_too };
+    let interface = interface(shown, ready.subscribe(), options.log, quit, replaced.subscribe());
     let interface = Arc::new(interface);
     let mut answering = None;
     if claim.is_none() {
         answering = Some(faces::answer(&interface, &faces, &options.announce)?);
         door.as_ref().map_or(Ok(()), Door::put)?;
     }
+    show_endpoints(&metrics, &published, &findings);
+    tokio::task::spawn_local(health::tend(published.clone(), adopted.clone(), findings));
     let (follower, files) = Follower::start();
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
     let (doubt, doubted) = mpsc::channel(64);
-    let terms = Terms { delay: options.drain_delay, grace: options.drain_grace, quiet: options.drain_quiet };
+    let from_file = file.is_some();
     let means = Means {
         metrics: metrics.clone(),
         orders: orders.clone(),
         published: published.clone(),
+        adopted,
         ready: ready.clone(),
         addresses: Resolver::system().start(names, doubted),
         wanted,
-        doubt,
+        doubt: Doubt { names: doubt, control: doubted_control },
         follower,
         announce: options.announce.clone(),
         complain: options.complain.clone(),
+        zone: options.zone,
     };
-    let from_file = file.is_some();
     let mut director = Director::new(means, node, file, options.captured);
     director.given = given;
     if from_file {
@@ -360,14 +355,42 @@ async fn begin(
     let complain = options.complain;
     let (orders_too, published_too) = (orders.clone(), published.clone());
     let shop = Shop { orders: orders_too, published: published_too, faces, complain: complain.clone() };
+    let terms = Terms { delay: options.drain_delay, grace: options.drain_grace, quiet: options.drain_quiet };
     let opens = director.opens.clone();
     let leaving = Leaving { terms, orders, published, ready, metrics, gone, opens, complain };
     let upgrade = door.map(|door| (door, shop));
     let announce = options.announce;
-    Ok((
-        addresses,
-        Control { director, events: heard, files, leaving, replaced, upgrade, answering, announce },
-    ))
+    let control = Control { director, events: heard, files, leaving, replaced, upgrade, answering, announce };
+    Ok((addresses, control))
+}
+
+/// What is known of a source once it is followed: the node's name, the file, and who hears of doubts in what it said.
+type Followed = (Option<Name>, Option<ConfigFile>, Option<Arc<Notify>>);
+
+/// Reads a file, or begins to follow the control API.
+fn follow(
+    source: Source,
+    complain: &dyn Fn(&str),
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<Followed, StartError> {
+    Ok(match source {
+        Source::File(path) => (None, Some(ConfigFile::open(path, complain)?), None),
+        Source::Text(text) => (None, Some(ConfigFile::of_text(&text, complain)?), None),
+        Source::Control(control) => {
+            let (node, doubts) = (control.node.clone(), Arc::<Notify>::default());
+            tokio::spawn(follow_control(control, events.clone(), doubts.clone()));
+            (Some(node), None, Some(doubts))
+        }
+    })
+}
+
+/// Adds what is known of endpoints to the metrics.
+fn show_endpoints(metrics: &Metrics, published: &Published, findings: &Findings) {
+    let added = health::Collect::new(published.clone(), findings.clone())
+        .and_then(|collect| metrics.registry().register(Box::new(collect)));
+    if let Err(error) = added {
+        tracing::warn!(%error, "the metrics of endpoints are left out");
+    }
 }
 
 /// Finds the process to be replaced, and makes the place where the next one finds this one.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderName};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use outrigger_http::body::{Incoming, RequestBody, ResponseBody, Upload};
@@ -17,6 +17,7 @@ use outrigger_http::upgrade::OnUpgrade;
 use outrigger_http::{Error, Reason, grpc};
 
 use crate::connection::Connection;
+use crate::hashing;
 use crate::local::LocalBackend;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
@@ -27,6 +28,9 @@ use crate::waiting::{Waiting, is_not_up, page};
 pub(crate) type Answer = Reply<ResponseBody<Record>>;
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// What `Proxy-Status` says of a response whose endpoint was chosen in panic (RFC 9209, section 2.1.5).
+const PANIC: &str = r#"outrigger; details="panic: so few endpoints are well that all are used""#;
 
 /// Answers what a connection asks.
 pub(crate) struct Serving {
@@ -122,6 +126,7 @@ pub(crate) async fn carry_out(
         }
     }
     let mut tunnel = Tunnel::wanted(&request, plan.speak);
+    let hash = hashing::of_request(plan.to.backend.balancer.hash_keys(), &request, connection.peer.ip());
     let (request, upload) = prepare(connection, &plan, &mut tunnel, policy, request);
     let outgoing = Outgoing { request, spelling, interim };
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
@@ -140,7 +145,7 @@ pub(crate) async fn carry_out(
         deadline,
         limits: connection.settings.limits,
         prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
-        hash: None,
+        hash,
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
@@ -149,6 +154,9 @@ pub(crate) async fn carry_out(
     record.attempts = progress.attempts;
     if progress.refused {
         record.retry_refused();
+    }
+    if progress.panic {
+        record.panicked(&plan.to);
     }
     match result {
         Err(error) => {
@@ -261,6 +269,9 @@ fn pass_on(
     if parts.status.is_server_error() {
         parts.headers.remove(UNREACHED);
     }
+    if record.panic {
+        parts.headers.append(PROXY_STATUS, HeaderValue::from_static(PANIC));
+    }
     if let Some((_, share)) = plan.rule {
         for modifier in &share.response {
             filter::modify(modifier, &mut parts.headers);
@@ -290,6 +301,9 @@ fn pass_on(
 pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
+    if error.reason == Reason::ConnectionLimitReached {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     let unreached = !error.reached && record.is_of_a_sidecar();
     if unreached {
         headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));

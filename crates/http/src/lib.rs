@@ -18,12 +18,15 @@ pub mod forwarded;
 pub mod grpc;
 pub mod h1;
 mod h2;
+pub mod idle;
 pub mod message;
 pub mod pool;
+pub mod room;
 pub mod serve;
 mod sleeper;
 pub mod transform;
 pub mod upgrade;
+pub mod verdict;
 pub mod websocket;
 
 pub use endpoint::{Backend, Endpoint, Security};

@@ -14,3 +14,4 @@ pub mod listen;
 pub mod original;
 pub mod pass;
 mod peek;
+pub mod quiet;

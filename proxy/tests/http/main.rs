@@ -5,6 +5,8 @@
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
 mod auth;
+mod balance;
+mod balance_even;
 mod body_filters;
 mod codings;
 mod compression;
@@ -16,7 +18,9 @@ mod grpc;
 mod grpc_web;
 mod hostile;
 mod http2;
+mod http2_backend;
 mod instead;
+mod keep_alive;
 mod messages;
 mod mirror;
 mod noise;
