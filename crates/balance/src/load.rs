@@ -202,7 +202,7 @@ impl Load {
         self.ejection.load(Relaxed) != 0 && self.ejected(self.tick(then)).is_some()
     }
 
-    /// Forgets that it was ejected, or said to leave, once that is over: then it costs nothing any more.
+    /// Forgets that it was ejected once that is over: then it costs nothing any more.
     pub(crate) fn tidy(&self, base: Duration, now: Instant) {
         let tick = self.tick(now);
         let health = Health::unpack(self.health.load(Relaxed));

@@ -5,6 +5,7 @@
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
 mod auth;
+mod backend_connections;
 mod balance;
 mod balance_even;
 mod body_filters;
