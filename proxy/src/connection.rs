@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::local::Local;
 use crate::request::Serving;
 use crate::state::LiveListener;
-use crate::worker::{Open, Worker};
+use crate::worker::{Open, Side, Worker};
 use crate::{edge, inbound, outbound, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Name,
     pub(crate) direction: Direction,
+    /// Which of the worker's connections it is one of.
+    pub(crate) side: Side,
     /// What its caller may do.
     pub(crate) settings: Arc<Settings>,
     /// Where the caller is.
@@ -70,11 +72,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(worker: &Rc<Worker>, live: &LiveListener, peer: SocketAddr, drain: &Rc<Drain>) -> Self {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        live: &LiveListener,
+        peer: SocketAddr,
+        open: Open,
+        drain: &Rc<Drain>,
+    ) -> Self {
         Self {
             worker: worker.clone(),
             listener: live.name.clone(),
             direction: live.direction,
+            side: open.side(),
             settings: live.settings.clone(),
             peer,
             original: None,
@@ -86,7 +95,7 @@ impl Connection {
             over: false,
             at: Cell::new((u64::MAX, 0)),
             text: OnceCell::new(),
-            open: worker.open(),
+            open,
         }
     }
 
@@ -193,6 +202,7 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
+    open: Open,
     listener: Name,
     drain: Rc<Drain>,
 ) {
@@ -201,7 +211,7 @@ pub(crate) async fn serve(
         worker.local().and_then(|local| local.live.listeners.iter().find(|l| l.name == listener).cloned());
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let mut connection = Connection::new(&worker, &live, peer, &drain);
+    let mut connection = Connection::new(&worker, &live, peer, open, &drain);
     connection.open.show(&live);
     if live.is_over() {
         connection.turn_away();

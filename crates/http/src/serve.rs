@@ -112,12 +112,15 @@ pub(crate) trait Caller {
     fn tick(&self);
     /// The connection is to end.
     fn wind_down(&self);
+    /// The proxy is leaving, and goes on serving whoever stays.
+    fn leave(&self) {}
 }
 
 /// Tells the connections of one worker, or of one listener, to end when what is under way is done; and what time it is.
 #[derive(Default)]
 pub struct Drain {
     on: Cell<bool>,
+    leaving: Cell<bool>,
     notify: Notify,
     now: Cell<u32>,
     callers: RefCell<Vec<Weak<dyn Caller>>>,
@@ -135,6 +138,18 @@ impl Drain {
         self.on.set(true);
         self.notify.notify_waiters();
         self.each(|caller| caller.wind_down());
+    }
+
+    /// Tells the callers of HTTP/2 that this end is leaving: GOAWAY, in both phases, so that their next request goes
+    /// elsewhere. New connections are served, and told the same after their first request.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.each(|caller| caller.leave());
+    }
+
+    /// Whether that was told.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Whether they were told.

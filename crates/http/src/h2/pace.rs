@@ -31,7 +31,7 @@ impl Pace {
             under_way: Cell::new(0),
             asked: Cell::new(false),
             quiet: Cell::new(0),
-            ending: Cell::new(drain.is_on()),
+            ending: Cell::new(drain.is_on() || drain.is_leaving()),
             sleeper: Sleeper::default(),
         });
         drain.remember(Rc::downgrade(&pace) as Weak<dyn Caller>);
@@ -78,6 +78,10 @@ impl Caller for Pace {
     }
 
     fn wind_down(&self) {
+        self.end();
+    }
+
+    fn leave(&self) {
         self.end();
     }
 }

@@ -81,6 +81,7 @@ where
     drop(handshake);
     let mut alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
     let mut ending = false;
+    let mut parting = pin!(parting(&pace));
     let caller = Caller { handler, pace: pace.clone(), settings, drain, carried };
     poll_fn(|cx| {
         loop {
@@ -91,12 +92,14 @@ where
                 Poll::Ready(Some(Ok((request, respond)))) => caller.accept(request, respond),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
-                // Only now: a request that is there already is under way.
-                Poll::Pending if !ending && pace.is_ending(cx) => {
+                Poll::Pending if ending => return parting.as_mut().poll(cx).map(Ok),
+                Poll::Pending if !pace.is_ending(cx) => return Poll::Pending,
+                // Only now: a request that is there already is under way. One whose caller has yet to ask is on its way,
+                // and were GOAWAY there before it, the caller could not send it.
+                Poll::Pending if pace.asked() || last_word.as_mut().poll(cx).is_ready() => {
                     ending = true;
                     connection.graceful_shutdown();
                 }
-                Poll::Pending if ending => return last_word.as_mut().poll(cx).map(Ok),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -107,6 +110,12 @@ where
 /// Ends when a connection that is to end has had its time, on which nothing was ever asked.
 async fn last_word(pace: &Pace) {
     poll_fn(|cx| if pace.is_ending(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    tokio::time::sleep(LAST_WORD).await;
+    poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
+}
+
+/// Ends when a caller that never asked has had its time to answer GOAWAY.
+async fn parting(pace: &Pace) {
     tokio::time::sleep(LAST_WORD).await;
     poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
 }
