@@ -4,10 +4,14 @@
 //! that tests run hours in milliseconds. All state is atomic and shared by the workers; nothing locks or allocates
 //! while a request is on its way.
 
+mod adaptive;
 mod balancer;
+mod limit;
 mod load;
 mod retry;
 
+pub use adaptive::Adaptive;
 pub use balancer::{Balancer, Member, Pick, Wish};
+pub use limit::{Limit, Limits, Place, Queue, Waiting};
 pub use load::{InFlight, Load};
 pub use retry::{Budget, backoff};
