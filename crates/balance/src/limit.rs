@@ -122,6 +122,11 @@ impl Queue {
         Some(Waiting(self))
     }
 
+    /// Whether nobody ever may.
+    pub const fn is_closed(&self) -> bool {
+        self.most == 0
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Relaxed)

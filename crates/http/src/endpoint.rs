@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use outrigger_balance::{Balancer, Budget, Load, Member};
+use outrigger_balance::{Balancer, Budget, Limits, Load, Member};
 use outrigger_config::SpiffeId;
 use outrigger_config::backend::{Balance, RetryConstraint};
 use rustls::ClientConfig;
@@ -95,6 +95,8 @@ pub struct Backend {
     pub balancer: Balancer,
     /// How many of its requests may be retries.
     pub budget: Arc<Budget>,
+    /// How much may be under way there, where that is limited.
+    pub limits: Option<Arc<Limits>>,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
     /// Why there is no endpoint, where there is none.
@@ -121,6 +123,7 @@ impl Backend {
             balancer: Balancer::new(&Balance::default(), &[Member::new(1)]),
             budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
             endpoints: Box::new([endpoint]),
+            limits: None,
             connect_timeout,
             empty: None,
         }

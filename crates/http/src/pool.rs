@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::header::UPGRADE;
 use http::uri::Scheme;
-use outrigger_balance::InFlight;
+use outrigger_balance::{InFlight, Place};
 use outrigger_certs::Identity;
 use tracing::debug;
 
@@ -72,6 +72,8 @@ pub struct Lease {
     pool: Rc<Pool>,
     held: Held,
     in_flight: Option<InFlight>,
+    /// Its place among the requests of the backend, where those are limited.
+    place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -96,6 +98,12 @@ impl Lease {
     /// Ties the endpoint's load to the lease: it ends when the response does.
     pub(crate) fn with_load(mut self, in_flight: InFlight) -> Self {
         self.in_flight = Some(in_flight);
+        self
+    }
+
+    /// Ties the request's place at the backend to the lease.
+    pub(crate) fn with_place(mut self, place: Option<Place>) -> Self {
+        self.place = place;
         self
     }
 }
@@ -223,7 +231,7 @@ impl Pool {
     }
 
     fn lease(self: &Rc<Self>, held: Held) -> Lease {
-        Lease { pool: self.clone(), held, in_flight: None }
+        Lease { pool: self.clone(), held, in_flight: None, place: None }
     }
 
     /// The connection used last that is ready. What closed meanwhile is let go.

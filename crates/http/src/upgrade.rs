@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use outrigger_net::copy::{Copied, both};
@@ -84,8 +85,9 @@ impl Future for OnUpgrade {
     }
 }
 
-/// Waits for both sides of an upgrade, and copies until both have closed. `None` if one of them never came.
-pub async fn relay(caller: OnUpgrade, callee: OnUpgrade) -> Option<Copied> {
+/// Waits for both sides of an upgrade, and copies until both have closed, or nothing has moved for the `idle` time. `None`
+/// if one of them never came.
+pub async fn relay(caller: OnUpgrade, callee: OnUpgrade, idle: Option<Duration>) -> Option<Copied> {
     let (caller, callee) = tokio::join!(caller, callee);
-    Some(both(caller?, callee?, None).await)
+    Some(both(caller?, callee?, idle).await)
 }

@@ -17,6 +17,7 @@ mod grpc_web;
 mod hostile;
 mod http2;
 mod instead;
+mod limits;
 mod messages;
 mod mirror;
 mod noise;
