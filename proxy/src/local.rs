@@ -63,6 +63,8 @@ pub(crate) struct LocalBackend {
     /// In the order of its endpoints.
     pub(crate) pools: Box<[Rc<Pool>]>,
     pub(crate) dialer: Dialer,
+    /// Counts what happens to it.
+    pub(crate) series: BackendSeries,
     /// What its endpoints are called in sessions.
     pub(crate) names: Names,
     /// Whether a browser gets a page to wait on while it is not up.
@@ -105,6 +107,7 @@ impl Local {
                         live_backend.hosts.clone(),
                         backend.connect_timeout,
                     ),
+                    series: live_backend.connections,
                     waiting_page: live_backend.waiting_page(),
                     hosts: live_backend.hosts.clone(),
                     names: live_backend.names.clone(),
@@ -157,6 +160,7 @@ impl Local {
                 endpoint,
                 pool,
                 self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT),
+                self.live.direct,
                 None,
             ),
         )
@@ -172,7 +176,7 @@ impl Local {
         let pool = backend.pools.get(*place)?.clone();
         let dialer = backend.dialer.clone();
         let (name, limits) = (backend.backend.name.clone(), backend.backend.limits.clone());
-        Some(self.remember(address, alone(name, endpoint, pool, dialer, limits)))
+        Some(self.remember(address, alone(name, endpoint, pool, dialer, backend.series, limits)))
     }
 
     fn remember(&self, address: SocketAddr, backend: LocalBackend) -> Rc<LocalBackend> {
@@ -232,6 +236,7 @@ fn alone(
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool>,
     dialer: Dialer,
+    series: BackendSeries,
     limits: Option<Arc<Limits>>,
 ) -> LocalBackend {
     let backend = Backend { limits, ..Backend::of_one(name, endpoint, dialer.timeout) };
@@ -239,6 +244,7 @@ fn alone(
         backend: Arc::new(backend),
         pools: Box::new([pool]),
         dialer,
+        series,
         waiting_page: false,
         names: Names::default(),
         hosts: None,

@@ -41,6 +41,8 @@ pub(crate) struct Record {
     details: Cow<'static, str>,
     /// Whether it was told how the response ended.
     ended: bool,
+    /// Whether its endpoint was chosen although so few were well that all were used.
+    pub(crate) panic: bool,
     /// What only the access log wants to know.
     line: Option<Box<Line>>,
     /// Its place among the requests of the listener, where those are limited.
@@ -87,6 +89,7 @@ impl Record {
             reason: None,
             details: Cow::Borrowed(""),
             ended: false,
+            panic: false,
             line,
             place: None,
         }
@@ -96,6 +99,13 @@ impl Record {
     pub(crate) fn holding(mut self, place: Option<Place>) -> Self {
         self.place = place;
         self
+    }
+
+    /// Its endpoint was chosen in panic.
+    #[cold]
+    pub(crate) fn panicked(&mut self, to: &LocalBackend) {
+        self.panic = true;
+        self.connection.worker.metrics.backend_panicked(to.series);
     }
 
     /// The table that it is decided by.
