@@ -13,6 +13,7 @@ mod file;
 mod goaway;
 mod listeners;
 mod names;
+mod silence;
 mod tcp;
 mod tls;
 mod tls_route;
