@@ -144,26 +144,24 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// All the limits of one backend. There is none where its configuration sets none.
+/// The limits of one backend's requests. There is none where its configuration sets none.
 #[derive(Debug)]
 pub struct Limits {
     /// Requests in flight, where they are limited: by a number, by their latency, or by both.
     pub requests: Option<Arc<Limit>>,
     /// What finds out how many requests those may be.
     pub adaptive: Option<Arc<Adaptive>>,
-    /// Connections open.
-    pub connections: Option<Arc<Limit>>,
     /// Retries under way.
     pub retries: Option<Arc<Limit>>,
-    /// For requests that wait for a place, or for a connection.
+    /// For requests that wait for a place.
     pub queue: Queue,
 }
 
 impl Limits {
     /// The limits that are configured, if any is. What was under way under the limits `before` still counts.
     pub fn new(spec: &BackendLimits, before: Option<&Self>, now: Instant) -> Option<Self> {
-        let BackendLimits { connections, requests, waiting, wait_timeout, retries, adaptive } = *spec;
-        if connections.is_none() && requests.is_none() && retries.is_none() && adaptive.is_none() {
+        let BackendLimits { connections: _, requests, waiting, wait_timeout, retries, adaptive } = *spec;
+        if requests.is_none() && retries.is_none() && adaptive.is_none() {
             return None;
         }
         let bound = |size: Option<u32>, before: Option<&Arc<Limit>>| {
@@ -182,7 +180,6 @@ impl Limits {
         Some(Self {
             requests: bound(size, before.and_then(|before| before.requests.as_ref())),
             adaptive,
-            connections: bound(connections, before.and_then(|before| before.connections.as_ref())),
             retries: bound(retries, before.and_then(|before| before.retries.as_ref())),
             queue: Queue::new(
                 waiting.unwrap_or_default(),

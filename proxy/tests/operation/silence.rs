@@ -111,7 +111,8 @@ async fn a_stream_on_which_nothing_moves_ends_with_its_reason() {
     }
     // Its answer may have begun: then that is what is silent.
     let uploaded = stage.lines.with("?upload").await;
-    let expected = if upload.starts_with("HTTP/1.1 200 ") { "connection_read_timeout" } else { "http_request_timeout" };
+    let expected =
+        if upload.starts_with("HTTP/1.1 200 ") { "connection_read_timeout" } else { "http_request_timeout" };
     assert_eq!(uploaded["reason"], expected, "{upload}");
 }
 
@@ -187,9 +188,8 @@ async fn connections_end_at_their_age_and_no_request_fails() {
             shared.closed().await;
         }
     };
-    let (connections, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(http1, http2) })
-        .await
-        .expect("connections end");
+    let (connections, ()) =
+        tokio::time::timeout(PATIENCE, async { tokio::join!(http1, http2) }).await.expect("connections end");
     assert_eq!(connections, 2);
     assert!(stage.app.requests() > 20, "{}", stage.app.requests());
 }
