@@ -91,3 +91,37 @@ pub async fn relay(caller: OnUpgrade, callee: OnUpgrade, idle: Option<Duration>)
     let (caller, callee) = tokio::join!(caller, callee);
     Some(both(caller?, callee?, idle).await)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::serve::Settings;
+
+    fn side() -> (DuplexStream, OnUpgrade) {
+        let (far, near) = duplex(64);
+        let (there, upgrade) = OnUpgrade::pair();
+        there.send(Tunnel::new(Bytes::new(), near)).unwrap();
+        (far, upgrade)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_websocket_that_is_silent_for_half_an_hour_is_kept_and_one_that_is_lost_is_not() {
+        let ((mut caller, a), (mut callee, b)) = (side(), side());
+        let story = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_mins(30)).await;
+                caller.write_all(b"ping").await.unwrap();
+                let mut heard = [0; 4];
+                callee.read_exact(&mut heard).await.unwrap();
+                assert_eq!(&heard, b"ping");
+            }
+            tokio::time::Instant::now()
+        };
+        let (copied, heard) = tokio::join!(relay(a, b, Settings::default().stream_timeout), story);
+        let copied = copied.unwrap();
+        assert!(copied.idle && copied.a_to_b == 12, "{copied:?}");
+        assert_eq!(heard.elapsed(), Duration::from_hours(1));
+    }
+}
