@@ -27,7 +27,7 @@ pub(crate) use tunnel::ByteStream;
 /// How much a peer may send on one stream before it is read.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// How much a peer may send on all streams of a connection before it is read.
-const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How often a connection may have to reset streams because of what its peer did, before it is ended.
 const MAX_RESETS: usize = 1024;
 /// What it may take, as `h2` counts it, to keep small frames of data that nobody has read yet, where many share the

@@ -140,6 +140,7 @@ async fn callers_that_read_nothing_starve_no_other() {
         stream.read_exact(&mut [0; 16]).await.unwrap();
         silent.push(stream);
     }
+    tokio::time::sleep(Duration::from_secs(6)).await;
     let patience = Duration::from_secs(3);
     let traffic = Traffic { patience, path: "/bytes/100".into(), ..Traffic::new(Kind::Http1, 50) };
     let load = Load::start(web.outbound(), traffic);
