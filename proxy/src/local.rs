@@ -1,7 +1,7 @@
 //! The live table as one worker has it: with that worker's own connections to the endpoints of each backend.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ impl Means {
             identity: self.identity.clone(),
             own: Some(self.own.clone()),
             timeout,
+            tls_timeout: None,
+            room: None,
             watch: Rc::new(Count { metrics: self.metrics.clone(), series, hosts }),
         }
     }
@@ -99,13 +101,21 @@ impl Local {
                 let pool = |endpoint: &Arc<Endpoint>| {
                     kept.get(&endpoint.id()).cloned().unwrap_or_else(|| Pool::new(endpoint.clone()))
                 };
+                let dialer = means.dialer(
+                    live_backend.connections,
+                    live_backend.hosts.clone(),
+                    backend.connect_timeout,
+                );
+                let pools: Box<[Rc<Pool>]> = backend.endpoints.iter().map(pool).collect();
+                let terms = Rc::new(live_backend.terms());
+                pools.iter().for_each(|pool| pool.set_terms(terms.clone()));
                 Rc::new(LocalBackend {
-                    pools: backend.endpoints.iter().map(pool).collect(),
-                    dialer: means.dialer(
-                        live_backend.connections,
-                        live_backend.hosts.clone(),
-                        backend.connect_timeout,
-                    ),
+                    pools,
+                    dialer: Dialer {
+                        tls_timeout: live_backend.tls_timeout(),
+                        room: backend.connections.clone(),
+                        ..dialer
+                    },
                     series: live_backend.connections,
                     waiting_page: live_backend.waiting_page(),
                     hosts: live_backend.hosts.clone(),
@@ -132,7 +142,26 @@ impl Local {
                 plain && !known.contains_key(address)
             })
             .collect();
-        Self { live, backends, known, direct: RefCell::new(direct), means }
+        let local = Self { live, backends, known, direct: RefCell::new(direct), means };
+        if let Some(before) = before {
+            let mut stays = HashSet::new();
+            local.each_pool(|pool| {
+                stays.insert(pool.endpoint().id());
+            });
+            before.each_pool(|pool| {
+                if !stays.contains(&pool.endpoint().id()) {
+                    pool.retire();
+                }
+            });
+        }
+        local
+    }
+
+    /// Each of its pools, in no order; one that several backends share more than once.
+    fn each_pool(&self, act: impl FnMut(&Rc<Pool>)) {
+        let direct = self.direct.borrow();
+        let backends = self.backends.iter().chain(direct.values());
+        backends.flat_map(|backend| backend.pools.iter()).for_each(act);
     }
 
     /// A backend by its place in the table.
@@ -195,9 +224,7 @@ impl Local {
 
     /// Closes the connections that nobody has used for long.
     pub(crate) fn close_idle(&self, now: Instant) {
-        let direct = self.direct.borrow();
-        let pools = self.backends.iter().chain(direct.values()).flat_map(|backend| backend.pools.iter());
-        pools.for_each(|pool| pool.close_idle(now));
+        self.each_pool(|pool| pool.close_idle(now));
     }
 }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderName};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use outrigger_http::body::{Incoming, RequestBody, ResponseBody, Upload};
@@ -301,6 +301,9 @@ fn pass_on(
 pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
+    if error.reason == Reason::ConnectionLimitReached {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     let unreached = !error.reached && record.is_of_a_sidecar();
     if unreached {
         headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));

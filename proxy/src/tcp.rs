@@ -285,7 +285,7 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
                 return Ok(Reached { at, callee, _under_way: in_flight });
             }
             Err(error) => {
-                verdict::unconnected(&mut in_flight, endpoint, &error, Instant::now());
+                verdict::unconnected(&mut in_flight, endpoint, &to.dialer, &error);
                 tried.push(at);
                 failed = (Some(at), error);
             }

@@ -154,6 +154,12 @@ impl Load {
         }
     }
 
+    /// Whether the endpoint has said that it is leaving, and was not found to stay since.
+    pub fn is_said_to_leave(&self) -> bool {
+        let health = self.health.load(Relaxed);
+        health != 0 && Health::unpack(health).leaving
+    }
+
     /// Notes what an active check found, once it is sure of it.
     pub fn checked(&self, well: bool, now: Instant) {
         let tick = self.tick(now);
@@ -196,7 +202,7 @@ impl Load {
         self.ejection.load(Relaxed) != 0 && self.ejected(self.tick(then)).is_some()
     }
 
-    /// Forgets that it was ejected, or said to leave, once that is over: then it costs nothing any more.
+    /// Forgets that it was ejected once that is over: then it costs nothing any more.
     pub(crate) fn tidy(&self, base: Duration, now: Instant) {
         let tick = self.tick(now);
         let health = Health::unpack(self.health.load(Relaxed));

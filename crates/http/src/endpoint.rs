@@ -12,6 +12,9 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::DuplexStream;
 
+use crate::idle::IdleTime;
+use crate::room::Connections;
+
 /// One address of a backend. Carried over from one configuration to the next while it is equal, and with it its load
 /// and the connections to it.
 #[derive(Debug)]
@@ -24,18 +27,25 @@ pub struct Endpoint {
     pub security: Security,
     /// What is under way there, and how quick it is.
     pub load: Arc<Load>,
+    /// After how long it closes connections that nobody uses.
+    pub idle: IdleTime,
 }
 
 impl Endpoint {
     /// A new endpoint, without connections.
     pub fn new(address: SocketAddr, security: Security, load: Arc<Load>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), address, security, load }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), address, security, load, idle: IdleTime::default() }
     }
 
     /// What tells it from every other endpoint of the process.
     pub const fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether it is an application behind a sidecar of its own.
+    pub(crate) const fn is_in_mesh(&self) -> bool {
+        matches!(self.security, Security::Mesh { .. })
     }
 
     /// The identity expected there.
@@ -99,6 +109,8 @@ pub struct Backend {
     pub budget: Arc<Budget>,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
+    /// How many connections it may have, where that is limited.
+    pub connections: Option<Arc<Connections>>,
     /// Why there is no endpoint, where there is none.
     pub empty: Option<Empty>,
 }
@@ -125,6 +137,7 @@ impl Backend {
             budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
             endpoints: Box::new([endpoint]),
             connect_timeout,
+            connections: None,
             empty: None,
         }
     }

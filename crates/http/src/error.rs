@@ -29,7 +29,7 @@ pub enum Reason {
     ConnectionRefused,
     /// No connection was made within the connect timeout.
     ConnectionTimeout,
-    /// The listener has as many connections as it may.
+    /// The listener, or the backend, has as many connections as it may.
     ConnectionLimitReached,
     /// The connection broke before the response.
     ConnectionTerminated,

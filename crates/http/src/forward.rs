@@ -18,7 +18,7 @@ use crate::error::{Error, Reason};
 use crate::filter::is_idempotent;
 use crate::h1::{Limits, Spelling};
 use crate::message::{Answered, Interim, Outgoing};
-use crate::pool::{Failed, Lease, Phase, Pool, Slot};
+use crate::pool::{Failed, Lease, Phase, Pool, Sending, Slot};
 use crate::verdict;
 
 /// How many endpoints are tried for one attempt when connections to them cannot be made.
@@ -272,7 +272,7 @@ impl Flight<'_> {
             let in_flight = pool.endpoint().load.start(now);
             let mut in_flight = in_flight.watched(self.way.backend.outliers.as_ref());
             self.progress.under_way = Some(now);
-            let tried = self.attempt(&pool, slot).await;
+            let tried = self.attempt(&pool, slot, now).await;
             self.progress.under_way = None;
             let failed = match tried {
                 Ok((answered, lease)) => {
@@ -377,13 +377,19 @@ impl Flight<'_> {
         })
     }
 
-    async fn attempt(&self, pool: &Rc<Pool>, slot: &mut Slot) -> Result<(Answered, Lease), Failed> {
+    async fn attempt(
+        &self,
+        pool: &Rc<Pool>,
+        slot: &mut Slot,
+        now: Instant,
+    ) -> Result<(Answered, Lease), Failed> {
         let wire = match (self.way.speak, &pool.endpoint().security) {
             (Speak::Http2 | Speak::Http2Upgrade, _) => Wire::Http2,
             (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
             (Speak::Http1 | Speak::Http1Upgrade, _) => Wire::Http1,
         };
-        let sent = pool.send(wire, slot, self.way.dialer, self.way.limits, self.resent);
+        let sending = Sending { limits: self.way.limits, fresh: self.resent, now };
+        let sent = pool.send(wire, slot, self.way.dialer, sending);
         let Some(limit) = self.way.policy.attempt_timeout else { return sent.await };
         tokio::time::timeout(limit, sent).await.unwrap_or_else(|_| {
             let details = format!(
@@ -399,7 +405,7 @@ impl Flight<'_> {
         let now = Instant::now();
         match failed.phase {
             Phase::Connect => {
-                verdict::unconnected(in_flight, pool.endpoint(), &failed.error, now);
+                verdict::unconnected(in_flight, pool.endpoint(), self.way.dialer, &failed.error);
                 self.tried.push(at);
             }
             Phase::New => {

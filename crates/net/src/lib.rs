@@ -12,3 +12,4 @@ pub mod hello;
 pub mod listen;
 pub mod original;
 mod peek;
+pub mod quiet;

@@ -65,7 +65,6 @@ async fn each_of_ten_endpoints_is_within_a_tenth_of_the_mean_and_an_eleventh_soo
         // Connections are made.
         drive(&caller, &apps[..10], 200, request).await;
         let got = drive(&caller, &apps[..10], 2_000, request).await;
-        eprintln!("{kind}: {got:?}");
         for count in &got {
             assert!((180..=220).contains(count), "{kind}: {got:?}");
         }
@@ -81,7 +80,6 @@ async fn each_of_ten_endpoints_is_within_a_tenth_of_the_mean_and_an_eleventh_soo
                 break;
             }
         }
-        eprintln!("{kind}: after {:?} {got:?}", ready.elapsed());
         assert!(got[10] >= 80, "{kind}: {got:?}");
     }
 }

@@ -88,6 +88,11 @@ impl<IO> Conn<IO> {
         self.state.borrow_mut().limits = limits;
     }
 
+    /// What `look` sees of the connection; `None` once it was closed, or given to another use.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&IO) -> T) -> Option<T> {
+        self.state.borrow().io.as_ref().map(look)
+    }
+
     /// Closes it, whoever waits for it.
     pub(super) fn close(&self) {
         self.state.borrow_mut().io = None;

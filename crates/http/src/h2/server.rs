@@ -19,7 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::alive::{Ear, KeepAlive, Terms};
+use super::alive::{KeepAlive, Terms};
+use super::heard::Ear;
 use super::pace::{BodyPace, Pace, UnderWay};
 use super::received::Received;
 use super::sending::Sending;
@@ -35,7 +36,8 @@ use crate::serve::{Drain, LAST_WORD, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
 /// A caller that is gone is found within 50 seconds.
-const ALIVE: Terms = Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20) };
+const ALIVE: Terms =
+    Terms { silence: Duration::from_secs(30), patience: Duration::from_secs(20), sparing: Duration::ZERO };
 /// How many bytes of interim responses a request may get: `h2` keeps what its caller does not read.
 const MAX_INTERIM: usize = 1024 * 1024;
 

@@ -219,7 +219,7 @@ mod tests {
         // A last one that is not whole is handed on as it is.
         sent.extend([0, 0, 0]);
         let expected = [kept.concat(), vec![0, 0, 0]].concat();
-        for part in 1..sent.len() + 1 {
+        for part in 1..=sent.len() {
             for room in [1, 2, 5, 8, 9, 10, 100] {
                 let mut sieve = Sieve::new(Parts(sent.clone(), part));
                 let mut came = Vec::new();
