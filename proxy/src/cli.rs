@@ -18,6 +18,7 @@ use crate::capture::{self, Capture};
 use crate::dev::{self, cli::Dev};
 use crate::director::{Captured, Tell};
 use crate::explain::{self, Explain};
+use crate::memory::MemoryLimit;
 use crate::proxy::{Options, Source, StartError, start};
 
 /// A service-mesh sidecar, and a reverse proxy on a developer's machine.
@@ -91,6 +92,9 @@ struct RunArgs {
     /// How long what is under way may take after that.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     drain_grace: outrigger_config::Duration,
+    /// How much memory it may use, such as 64Mi, or `off` [default: what its cgroup may, else no limit].
+    #[arg(long, value_name = "SIZE", env = "OUTRIGGER_MEMORY_LIMIT")]
+    memory_limit: Option<MemoryLimit>,
     /// Where requests are logged, as JSON lines.
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     access_log: AccessLogTo,
@@ -262,6 +266,7 @@ fn options(args: RunArgs, access_log: AccessLog, log: LogControl) -> Result<Opti
         captured,
         drain_delay: args.drain_delay.map_or(default_delay, outrigger_config::Duration::get),
         drain_grace: args.drain_grace.get(),
+        memory: args.memory_limit.unwrap_or_default(),
         access_log,
         log,
         announce,

@@ -20,6 +20,7 @@ mod filters;
 mod inbound;
 mod listeners;
 mod local;
+mod memory;
 mod outbound;
 mod own;
 mod plan;
@@ -40,4 +41,5 @@ mod watch;
 mod worker;
 
 pub use director::Captured;
+pub use memory::MemoryLimit;
 pub use proxy::{Addresses, Options, Proxy, Source, StartError, start};

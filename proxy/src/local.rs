@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use outrigger_certs::Identity;
 use outrigger_http::connect::{Dialer, OwnDoor, Watch};
+use outrigger_http::memory::Account;
 use outrigger_http::pool::Pool;
 use outrigger_http::{Backend, Endpoint, Reason, Security};
 use outrigger_telemetry::{BackendSeries, ConnectResult};
@@ -42,6 +43,7 @@ struct Means {
     identity: Option<Arc<Identity>>,
     own: Rc<dyn OwnDoor>,
     metrics: outrigger_telemetry::Worker,
+    memory: Rc<Account>,
 }
 
 impl Means {
@@ -51,6 +53,7 @@ impl Means {
             own: Some(self.own.clone()),
             timeout,
             watch: Rc::new(Count { metrics: self.metrics.clone(), series, hosts }),
+            memory: self.memory.clone(),
         }
     }
 }
@@ -83,6 +86,7 @@ impl Local {
             identity: live.node.identity.clone(),
             own: Rc::new(Own::new(worker)),
             metrics: worker.metrics.clone(),
+            memory: worker.memory.clone(),
         };
         let kept: HashMap<u64, Rc<Pool>> = before
             .into_iter()
@@ -181,9 +185,18 @@ impl Local {
 
     /// Closes the connections that nobody has used for long.
     pub(crate) fn close_idle(&self, now: Instant) {
+        self.each_pool(|pool| pool.close_idle(now));
+    }
+
+    /// Closes the connections that nobody uses now: memory is scarce.
+    pub(crate) fn make_room(&self) {
+        self.each_pool(Pool::make_room);
+    }
+
+    fn each_pool(&self, tell: impl Fn(&Pool)) {
         let direct = self.direct.borrow();
         let pools = self.backends.iter().chain(direct.values()).flat_map(|backend| backend.pools.iter());
-        pools.for_each(|pool| pool.close_idle(now));
+        pools.for_each(|pool| tell(pool));
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{Admin, Readiness, Surface};
 use crate::director::{Captured, Director, Means, Published, STARTING, Tell};
+use crate::memory::{Memory, MemoryLimit};
 use crate::resolve::Resolver;
 use crate::source::{ConfigFile, Event, follow_control};
 use crate::watch::Follower;
@@ -52,6 +53,8 @@ pub struct Options {
     pub drain_delay: Duration,
     /// How long what is under way may take after that.
     pub drain_grace: Duration,
+    /// How much memory it may use.
+    pub memory: MemoryLimit,
     /// Where requests are logged.
     pub access_log: AccessLog,
     /// The level of the diagnostics, read and set by the admin interface.
@@ -69,7 +72,8 @@ impl std::fmt::Debug for Options {
 }
 
 impl Options {
-    /// A proxy within a process: any port for the admin interface, one worker, no access log, no word to anybody.
+    /// A proxy within a process: any port for the admin interface, one worker, no limit of memory, no access log, no word to
+    /// anybody.
     pub fn quiet(source: Source) -> Self {
         Self {
             source,
@@ -80,6 +84,7 @@ impl Options {
             captured: None,
             drain_delay: Duration::ZERO,
             drain_grace: Duration::from_secs(10),
+            memory: MemoryLimit::Off,
             access_log: AccessLog::off(),
             log: LogControl::detached(),
             announce: Arc::new(|_| ()),
@@ -173,16 +178,18 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
     let workers = options.workers.unwrap_or_else(threads::workers).max(1);
     let metrics = Metrics::new(workers);
     metrics.show_access_log(&options.access_log);
+    let memory = Memory::find(options.memory, workers);
     let mut running = Vec::new();
     let mut orders = Vec::new();
     for index in 0..workers {
         let (sender, receiver) = mpsc::channel(16);
         orders.push(sender);
         let (metrics, log) = (metrics.clone(), options.access_log.clone());
+        let budget = memory.budget.clone();
         running.push(threads::spawn(format!("worker-{index}"), move || async move {
             // Bound to the thread that uses them.
             let (cells, buffer) = (metrics.worker(index), log.buffer());
-            worker::run(index, cells, buffer, receiver).await;
+            worker::run(index, cells, buffer, budget, receiver).await;
         })?);
     }
     let drain = Stop { delay: options.drain_delay, grace: options.drain_grace };
@@ -193,6 +200,7 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
     let (started, outcome) = oneshot::channel();
     let control = {
         let (metrics, published) = (metrics.clone(), published.clone());
+        let followed = metrics.clone();
         move || async move {
             let begun = begin(options, orders, metrics, published, ready).await;
             let (addresses, control) = match begun {
@@ -203,6 +211,7 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
                 }
             };
             if started.send(Ok(addresses)).is_ok() {
+                tokio::spawn(memory.follow(followed));
                 control.run(stopped).await;
             }
             let _ = end.send(());

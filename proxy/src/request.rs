@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderName};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use outrigger_http::body::{Incoming, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
 use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
+use outrigger_http::memory::Account;
 use outrigger_http::message::{Answered, Asked, Handler, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
 use outrigger_http::transform::{Asking, Transforms};
@@ -59,6 +60,9 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
     if let Some(error) = refusal {
         return refused(&connection, &asked.request, error);
     }
+    if let Some(error) = connection.worker.memory.refusal() {
+        return turned_away(&connection, &asked.request, error);
+    }
     let Some(local) = connection.worker.local() else {
         // Nothing listens before the first table is there.
         let mut response = Response::new(ResponseBody::empty());
@@ -80,6 +84,17 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
     };
     if connection.worker.announces_end() && version != Version::HTTP_2 {
         reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    reply
+}
+
+/// Refuses a request for which no memory is left, and ends its connection where that is not shared with others.
+fn turned_away<B>(connection: &Rc<Connection>, request: &Request<B>, error: Error) -> Answer {
+    let mut reply = refused(connection, request, error);
+    let headers = reply.response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if request.version() != Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     reply
 }
@@ -116,7 +131,7 @@ pub(crate) async fn carry_out(
     if let Some(bodies) = plan.bodies() {
         record.call = bodies.call(&request).or(record.call);
         // Boxed, for every request would have the room for it.
-        match Box::pin(transform(bodies, request, &interim, deadline)).await {
+        match Box::pin(transform(bodies, request, &interim, deadline, &connection.worker.memory)).await {
             Ok((changed, asked)) => (request, asking) = (changed, Some(Box::new(asked))),
             Err(error) => return fail(error, record),
         }
@@ -191,9 +206,10 @@ async fn transform(
     request: Request<Incoming>,
     interim: &Interim,
     deadline: Option<Instant>,
+    memory: &Rc<Account>,
 ) -> Result<(Request<Incoming>, Asking), Error> {
     let (mut parts, body) = request.into_parts();
-    let (body, asking) = bodies.request(&mut parts, body, interim, deadline).await?;
+    let (body, asking) = bodies.request(&mut parts, body, interim, deadline, memory).await?;
     Ok((Request::from_parts(parts, body), asking))
 }
 
@@ -233,7 +249,7 @@ fn prepare(
     if incoming.is_end_stream() {
         return (Request::from_parts(parts, RequestBody::Empty), None);
     }
-    let upload = Upload::new(incoming, policy.kept_body());
+    let upload = Upload::new(incoming, policy.kept_body()).counted(&connection.worker.memory);
     let body = upload.attempt().unwrap_or(RequestBody::Empty);
     (Request::from_parts(parts, body), Some(upload))
 }

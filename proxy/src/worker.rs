@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_config::Name;
+use outrigger_http::memory::{Account, Budget, CONNECTION, Charge, Kind, Level, TLS};
 use outrigger_http::serve::{Drain, TICK};
 use outrigger_telemetry::{ConnectionSeries, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +60,8 @@ pub(crate) struct Worker {
     pub(crate) own: Rc<Drain>,
     announcing: Cell<bool>,
     draining: Cell<bool>,
+    /// Counts what it holds.
+    pub(crate) memory: Rc<Account>,
     /// Copies of requests under way.
     pub(crate) mirrors: Cell<u32>,
     /// Connections open, upgraded and opaque ones included.
@@ -84,9 +87,16 @@ pub(crate) struct Open {
     series: Option<ConnectionSeries>,
     /// The connections of its listener, which it is one of.
     among: Option<Arc<AtomicU32>>,
+    /// What it takes by itself.
+    held: Charge,
 }
 
 impl Open {
+    /// Counts what TLS takes.
+    pub(crate) fn secured(&mut self) {
+        self.held.set(CONNECTION + TLS);
+    }
+
     /// Shows it among the connections of its listener.
     pub(crate) fn show(&mut self, listener: &LiveListener) {
         self.worker.metrics.connection_opened(listener.connections);
@@ -117,8 +127,10 @@ pub(crate) async fn run(
     index: usize,
     metrics: outrigger_telemetry::Worker,
     log: LogBuffer,
+    budget: Option<Arc<Budget>>,
     mut orders: mpsc::Receiver<Order>,
 ) {
+    let memory = Account::new(budget);
     let worker = Rc::new(Worker {
         index,
         live: RefCell::new(None),
@@ -128,7 +140,8 @@ pub(crate) async fn run(
         logged: Notify::new(),
         pending: Cell::new(false),
         random: RefCell::new(fastrand::Rng::new()),
-        own: Rc::default(),
+        own: Rc::new(Drain::counting(memory.clone())),
+        memory,
         announcing: Cell::new(false),
         draining: Cell::new(false),
         mirrors: Cell::new(0),
@@ -164,6 +177,10 @@ async fn sweep(worker: Rc<Worker>) {
         tokio::time::sleep(TICK).await;
         worker.running.borrow().values().for_each(|running| running.drain.tick());
         worker.own.tick();
+        worker.memory.settle();
+        if worker.memory.level() >= Level::Full {
+            worker.make_room();
+        }
         if swept.elapsed() >= SWEEP_INTERVAL {
             swept = Instant::now();
             if let Some(local) = worker.live.borrow().clone() {
@@ -211,7 +228,17 @@ impl Worker {
     /// Counts one more connection, until the value is dropped.
     pub(crate) fn open(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
-        Open { worker: self.clone(), series: None, among: None }
+        let held = self.memory.hold(Kind::Connections, CONNECTION);
+        Open { worker: self.clone(), series: None, among: None, held }
+    }
+
+    /// Closes the connections on which nothing is under way.
+    fn make_room(&self) {
+        self.running.borrow().values().for_each(|running| running.drain.make_room());
+        self.own.make_room();
+        if let Some(local) = self.live.borrow().clone() {
+            local.make_room();
+        }
     }
 
     fn adopt(self: &Rc<Self>, live: Arc<Live>) {
@@ -243,6 +270,10 @@ impl Worker {
                 continue;
             };
             let Some(socket) = sockets.take(self.index) else { continue };
+            if let Some(budget) = self.memory.budget() {
+                // What it does not take on it keeps as it was.
+                let _ = outrigger_net::listen::confine(&socket, budget.of_one_connection());
+            }
             let socket = match TcpListener::from_std(socket) {
                 Ok(socket) => socket,
                 Err(error) => {
@@ -250,7 +281,7 @@ impl Worker {
                     continue;
                 }
             };
-            let drain = Rc::new(Drain::default());
+            let drain = Rc::new(Drain::counting(self.memory.clone()));
             let (accepting, gone) = oneshot::channel();
             tokio::task::spawn_local(accept(
                 self.clone(),
@@ -332,6 +363,10 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
 }
 
 fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: &Name, drain: &Rc<Drain>) {
+    if worker.memory.level() >= Level::Spent {
+        // Even a refusal takes memory.
+        return worker.memory.turned_away();
+    }
     let task = connection::serve(worker.clone(), stream, peer, listener.clone(), drain.clone());
     tokio::task::spawn_local(task);
 }

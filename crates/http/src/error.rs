@@ -71,11 +71,13 @@ pub enum Reason {
     ProxyConfigurationError,
     /// A defect of the proxy, or it is out of file descriptors or memory.
     ProxyInternalError,
+    /// The proxy holds as much for its callers as its memory limit allows. Ours.
+    ProxyMemoryLimit,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -102,6 +104,7 @@ impl Reason {
         Self::FaultInjected,
         Self::ProxyConfigurationError,
         Self::ProxyInternalError,
+        Self::ProxyMemoryLimit,
     ];
 
     /// The one mapping of failures: the type's name in `Proxy-Status`, logs and metrics, the status the caller gets,
@@ -168,6 +171,7 @@ impl Reason {
             Self::ProxyInternalError => {
                 ("proxy_internal_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
             }
+            Self::ProxyMemoryLimit => ("proxy_memory_limit", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod forwarded;
 pub mod grpc;
 pub mod h1;
 mod h2;
+pub mod memory;
 pub mod message;
 pub mod pool;
 pub mod serve;

@@ -257,6 +257,14 @@ impl Pool {
         }
     }
 
+    /// Closes what nobody uses now: memory is scarce.
+    pub fn make_room(&self) {
+        self.idle.borrow_mut().clear();
+        for shared in [&self.http2, &self.carried] {
+            shared.open.borrow_mut().retain(|connection| connection.streams() > 0);
+        }
+    }
+
     /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
         let none = |shared: &Shared| shared.open.borrow().is_empty();

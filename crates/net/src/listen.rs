@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -149,6 +150,17 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
 /// after a minute of silence, every 15 s, which find a peer that vanished within two minutes.
 pub fn configure(stream: &tokio::net::TcpStream) -> io::Result<()> {
     options(&SockRef::from(stream))
+}
+
+/// Bounds what the kernel keeps of a connection, or of those that a socket accepts from now on, in bytes: what was received
+/// and not read (`SO_RCVBUF`), and what was written and not sent (`TCP_NOTSENT_LOWAT`). What is on its way is not bounded, so
+/// that a peer is as fast as the way there allows; one that does not read keeps this much here, not the 4 MiB that the
+/// kernel may come to.
+pub fn confine(socket: &impl AsFd, bytes: u64) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    // The kernel doubles the one, for what it needs beside the bytes themselves.
+    socket.set_recv_buffer_size(usize::try_from(bytes / 2).unwrap_or(usize::MAX))?;
+    socket.set_tcp_notsent_lowat(u32::try_from(bytes / 4).unwrap_or(u32::MAX))
 }
 
 /// Whether a connection failed for want of something on this side: file descriptors or memory.

@@ -4,6 +4,7 @@
 
 mod binary;
 mod caller;
+mod cgroup;
 mod desk;
 
 mod admin;
@@ -12,6 +13,7 @@ mod exhausted;
 mod file;
 mod goaway;
 mod listeners;
+mod memory;
 mod names;
 mod tcp;
 mod tls;

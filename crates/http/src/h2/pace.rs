@@ -80,6 +80,12 @@ impl Caller for Pace {
     fn wind_down(&self) {
         self.end();
     }
+
+    fn make_room(&self) {
+        if self.asked.get() && self.under_way.get() == 0 {
+            self.end();
+        }
+    }
 }
 
 /// A request that is under way.
@@ -151,4 +157,6 @@ impl Caller for BodyPace {
 
     /// A body under way is finished.
     fn wind_down(&self) {}
+
+    fn make_room(&self) {}
 }
