@@ -21,6 +21,8 @@ const BRISK: Duration = Duration::from_millis(100);
 const BREATH: Duration = Duration::from_millis(2);
 /// How often, in looks, the allocator is asked to give back what it keeps, while memory is scarce.
 const TRIM_EVERY: u32 = 10;
+/// How often once it is not any more: what was held is given back bit by bit.
+const TRIMS_AFTER: u32 = 3;
 /// The least limit that leaves room for anything beside the proxy itself.
 const LEAST: u64 = 32 * 1024 * 1024;
 
@@ -81,6 +83,8 @@ impl Memory {
                 "the cgroup's memory limit of {bytes} bytes leaves hardly any room: give it 32 MiB or more"
             );
         }
+        // One without a limit of its own is shared with others: what the kernel keeps there is not this process's.
+        let cgroup = cgroup.filter(Cgroup::is_limited);
         Self { budget: bytes.map(|bytes| Budget::new(bytes, workers)), cgroup }
     }
 
@@ -91,18 +95,21 @@ impl Memory {
             Ok(shown) => shown,
             Err(error) => return warn!(%error, "memory is not followed"),
         };
-        let mut looks = 0_u32;
+        let (mut looks, mut owed) = (0_u32, 0_u32);
         loop {
             if let Some(used) = used(self.cgroup.as_ref()) {
                 budget.measured(used);
                 shown.show(&budget, used);
             }
             let scarce = budget.level() > Level::Plenty;
-            if scarce && looks.is_multiple_of(TRIM_EVERY) {
-                // What was given back would be taken for used for ever.
-                outrigger_net::heap::trim();
+            if scarce {
+                (looks, owed) = (looks.wrapping_add(1), TRIMS_AFTER);
             }
-            looks = if scarce { looks.wrapping_add(1) } else { 0 };
+            // What was given back would be taken for used for ever.
+            if (scarce && looks % TRIM_EVERY == 1) || (!scarce && owed > 0) {
+                outrigger_net::heap::trim();
+                owed = owed.saturating_sub(1);
+            }
             tokio::time::sleep(BREATH).await;
             tokio::select! {
                 () = budget.grown() => {}

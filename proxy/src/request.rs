@@ -27,6 +27,9 @@ use crate::waiting::{Waiting, is_not_up, page};
 /// A response on its way to the caller.
 pub(crate) type Answer = Reply<ResponseBody<Record>>;
 
+/// Up to so many bytes a body is no matter for memory: a caller that does not read it leaves it to the kernel.
+const SMALL: u64 = 16 * 1024;
+
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Answers what a connection asks.
@@ -61,7 +64,7 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
         return refused(&connection, &asked.request, error);
     }
     if let Some(error) = connection.worker.memory.refusal() {
-        return turned_away(&connection, &asked.request, error);
+        return refused(&connection, &asked.request, error);
     }
     let Some(local) = connection.worker.local() else {
         // Nothing listens before the first table is there.
@@ -84,17 +87,6 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
     };
     if connection.worker.announces_end() && version != Version::HTTP_2 {
         reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    reply
-}
-
-/// Refuses a request for which no memory is left, and ends its connection where that is not shared with others.
-fn turned_away<B>(connection: &Rc<Connection>, request: &Request<B>, error: Error) -> Answer {
-    let mut reply = refused(connection, request, error);
-    let headers = reply.response.headers_mut();
-    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    if request.version() != Version::HTTP_2 {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     reply
 }
@@ -180,6 +172,9 @@ pub(crate) async fn carry_out(
             if let Some(error) = record.call.and_then(|_| unreached(&answered)) {
                 return fail(error, record);
             }
+            if let Some(error) = too_large_now(connection, &answered) {
+                return fail(error, record);
+            }
             if let Some((bodies, asking)) = plan.bodies().zip(asking)
                 && answered.upgrade.is_none()
             {
@@ -192,6 +187,14 @@ pub(crate) async fn carry_out(
             pass_on(&plan, &tunnel, answered, lease, upgrade, deadline, record)
         }
     }
+}
+
+/// Why a response cannot be passed on, if memory has come to an end since its request was taken on: what could wait for a
+/// slow caller is not begun.
+fn too_large_now(connection: &Connection, answered: &Answered) -> Option<Error> {
+    let refusal = connection.worker.memory.refusal()?;
+    let most = answered.response.body().size_hint().upper().unwrap_or(u64::MAX);
+    (most > SMALL).then(|| Error::sent(refusal.reason, refusal.details))
 }
 
 /// The media type of the answers to a call of gRPC; `None` if it is none.
@@ -306,6 +309,10 @@ fn pass_on(
 pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
+    if error.reason == Reason::ProxyMemoryLimit {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     let unreached = !error.reached && record.is_of_a_sidecar();
     if unreached {
         headers.insert(UNREACHED, HeaderValue::from_static(error.reason.as_str()));

@@ -178,7 +178,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.running.borrow().values().for_each(|running| running.drain.tick());
         worker.own.tick();
         worker.memory.settle();
-        if worker.memory.level() >= Level::Full {
+        if worker.memory.wants_room() {
             worker.make_room();
         }
         if swept.elapsed() >= SWEEP_INTERVAL {

@@ -59,6 +59,11 @@ impl Cgroup {
         around.filter_map(|folder| self.limit_of(folder)).min()
     }
 
+    /// Whether it has a limit of its own, as a container has.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit_of(&self.folder).is_some()
+    }
+
     fn limit_of(&self, folder: &Path) -> Option<u64> {
         // `max` is none.
         number(&self.file(folder, ("memory.limit_in_bytes", "memory.max"))).filter(|bytes| *bytes < UNLIMITED)
@@ -80,7 +85,7 @@ impl Cgroup {
                     line.and_then(|bytes| bytes.parse::<u64>().ok())
                 };
                 // `kernel` came with Linux 5.18; what can be reclaimed of it is.
-                let kernel = of("kernel").map_or_else(|| of("slab"), |all| Some(all));
+                let kernel = of("kernel").or_else(|| of("slab"));
                 let reclaimable = of("slab_reclaimable").unwrap_or(0);
                 Some(kernel.unwrap_or(0).saturating_sub(reclaimable) + of("sock").unwrap_or(0))
             }

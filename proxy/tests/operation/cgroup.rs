@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A cgroup of its own.
 pub(crate) struct Cgroup {
@@ -27,6 +28,10 @@ impl Cgroup {
         let cgroup = Self { folder: parent.join(name), unified };
         fs::create_dir(&cgroup.folder).ok()?;
         cgroup.write(if unified { "memory.max" } else { "memory.limit_in_bytes" }, &bytes.to_string())?;
+        if !unified {
+            // Only with a limit of their own are sockets accounted for.
+            cgroup.write("memory.kmem.tcp.limit_in_bytes", &(4 * bytes).to_string())?;
+        }
         Some(cgroup)
     }
 
@@ -62,6 +67,19 @@ impl Cgroup {
         }
         let number = |file| self.read(file).trim().parse::<u64>().unwrap_or(0);
         of("rss") + number("memory.kmem.usage_in_bytes") + number("memory.kmem.tcp.usage_in_bytes")
+    }
+}
+
+/// The most that was used while something went on.
+pub(crate) async fn peak<T>(cgroup: &Cgroup, during: impl Future<Output = T>) -> (T, u64) {
+    let mut peak = 0;
+    let mut during = std::pin::pin!(during);
+    loop {
+        let done = tokio::time::timeout(Duration::from_millis(2), during.as_mut()).await;
+        peak = peak.max(cgroup.used());
+        if let Ok(done) = done {
+            return (done, peak);
+        }
     }
 }
 

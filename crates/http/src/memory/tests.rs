@@ -2,10 +2,14 @@
 
 use std::task::Waker;
 
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::body::{Incoming, RequestBody, Upload};
 
 const LIMIT: u64 = 64 * MIB;
 
@@ -122,10 +126,53 @@ proptest! {
             let told = budget.held.load(Ordering::Relaxed);
             prop_assert!((exact..=exact + 3 * 2 * budget.portion).contains(&told), "{told} of {exact}");
         }
-        accounts.iter().for_each(|account| account.settle());
+        for account in &accounts {
+            account.settle();
+        }
         prop_assert_eq!(sum(&budget), held.iter().map(|charge| charge.bytes as u64).sum::<u64>());
         drop((held, accounts));
         prop_assert_eq!(sum(&budget), 0);
         prop_assert_eq!(budget.used(), 0);
     }
+}
+
+/// A body of two parts of 10,000 bytes.
+fn upload(memory: &Rc<Account>) -> Upload {
+    let parts = (0..2).map(|_| Ok(Frame::data(Bytes::from(vec![0; 10_000]))));
+    let body = StreamBody::new(futures_util::stream::iter(parts.collect::<Vec<_>>()));
+    Upload::new(Incoming::changed(body), 1024 * 1024).counted(memory)
+}
+
+/// Reads a body, and says how many bytes it has.
+async fn read(body: RequestBody) -> usize {
+    body.collect().await.unwrap().to_bytes().len()
+}
+
+#[tokio::test]
+async fn what_is_kept_and_copied_of_a_body_is_counted_and_left_out_where_memory_is_scarce() {
+    let budget = Budget::new(LIMIT, 1);
+    let account = Account::new(Some(budget.clone()));
+    let held = |kind| {
+        account.settle();
+        budget.of(kind)
+    };
+    let body = upload(&account);
+    let Some(RequestBody::Copy(mut copy)) = body.copy() else { panic!("a copy") };
+    assert_eq!(read(body.attempt().unwrap()).await, 20_000);
+    assert_eq!((held(Kind::Bodies), held(Kind::Copies)), (20_000, 20_000));
+    // It can be sent again, and its copy is read as fast as it is.
+    assert_eq!(read(body.attempt().unwrap()).await, 20_000);
+    assert!(copy.frame().await.unwrap().is_ok());
+    assert_eq!(held(Kind::Copies), 10_000);
+    drop(copy);
+    drop(body);
+    assert_eq!((held(Kind::Bodies), held(Kind::Copies)), (0, 0));
+
+    budget.measured(39 * MIB);
+    let body = upload(&account);
+    let Some(RequestBody::Copy(copy)) = body.copy() else { panic!("a copy") };
+    assert_eq!(read(body.attempt().unwrap()).await, 20_000);
+    assert!(body.attempt().is_none(), "it was not kept");
+    assert!(copy.collect().await.is_err(), "it was broken off");
+    assert_eq!((held(Kind::Bodies), held(Kind::Copies)), (0, 0));
 }

@@ -33,8 +33,9 @@ fn the_least_limit_of_those_around_it_counts() {
         ("pod/small/memory.max", "67108864\n"),
     ]);
     let find = |path| Cgroup::find(path, &mounted(&top, "/", "cgroup2 cgroup2 rw"));
-    assert_eq!(find("0::/pod/side\n").unwrap().limit(), Some(128 << 20));
-    assert_eq!(find("0::/pod/small\n").unwrap().limit(), Some(64 << 20));
+    let (side, small) = (find("0::/pod/side\n").unwrap(), find("0::/pod/small\n").unwrap());
+    assert_eq!((side.limit(), side.is_limited()), (Some(128 << 20), false));
+    assert_eq!((small.limit(), small.is_limited()), (Some(64 << 20), true));
     // The root has no limit, and no account.
     assert_eq!(find("0::/\n"), None);
 }
