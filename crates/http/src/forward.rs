@@ -19,6 +19,7 @@ use crate::filter::is_idempotent;
 use crate::h1::{Limits, Spelling};
 use crate::message::{Answered, Interim, Outgoing};
 use crate::pool::{Failed, Lease, Phase, Pool, Slot};
+use crate::verdict;
 
 /// How many endpoints are tried for one attempt when connections to them cannot be made.
 const MAX_CONNECT_TRIES: usize = 5;
@@ -137,6 +138,8 @@ pub struct Progress {
     pub refused: bool,
     /// Whether its endpoint was chosen although so few were well that all were used.
     pub panic: bool,
+    /// When the attempt was begun that is under way.
+    pub under_way: Option<Instant>,
 }
 
 /// What is needed to send a request again.
@@ -217,6 +220,7 @@ pub async fn forward(
     let flown = flight.fly(slot, upload);
     let Some(deadline) = way.deadline else { return flown.await };
     tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| {
+        verdict::too_late(way.backend, progress);
         let limit = way.policy.request_timeout.unwrap_or_default();
         let details = format!("no response within the request timeout of {limit:?}");
         Err(Error::sent(Reason::HttpResponseTimeout, details))
@@ -265,8 +269,12 @@ impl Flight<'_> {
             let now = if self.progress.attempts == 0 { self.way.started } else { Instant::now() };
             let (at, pool) = self.pick(now)?;
             self.progress.attempts += 1;
-            let mut in_flight = pool.endpoint().load.start(now);
-            let failed = match self.attempt(&pool, slot).await {
+            let in_flight = pool.endpoint().load.start(now);
+            let mut in_flight = in_flight.watched(self.way.backend.outliers.as_ref());
+            self.progress.under_way = Some(now);
+            let tried = self.attempt(&pool, slot).await;
+            self.progress.under_way = None;
+            let failed = match tried {
                 Ok((answered, lease)) => {
                     let next = self.after_response(&pool, &mut in_flight, &answered.response, &spare);
                     let Some((next, again)) = next else {
@@ -304,11 +312,12 @@ impl Flight<'_> {
         if unreached(endpoint, response) {
             // As where no connection is made: it says nothing of how fast it will be when it is back.
             endpoint.load.failed(now);
+            in_flight.unconnected(now);
             if let Some(again) = self.elsewhere(spare) {
                 return Some((Next::AtOnce, again));
             }
         } else {
-            in_flight.response(now);
+            verdict::answered(in_flight, response, now);
             endpoint.load.succeeded();
         }
         self.refuse_status(response, spare).map(|again| (Next::Later, again))
@@ -390,17 +399,19 @@ impl Flight<'_> {
         let now = Instant::now();
         match failed.phase {
             Phase::Connect => {
-                if failed.error.is_of_endpoint() {
-                    pool.endpoint().load.failed(now);
-                }
+                verdict::unconnected(in_flight, pool.endpoint(), &failed.error, now);
                 self.tried.push(at);
             }
             Phase::New => {
                 in_flight.failure(now);
                 self.tried.push(at);
             }
-            // Not the endpoint's fault: it may close a connection that nobody uses.
-            Phase::Reused => {}
+            // Not the endpoint's fault: it may close a connection that nobody uses. That it resets a stream is.
+            Phase::Reused => {
+                if failed.error.reached && failed.error.reason == Reason::HttpResponseIncomplete {
+                    in_flight.failure(now);
+                }
+            }
         }
     }
 
