@@ -77,7 +77,11 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
         return Reply::new(response);
     };
     let version = asked.request.version();
-    let mut record = Record::begin(connection.clone(), local.clone(), &asked.request);
+    let place = match connection.enter(&local) {
+        Ok(place) => place,
+        Err(error) => return refused(&connection, &asked.request, error),
+    };
+    let mut record = Record::begin(connection.clone(), local.clone(), &asked.request).holding(place);
     let decision = Decision::make(&local, &connection, &asked.request);
     record.decided(decision.rule, decision.series);
     if decision.filters.is_some() || decision.plan.is_err() {
@@ -89,7 +93,7 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
         (None, Ok(plan)) => carry_out(&connection, plan, asked, record).await,
         (None, Err(error)) => fail(error, record),
     };
-    if connection.worker.announces_end() && version != Version::HTTP_2 {
+    if connection.worker.announces_end(connection.side) && version != Version::HTTP_2 {
         reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     reply
@@ -102,6 +106,7 @@ fn refused<B>(connection: &Rc<Connection>, request: &Request<B>, error: Error) -
     let series = connection.at(&local).and_then(|at| local.live.listeners.get(at)).map(|l| l.unrouted);
     let mut record = Record::begin(connection.clone(), local, request);
     record.decided(None, series);
+    record.call = called(request);
     fail(error, record)
 }
 
@@ -180,9 +185,6 @@ pub(crate) async fn carry_out(
             if let Some(error) = record.call.and_then(|_| unreached(&answered)) {
                 return fail(error, record);
             }
-            if let Some(error) = too_large_now(connection, &answered) {
-                return fail(error, record);
-            }
             if let Some((bodies, asking)) = plan.bodies().zip(asking)
                 && answered.upgrade.is_none()
             {
@@ -199,9 +201,9 @@ pub(crate) async fn carry_out(
 
 /// Why a response cannot be passed on, if memory has come to an end since its request was taken on: what could wait for a
 /// slow caller is not begun.
-fn too_large_now(connection: &Connection, answered: &Answered) -> Option<Error> {
-    let refusal = connection.worker.memory.refusal()?;
-    let most = answered.response.body().size_hint().upper().unwrap_or(u64::MAX);
+fn too_large_now(memory: &Rc<Account>, response: &Response<Incoming>) -> Option<Error> {
+    let refusal = memory.refusal()?;
+    let most = response.body().size_hint().upper().unwrap_or(u64::MAX);
     (most > SMALL).then(|| Error::sent(refusal.reason, refusal.details))
 }
 
@@ -276,6 +278,9 @@ fn pass_on(
     mut record: Record,
 ) -> Answer {
     let Answered { response, spelling, upgrade: callee } = answered;
+    if let Some(error) = too_large_now(record.memory(), &response) {
+        return fail(error, record);
+    }
     let (mut parts, incoming) = response.into_parts();
     let agreed = match tunnel.agreed(parts.status, &parts.headers) {
         Ok(agreed) => agreed,
@@ -321,8 +326,13 @@ pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
     if error.reason == Reason::ProxyMemoryLimit {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(seconds) = error.reason.retry_after() {
+        headers.insert(RETRY_AFTER, seconds.into());
+        if record.call.is_some() {
+            headers.insert(grpc::RETRY_PUSHBACK, (seconds * 1000).into());
+        }
     }
     let unreached = !error.reached && record.is_of_a_sidecar();
     if unreached {

@@ -3,8 +3,9 @@
 //! What stands between the kernel and the request path. Everything here is handed plain values: this crate knows
 //! neither the configuration nor HTTP semantics, and no other crate of the workspace.
 //!
-//! `unsafe` is confined to `peek` and `heap`, which say why.
+//! `unsafe` is confined to `peek`, `heap` and `activation`, which say why.
 
+pub mod activation;
 pub mod capture;
 pub mod copy;
 pub mod detect;
@@ -12,4 +13,6 @@ pub mod heap;
 pub mod hello;
 pub mod listen;
 pub mod original;
+pub mod pass;
 mod peek;
+pub mod quiet;

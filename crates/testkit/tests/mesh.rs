@@ -7,8 +7,12 @@ mod change;
 mod control;
 #[path = "mesh/filters.rs"]
 mod filters;
+#[path = "mesh/health.rs"]
+mod health;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/leaving.rs"]
+mod leaving;
 #[path = "mesh/load.rs"]
 mod load;
 #[path = "mesh/protocol.rs"]

@@ -5,6 +5,7 @@
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
 mod auth;
+mod backend_connections;
 mod balance;
 mod balance_even;
 mod body_filters;
@@ -18,7 +19,10 @@ mod grpc;
 mod grpc_web;
 mod hostile;
 mod http2;
+mod http2_backend;
 mod instead;
+mod keep_alive;
+mod limits;
 mod messages;
 mod mirror;
 mod noise;
