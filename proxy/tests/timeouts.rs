@@ -107,7 +107,11 @@ fn is_field(root: &Value, path: &str) -> bool {
 fn named(root: &Value) -> BTreeSet<String> {
     let of = |definition: &str| {
         let fields = root["$defs"][definition]["properties"].as_object();
-        fields.unwrap_or_else(|| panic!("{definition} is not in the schema")).keys().cloned().collect::<Vec<_>>()
+        fields
+            .unwrap_or_else(|| panic!("{definition} is not in the schema"))
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
     };
     let fields = |prefix: &str, definition: &str| {
         of(definition).into_iter().map(|name| format!("{prefix}.{name}")).collect::<Vec<_>>()
@@ -133,7 +137,9 @@ fn the_table_has_every_timeout_with_its_default_and_its_reason() {
         for reason in &row.reasons {
             assert!(Reason::find(reason).is_some(), "{}: there is no reason {reason}", row.timeout);
         }
-        let Some(field) = quoted(&row.timeout).next().filter(|field| !field.starts_with("--")) else { continue };
+        let Some(field) = quoted(&row.timeout).next().filter(|field| !field.starts_with("--")) else {
+            continue;
+        };
         assert!(is_field(&schema, field), "there is no field {field}");
         seen.insert(field.to_owned(), row.default.clone());
     }
