@@ -26,7 +26,7 @@ use tracing::debug;
 use crate::local::Local;
 use crate::request::Serving;
 use crate::state::LiveListener;
-use crate::worker::{Open, Worker};
+use crate::worker::{Open, Side, Worker};
 use crate::{edge, inbound, outbound, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Name,
     pub(crate) direction: Direction,
+    /// Which of the worker's connections it is one of.
+    pub(crate) side: Side,
     /// What its caller may do.
     pub(crate) settings: Arc<Settings>,
     /// Where the caller is.
@@ -74,11 +76,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(worker: &Rc<Worker>, live: &LiveListener, peer: SocketAddr, drain: &Rc<Drain>) -> Self {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        live: &LiveListener,
+        peer: SocketAddr,
+        open: Open,
+        drain: &Rc<Drain>,
+    ) -> Self {
         Self {
             worker: worker.clone(),
             listener: live.name.clone(),
             direction: live.direction,
+            side: open.side(),
             settings: live.settings.clone(),
             peer,
             original: None,
@@ -91,7 +100,7 @@ impl Connection {
             over: false,
             at: Cell::new((u64::MAX, 0)),
             text: OnceCell::new(),
-            open: worker.open(),
+            open,
         }
     }
 
@@ -195,7 +204,8 @@ impl Connection {
     {
         let (mut settings, drain) = (self.settings.clone(), self.drain.clone());
         if self.application.is_some() && version != Version::Http1 {
-            Arc::make_mut(&mut settings).unseen_resets = UNSEEN_RESETS_OF_A_SIDECAR;
+            let settings = Arc::make_mut(&mut settings);
+            (settings.unseen_resets, settings.many_callers) = (UNSEEN_RESETS_OF_A_SIDECAR, true);
         }
         if let Some(age) = settings.max_age {
             // Another sidecar sees to it itself, with what its own backend says.
@@ -218,6 +228,7 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
+    open: Open,
     listener: Name,
     drain: Rc<Drain>,
 ) {
@@ -226,7 +237,7 @@ pub(crate) async fn serve(
         worker.local().and_then(|local| local.live.listeners.iter().find(|l| l.name == listener).cloned());
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let mut connection = Connection::new(&worker, &live, peer, &drain);
+    let mut connection = Connection::new(&worker, &live, peer, open, &drain);
     connection.open.show(&live);
     if live.is_over() {
         connection.turn_away();

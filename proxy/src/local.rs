@@ -179,6 +179,9 @@ impl Local {
         if let Some(found) = self.direct.borrow().get(&address) {
             return found.clone();
         }
+        if !mesh && self.live.node.captured {
+            self.live.node.applications.add(address);
+        }
         let load = Arc::new(outrigger_balance::Load::new(1, Instant::now()));
         let endpoint = Arc::new(Endpoint::new(address, Security::Plain, load));
         let pool = Pool::new(endpoint.clone());

@@ -86,7 +86,7 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
         (None, Ok(plan)) => carry_out(&connection, plan, asked, record).await,
         (None, Err(error)) => fail(error, record),
     };
-    if connection.worker.announces_end() && version != Version::HTTP_2 {
+    if connection.worker.announces_end(connection.side) && version != Version::HTTP_2 {
         reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     reply

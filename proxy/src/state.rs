@@ -4,10 +4,11 @@
 
 mod backend;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outrigger_balance::Limit;
@@ -67,6 +68,30 @@ pub(crate) struct Node {
     pub(crate) mesh: Option<Arc<ServerConfig>>,
     /// Whether its application's traffic may be captured.
     pub(crate) captured: bool,
+    /// Where its application turned out to be.
+    pub(crate) applications: Applications,
+}
+
+/// Addresses of the application that captured traffic was addressed to. Locked when one is first connected to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Applications(Arc<Mutex<BTreeSet<SocketAddr>>>);
+
+impl Applications {
+    /// How many are remembered: enough to tell whether the application is there.
+    const MOST: usize = 64;
+
+    /// Remembers one.
+    pub(crate) fn add(&self, address: SocketAddr) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < Self::MOST {
+            known.insert(address);
+        }
+    }
+
+    /// Those that are known.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
 }
 
 #[derive(Debug)]

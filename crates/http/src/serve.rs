@@ -51,6 +51,9 @@ pub struct Settings {
     /// How many streams of HTTP/2 a caller may open and reset before they are even looked at (CVE-2023-44487): one more,
     /// and its connection ends.
     pub unseen_resets: usize,
+    /// Whether the caller is another sidecar, which has proven who it is: its connection of HTTP/2 is that of many callers,
+    /// and is not ended because one of them sends small frames that are read slowly.
+    pub many_callers: bool,
     /// How long a caller may take for a request's header; `None`: as long as it likes.
     pub header_timeout: Option<Duration>,
     /// How long a connection is kept on which nothing is asked; `None`: as long as its caller likes.
@@ -79,6 +82,7 @@ impl Default for Settings {
             limits: Limits::default(),
             streams: MAX_STREAMS,
             unseen_resets: MAX_UNSEEN_RESETS,
+            many_callers: false,
             header_timeout: Some(Duration::from_mins(1)),
             idle_timeout: Some(Duration::from_mins(5)),
             body_rate: None,
@@ -135,12 +139,15 @@ pub(crate) trait Caller {
     fn tick(&self);
     /// The connection is to end.
     fn wind_down(&self);
+    /// The proxy is leaving, and goes on serving whoever stays.
+    fn leave(&self) {}
 }
 
 /// Tells the connections of one worker, or of one listener, to end when what is under way is done; and what time it is.
 #[derive(Default)]
 pub struct Drain {
     on: Cell<bool>,
+    leaving: Cell<bool>,
     notify: Notify,
     now: Cell<u32>,
     callers: RefCell<Vec<Weak<dyn Caller>>>,
@@ -158,6 +165,18 @@ impl Drain {
         self.on.set(true);
         self.notify.notify_waiters();
         self.each(|caller| caller.wind_down());
+    }
+
+    /// Tells the callers of HTTP/2 that this end is leaving: GOAWAY, in both phases, so that their next request goes
+    /// elsewhere. New connections are served, and told the same after their first request.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.each(|caller| caller.leave());
+    }
+
+    /// Whether that was told.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Whether they were told.

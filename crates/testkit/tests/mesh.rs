@@ -11,6 +11,8 @@ mod filters;
 mod health;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/leaving.rs"]
+mod leaving;
 #[path = "mesh/limits.rs"]
 mod limits;
 #[path = "mesh/load.rs"]

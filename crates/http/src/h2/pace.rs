@@ -34,7 +34,7 @@ impl Pace {
             under_way: Cell::new(0),
             asked: Cell::new(false),
             quiet: Cell::new(0),
-            ending: Cell::new(drain.is_on()),
+            ending: Cell::new(drain.is_on() || drain.is_leaving()),
             age: Cell::new(0),
             sleeper: Sleeper::default(),
         });
@@ -86,6 +86,10 @@ impl Caller for Pace {
     }
 
     fn wind_down(&self) {
+        self.end();
+    }
+
+    fn leave(&self) {
         self.end();
     }
 }

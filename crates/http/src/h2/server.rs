@@ -25,8 +25,8 @@ use super::pace::{BodyPace, Motion, Pace, UnderWay};
 use super::received::Received;
 use super::sending::Sending;
 use super::{
-    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
-    say_length_once, spell, spelled,
+    ByteStream, CONNECTION_WINDOW, FRAME_OVERHEAD, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended,
+    fits, read_anyway, say_length_once, spell, spelled,
 };
 use crate::body::{BodyError, Due, Incoming};
 use crate::error::Error;
@@ -67,6 +67,11 @@ where
         .max_local_error_reset_streams(Some(MAX_RESETS))
         .max_pending_accept_reset_streams(settings.unseen_resets)
         .max_send_buffer_size(MAX_SEND_BUFFER)
+        .data_frame_budget(if settings.many_callers {
+            FRAME_OVERHEAD
+        } else {
+            CONNECTION_WINDOW as usize / 2
+        })
         .enable_connect_protocol()
         .handshake(ear);
     let greeted = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {
@@ -77,6 +82,7 @@ where
     drop(handshake);
     let mut alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
     let mut ending = false;
+    let mut parting = pin!(parting(&pace));
     let caller = Caller { handler, pace: pace.clone(), settings, drain, carried };
     poll_fn(|cx| {
         loop {
@@ -87,12 +93,14 @@ where
                 Poll::Ready(Some(Ok((request, respond)))) => caller.accept(request, respond),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
-                // Only now: a request that is there already is under way.
-                Poll::Pending if !ending && pace.is_ending(cx) => {
+                Poll::Pending if ending => return parting.as_mut().poll(cx).map(Ok),
+                Poll::Pending if !pace.is_ending(cx) => return Poll::Pending,
+                // Only now: a request that is there already is under way. One whose caller has yet to ask is on its way,
+                // and were GOAWAY there before it, the caller could not send it.
+                Poll::Pending if pace.asked() || last_word.as_mut().poll(cx).is_ready() => {
                     ending = true;
                     connection.graceful_shutdown();
                 }
-                Poll::Pending if ending => return last_word.as_mut().poll(cx).map(Ok),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -103,6 +111,12 @@ where
 /// Ends when a connection that is to end has had its time, on which nothing was ever asked.
 async fn last_word(pace: &Pace) {
     poll_fn(|cx| if pace.is_ending(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    tokio::time::sleep(LAST_WORD).await;
+    poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
+}
+
+/// Ends when a caller that never asked has had its time to answer GOAWAY.
+async fn parting(pace: &Pace) {
     tokio::time::sleep(LAST_WORD).await;
     poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
 }
