@@ -8,6 +8,7 @@ mod desk;
 
 mod admin;
 mod drain;
+mod endpoints;
 mod exhausted;
 mod file;
 mod goaway;
