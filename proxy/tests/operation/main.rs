@@ -16,6 +16,7 @@ mod killed;
 mod leaving;
 mod listeners;
 mod names;
+mod silence;
 mod tcp;
 mod tls;
 mod tls_route;
