@@ -12,7 +12,7 @@ use outrigger_testkit::load::{Kind, Load, Traffic};
 use outrigger_testkit::mesh::{Mesh, Sidecar};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::stage::put_backend;
 
@@ -134,14 +134,16 @@ async fn callers_that_read_nothing_starve_no_other() {
     mesh.settled(revision).await.unwrap();
     let mut silent = Vec::new();
     for _ in 0..16 {
-        let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(web.outbound()).await.unwrap();
         stream.write_all(b"GET /bytes/100000000 HTTP/1.1\r\nhost: api\r\n\r\n").await.unwrap();
         // It has begun, and then nobody reads.
         stream.read_exact(&mut [0; 16]).await.unwrap();
         silent.push(stream);
     }
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    let patience = Duration::from_secs(3);
+    // Until what lies between is full, they keep everybody busy.
+    let patience = Duration::from_secs(15);
     let traffic = Traffic { patience, path: "/bytes/100".into(), ..Traffic::new(Kind::Http1, 50) };
     let load = Load::start(web.outbound(), traffic);
     tokio::time::sleep(Duration::from_secs(1)).await;
