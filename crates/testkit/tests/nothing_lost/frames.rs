@@ -86,8 +86,8 @@ async fn stage(application: SocketAddr) -> (Mesh, Sidecar, Sidecar) {
 #[tokio::test]
 async fn empty_frames_wear_no_connection_out() {
     let (_mesh, web, _callee) = stage(server(0).await).await;
-    let load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 400));
-    tokio::time::sleep(Duration::from_millis(1600)).await;
+    let mut load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 400));
+    load.more(600).await;
     load.end().await.is_whole(600);
 }
 
@@ -108,9 +108,9 @@ async fn a_slow_reader_of_small_messages_ends_no_other_call() {
         let (response, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
         slow.push(response.await.unwrap().into_body());
     }
-    let load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 100));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    load.end().await.is_whole(90);
+    let mut load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 100));
+    load.more(100).await;
+    load.end().await.is_whole(100);
     for mut body in slow {
         let mut came = 0;
         while let Some(data) = body.data().await {
@@ -145,7 +145,7 @@ async fn callers_that_read_nothing_starve_no_other() {
     // Until what lies between is full, they keep everybody busy.
     let patience = Duration::from_secs(15);
     let traffic = Traffic { patience, path: "/bytes/100".into(), ..Traffic::new(Kind::Http1, 50) };
-    let load = Load::start(web.outbound(), traffic);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    load.end().await.is_whole(45);
+    let mut load = Load::start(web.outbound(), traffic);
+    load.more(50).await;
+    load.end().await.is_whole(50);
 }
