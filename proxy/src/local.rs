@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outrigger_balance::Limits;
 use outrigger_certs::Identity;
 use outrigger_http::connect::{Dialer, OwnDoor, Watch};
+use outrigger_http::memory::Account;
 use outrigger_http::pool::Pool;
 use outrigger_http::{Backend, Endpoint, Reason, Security};
 use outrigger_telemetry::{BackendSeries, ConnectResult};
@@ -42,6 +44,7 @@ struct Means {
     identity: Option<Arc<Identity>>,
     own: Rc<dyn OwnDoor>,
     metrics: outrigger_telemetry::Worker,
+    memory: Rc<Account>,
 }
 
 impl Means {
@@ -53,6 +56,7 @@ impl Means {
             tls_timeout: None,
             room: None,
             watch: Rc::new(Count { metrics: self.metrics.clone(), series, hosts }),
+            memory: self.memory.clone(),
         }
     }
 }
@@ -87,6 +91,7 @@ impl Local {
             identity: live.node.identity.clone(),
             own: Rc::new(Own::new(worker)),
             metrics: worker.metrics.clone(),
+            memory: worker.memory.clone(),
         };
         let kept: HashMap<u64, Rc<Pool>> = before
             .into_iter()
@@ -178,6 +183,9 @@ impl Local {
         if let Some(found) = self.direct.borrow().get(&address) {
             return found.clone();
         }
+        if !mesh && self.live.node.captured {
+            self.live.node.applications.add(address);
+        }
         let load = Arc::new(outrigger_balance::Load::new(1, Instant::now()));
         let endpoint = Arc::new(Endpoint::new(address, Security::Plain, load));
         let pool = Pool::new(endpoint.clone());
@@ -189,6 +197,7 @@ impl Local {
                 pool,
                 self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT),
                 self.live.direct,
+                None,
             ),
         )
     }
@@ -202,12 +211,8 @@ impl Local {
         let endpoint = backend.backend.endpoints.get(*place)?.clone();
         let pool = backend.pools.get(*place)?.clone();
         let dialer = backend.dialer.clone();
-        Some(
-            self.remember(
-                address,
-                alone(backend.backend.name.clone(), endpoint, pool, dialer, backend.series),
-            ),
-        )
+        let (name, limits) = (backend.backend.name.clone(), backend.backend.limits.clone());
+        Some(self.remember(address, alone(name, endpoint, pool, dialer, backend.series, limits)))
     }
 
     fn remember(&self, address: SocketAddr, backend: LocalBackend) -> Rc<LocalBackend> {
@@ -225,6 +230,11 @@ impl Local {
     /// Closes the connections that nobody has used for long.
     pub(crate) fn close_idle(&self, now: Instant) {
         self.each_pool(|pool| pool.close_idle(now));
+    }
+
+    /// Closes the connections that nobody uses now: memory is scarce.
+    pub(crate) fn make_room(&self) {
+        self.each_pool(|pool| pool.make_room());
     }
 }
 
@@ -259,15 +269,16 @@ impl Watch for Count {
     }
 }
 
-/// A backend of one endpoint: no balancing between it and others.
+/// A backend of one endpoint: no balancing between it and others. It shares the limits of the backend that it is of.
 fn alone(
     name: Arc<str>,
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool>,
     dialer: Dialer,
     series: BackendSeries,
+    limits: Option<Arc<Limits>>,
 ) -> LocalBackend {
-    let backend = Backend::of_one(name, endpoint, dialer.timeout);
+    let backend = Backend { limits, ..Backend::of_one(name, endpoint, dialer.timeout) };
     LocalBackend {
         backend: Arc::new(backend),
         pools: Box::new([pool]),

@@ -2,11 +2,13 @@
 
 use std::any::Any;
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use outrigger_balance::{InFlight, Wish};
 use outrigger_config::{Name, SpiffeId};
 use outrigger_http::connect::{Opened, Wire, connect};
+use outrigger_http::memory::{Account, Charged};
 use outrigger_http::{Error, Reason, verdict};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
@@ -26,8 +28,6 @@ use crate::plan::TcpPlan;
 const MAX_CONNECT_TRIES: usize = 5;
 /// As much of a callee's first word is read at once.
 const FIRST_WORD: usize = 512;
-/// How long a connection may be silent both ways.
-const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// What became of a connection.
 #[derive(Debug, Default)]
@@ -68,7 +68,8 @@ pub(crate) async fn relay_silent(
             relay.opened();
             // An error here shows again when the rest is carried.
             let _ = caller.write_all(&word).await;
-            let mut outcome = carry(reached, caller).await;
+            let (idle, memory) = (relay.connection.tcp_idle, &relay.connection.worker.memory);
+            let mut outcome = carry(reached, caller, idle, memory).await;
             outcome.received += word.len() as u64;
             relay.ended(&outcome);
         }
@@ -122,9 +123,14 @@ impl Relay {
 
     async fn carry<IO: AsyncRead + AsyncWrite + Unpin + 'static>(self, mut caller: IO) {
         self.opened();
+        let refusal = self.connection.worker.memory.refusal();
         let outcome = match &self.plan.to {
+            Ok(_) if let Some(error) = refusal => refused(&error, None),
             Ok(to) => match reach(to, &self.connection).await {
-                Ok(reached) => carry(reached, caller).await,
+                Ok(reached) => {
+                    let (idle, memory) = (self.connection.tcp_idle, &self.connection.worker.memory);
+                    carry(reached, caller, idle, memory).await
+                }
                 Err((at, error)) => refused(&error, at),
             },
             Err(error) => {
@@ -232,12 +238,12 @@ fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
 }
 
 /// Copies both ways between a caller and the callee that was reached for it.
-async fn carry<IO>(reached: Reached, mut caller: IO) -> Outcome
+async fn carry<IO>(reached: Reached, mut caller: IO, idle: Option<Duration>, memory: &Rc<Account>) -> Outcome
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let Reached { at, mut callee, _under_way } = reached;
-    let copied = both(&mut caller, &mut callee, Some(IDLE_TIMEOUT)).await;
+    let copied = both(Charged::new(&mut caller, memory), &mut callee, idle).await;
     if copied.broken {
         break_off(&caller);
         if let Some(stream) = callee.plain() {
@@ -247,9 +253,12 @@ where
     let error = match copied.error {
         Some((Side::A, error)) => Some(format!("caller: {error}")),
         Some((Side::B, error)) => Some(format!("callee: {error}")),
-        None => copied.idle.then(|| format!("nothing was sent either way for {IDLE_TIMEOUT:?}")),
+        None => {
+            copied.idle.then(|| format!("nothing was sent either way for {:?}", idle.unwrap_or_default()))
+        }
     };
-    Outcome { endpoint: Some(at), sent: copied.a_to_b, received: copied.b_to_a, error, reason: None }
+    let reason = copied.idle.then_some(Reason::ConnectionReadTimeout);
+    Outcome { endpoint: Some(at), sent: copied.a_to_b, received: copied.b_to_a, error, reason }
 }
 
 /// Has TCP end with a reset, so that half of an answer is not taken for the whole. TLS needs none: it ends without its

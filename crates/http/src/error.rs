@@ -31,6 +31,12 @@ pub enum Reason {
     ConnectionTimeout,
     /// The listener, or the backend, has as many connections as it may.
     ConnectionLimitReached,
+    /// The listener, or the backend, has as many requests in flight as it may. Ours.
+    HttpRequestLimitReached,
+    /// Nothing came from the application for too long, nor did anything go to it.
+    ConnectionReadTimeout,
+    /// The caller did not take anything for too long.
+    ConnectionWriteTimeout,
     /// The connection broke before the response.
     ConnectionTerminated,
     /// TLS with the endpoint failed.
@@ -71,17 +77,22 @@ pub enum Reason {
     ProxyConfigurationError,
     /// A defect of the proxy, or it is out of file descriptors or memory.
     ProxyInternalError,
+    /// The proxy holds as much for its callers as its memory limit allows. Ours.
+    ProxyMemoryLimit,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
         Self::ConnectionLimitReached,
+        Self::HttpRequestLimitReached,
+        Self::ConnectionReadTimeout,
+        Self::ConnectionWriteTimeout,
         Self::ConnectionTerminated,
         Self::TlsProtocolError,
         Self::TlsCertificateError,
@@ -102,6 +113,7 @@ impl Reason {
         Self::FaultInjected,
         Self::ProxyConfigurationError,
         Self::ProxyInternalError,
+        Self::ProxyMemoryLimit,
     ];
 
     /// The one mapping of failures: the type's name in `Proxy-Status`, logs and metrics, the status the caller gets,
@@ -119,6 +131,15 @@ impl Reason {
             Self::ConnectionTimeout => ("connection_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee),
             Self::ConnectionLimitReached => {
                 ("connection_limit_reached", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy)
+            }
+            Self::HttpRequestLimitReached => {
+                ("http_request_limit_reached", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy)
+            }
+            Self::ConnectionReadTimeout => {
+                ("connection_read_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee)
+            }
+            Self::ConnectionWriteTimeout => {
+                ("connection_write_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Caller)
             }
             Self::ConnectionTerminated => ("connection_terminated", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::TlsProtocolError => ("tls_protocol_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
@@ -168,6 +189,16 @@ impl Reason {
             Self::ProxyInternalError => {
                 ("proxy_internal_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
             }
+            Self::ProxyMemoryLimit => ("proxy_memory_limit", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy),
+        }
+    }
+
+    /// After how many seconds a caller may well try again (`Retry-After`), where it was refused only because much was under
+    /// way: such a moment passes.
+    pub const fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::ConnectionLimitReached | Self::HttpRequestLimitReached | Self::ProxyMemoryLimit => Some(1),
+            _ => None,
         }
     }
 

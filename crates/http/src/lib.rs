@@ -7,6 +7,7 @@
 //!
 //! Not here: which backend a request goes to (the plan, in the proxy), and who may call.
 
+mod admission;
 pub mod body;
 pub mod connect;
 mod copy;
@@ -19,6 +20,7 @@ pub mod grpc;
 pub mod h1;
 mod h2;
 pub mod idle;
+pub mod memory;
 pub mod message;
 pub mod pool;
 pub mod room;

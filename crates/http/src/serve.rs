@@ -12,8 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use crate::body::{BodyError, Due};
+use crate::error::{Error, Reason};
 use crate::h1::{self, Limits};
 use crate::h2;
+use crate::memory::Account;
 use crate::message::Handler;
 
 /// How often a [`Drain`]'s clock ticks.
@@ -59,6 +61,11 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// How fast a request's body has to come while it is waited for.
     pub body_rate: Option<BodyRate>,
+    /// For how long nothing may move on a request, its response, or the connection that they were upgraded to; `None`: as
+    /// long as both sides like.
+    pub stream_timeout: Option<Duration>,
+    /// After how long a connection is told to end in order; `None`: never.
+    pub max_age: Option<Duration>,
 }
 
 /// How fast a body has to come.
@@ -80,6 +87,8 @@ impl Default for Settings {
             header_timeout: Some(Duration::from_mins(1)),
             idle_timeout: Some(Duration::from_mins(5)),
             body_rate: None,
+            stream_timeout: Some(Duration::from_hours(1)),
+            max_age: None,
         }
     }
 }
@@ -91,6 +100,25 @@ impl Settings {
 
     pub(crate) fn idle_ticks(&self) -> u32 {
         self.idle_timeout.map_or(u32::MAX, ticks)
+    }
+
+    pub(crate) fn stream_ticks(&self) -> u32 {
+        self.stream_timeout.map_or(u32::MAX, ticks)
+    }
+
+    pub(crate) fn age_ticks(&self) -> u32 {
+        self.max_age.map_or(u32::MAX, ticks)
+    }
+
+    /// Why a request fails on which nothing has moved for too long. `awaited`: a part of its body is waited for.
+    pub(crate) fn silence(&self, awaited: bool) -> Error {
+        let time = self.stream_timeout.unwrap_or_default();
+        if awaited {
+            let details = format!("nothing of the request's body came within the stream timeout of {time:?}");
+            return Error::sent(Reason::HttpRequestTimeout, details);
+        }
+        let details = format!("nothing was sent either way within the stream timeout of {time:?}");
+        Error::sent(Reason::ConnectionReadTimeout, details)
     }
 
     /// Whether a body of which so many bytes came while it was waited for is too slow.
@@ -112,15 +140,22 @@ pub(crate) trait Caller {
     fn tick(&self);
     /// The connection is to end.
     fn wind_down(&self);
+    /// The connection is to end if nothing is under way on it, for memory is scarce.
+    fn make_room(&self) {}
+    /// The proxy is leaving, and goes on serving whoever stays.
+    fn leave(&self) {}
 }
 
 /// Tells the connections of one worker, or of one listener, to end when what is under way is done; and what time it is.
 #[derive(Default)]
 pub struct Drain {
     on: Cell<bool>,
+    leaving: Cell<bool>,
     notify: Notify,
     now: Cell<u32>,
     callers: RefCell<Vec<Weak<dyn Caller>>>,
+    /// What its connections hold is counted there.
+    memory: Rc<Account>,
 }
 
 impl fmt::Debug for Drain {
@@ -130,11 +165,38 @@ impl fmt::Debug for Drain {
 }
 
 impl Drain {
+    /// For connections whose memory is counted in this account.
+    pub fn counting(memory: Rc<Account>) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
+    /// Where what its connections hold is counted.
+    pub(crate) const fn memory(&self) -> &Rc<Account> {
+        &self.memory
+    }
+
+    /// Has those connections end on which nothing is under way, in order: memory is scarce.
+    pub fn make_room(&self) {
+        self.each(|caller| caller.make_room());
+    }
+
     /// Tells them.
     pub fn begin(&self) {
         self.on.set(true);
         self.notify.notify_waiters();
         self.each(|caller| caller.wind_down());
+    }
+
+    /// Tells the callers of HTTP/2 that this end is leaving: GOAWAY, in both phases, so that their next request goes
+    /// elsewhere. New connections are served, and told the same after their first request.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.each(|caller| caller.leave());
+    }
+
+    /// Whether that was told.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Whether they were told.
@@ -201,7 +263,7 @@ pub async fn connection<IO, H, B>(
     drain: Rc<Drain>,
 ) -> io::Result<()>
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler<Body = B> + 'static,
     B: Due<Data = Bytes> + Unpin + 'static,
     B::Error: Into<BodyError> + fmt::Display,

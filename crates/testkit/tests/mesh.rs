@@ -11,6 +11,10 @@ mod filters;
 mod health;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/leaving.rs"]
+mod leaving;
+#[path = "mesh/limits.rs"]
+mod limits;
 #[path = "mesh/load.rs"]
 mod load;
 #[path = "mesh/protocol.rs"]

@@ -4,16 +4,22 @@
 
 mod binary;
 mod caller;
+mod cgroup;
 mod desk;
 
 mod admin;
 mod drain;
+mod endpoints;
 mod exhausted;
 mod file;
 mod goaway;
 mod killed;
+mod leaving;
 mod listeners;
+mod memory;
 mod names;
+mod silence;
 mod tcp;
 mod tls;
 mod tls_route;
+mod upgrade;

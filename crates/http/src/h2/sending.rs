@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,8 +10,10 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 
 use super::passed_on;
+use super::server::Respond;
 use crate::body::{BodyError, Due};
 use crate::h1::SPELLING;
+use crate::memory::Stall;
 
 /// Sends a body on a stream as fast as the peer takes it. Ends when it is sent, or cannot be.
 pub(super) struct Sending<B> {
@@ -20,11 +23,27 @@ pub(super) struct Sending<B> {
     next: Option<(Bytes, bool)>,
     /// Whether the peer is another sidecar, which is told how trailers were spelled.
     carried: bool,
+    /// Counts what is held while the peer gives it no room.
+    stall: Option<Stall>,
+    /// Of a response: the stream that it goes out on.
+    response: Option<Rc<Respond>>,
 }
 
 impl<B> Sending<B> {
     pub(super) const fn new(body: B, stream: SendStream<Bytes>, carried: bool) -> Self {
-        Self { body, stream, next: None, carried }
+        Self { body, stream, next: None, carried, stall: None, response: None }
+    }
+
+    /// Counts what is held while the peer gives it no room.
+    pub(super) fn counted(mut self, stall: Stall) -> Self {
+        self.stall = Some(stall);
+        self
+    }
+
+    /// It is a response.
+    pub(super) fn of(mut self, response: Rc<Respond>) -> Self {
+        self.response = Some(response);
+        self
     }
 }
 
@@ -39,11 +58,25 @@ impl<B> Sending<B> {
     }
 }
 
+impl<B: Due> Sending<B> {
+    /// Nothing has moved for too long.
+    fn give_up(&mut self) {
+        match self.body.give_up() {
+            Some(trailers) => self.end_with(trailers),
+            None => self.stream.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
 impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        if this.response.as_ref().is_some_and(|response| response.motion.is_silent(cx)) {
+            this.give_up();
+            return Poll::Ready(());
+        }
         // Wakes this task when the peer resets the stream, whatever it waits for.
         while this.stream.poll_reset(cx).is_pending() {
             if let Some((data, last)) = &mut this.next {
@@ -53,6 +86,7 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
                         // An error, or the end, is the stream's.
                         Poll::Ready(_) => return Poll::Ready(()),
                         Poll::Pending => {
+                            this.stall.iter_mut().for_each(|stall| stall.set(true));
                             match ready!(this.body.poll_due(cx)) {
                                 Some(trailers) => this.end_with(trailers),
                                 None => this.stream.send_reset(Reason::INTERNAL_ERROR),
@@ -61,8 +95,12 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
                         }
                     }
                 }
+                this.stall.iter_mut().for_each(|stall| stall.set(false));
                 let (data, last) = (std::mem::take(data), *last);
                 this.next = None;
+                if let Some(response) = &this.response {
+                    response.motion.note();
+                }
                 if this.stream.send_data(data, last).is_err() || last {
                     return Poll::Ready(());
                 }
