@@ -286,6 +286,9 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
         else {
             break;
         };
+        if tried.is_empty() && picked.is_some_and(|pick| pick.panic) {
+            connection.worker.metrics.backend_panicked(to.series);
+        }
         let mut in_flight = endpoint.load.start(now).watched(backend.outliers.as_ref());
         match connect(endpoint, Wire::Tcp, &to.dialer).await {
             Ok(callee) => {

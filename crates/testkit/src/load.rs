@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -69,7 +68,7 @@ impl Traffic {
 pub struct Load {
     running: JoinHandle<Tally>,
     stop: watch::Sender<bool>,
-    succeeded: Arc<AtomicU64>,
+    ended: watch::Receiver<u64>,
 }
 
 /// What came of it.
@@ -111,14 +110,16 @@ impl Load {
     /// Begins traffic to the sidecar, or application, that listens at `at`.
     pub fn start(at: SocketAddr, traffic: Traffic) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let succeeded = Arc::<AtomicU64>::default();
-        let running = tokio::spawn(run(at, traffic, stopped, succeeded.clone()));
-        Self { running, stop, succeeded }
+        let (progress, ended) = watch::channel(0);
+        let running = tokio::spawn(run(at, traffic, stopped, progress));
+        Self { running, stop, ended }
     }
 
-    /// How many requests have succeeded so far.
-    pub fn succeeded(&self) -> u64 {
-        self.succeeded.load(Ordering::Relaxed)
+    /// Waits until so many more requests have ended, one way or the other.
+    pub async fn more(&mut self, requests: u64) {
+        let goal = *self.ended.borrow() + requests;
+        // An error is traffic that has ended itself, which its end tells.
+        let _ = self.ended.wait_for(|ended| *ended >= goal).await;
     }
 
     /// Begins no more requests, and waits for those under way.
@@ -136,7 +137,7 @@ async fn run(
     at: SocketAddr,
     traffic: Traffic,
     mut stopped: watch::Receiver<bool>,
-    succeeded: Arc<AtomicU64>,
+    progress: watch::Sender<u64>,
 ) -> Tally {
     let callers = Arc::new(Callers::new(at, traffic.clone()));
     let begun = Instant::now();
@@ -147,16 +148,18 @@ async fn run(
         tokio::select! {
             biased;
             _ = stopped.changed() => break,
-            Some(Ok(ended)) = under_way.join_next() => tally.count(ended),
+            Some(Ok(ended)) = under_way.join_next() => {
+                tally.count(ended);
+                progress.send_modify(|ended| *ended += 1);
+            }
             _ = ticks.tick() => {
                 tally.requests += 1;
-                let (callers, succeeded) = (callers.clone(), succeeded.clone());
+                let callers = callers.clone();
                 under_way.spawn(async move {
                     let started = Instant::now();
                     let ended = tokio::time::timeout(callers.patience(), callers.call()).await;
                     let late = || Err(format!("{:?}: no answer within {:?}", callers.kind(), callers.patience()));
                     let ended = ended.unwrap_or_else(|_| late());
-                    succeeded.fetch_add(u64::from(ended.is_ok()), Ordering::Relaxed);
                     (started - begun, started.elapsed(), ended)
                 });
             }

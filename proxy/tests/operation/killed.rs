@@ -45,7 +45,7 @@ impl Stage {
         self.mesh.put(Object::HttpRoute, "api", route).await.unwrap()
     }
 
-    /// A second of traffic of every kind, without a failure.
+    /// Some traffic of every kind, without a failure.
     async fn carries_traffic(&self) {
         let mut loads = Vec::new();
         let gap = Duration::from_millis(20);
@@ -53,7 +53,9 @@ impl Stage {
             let traffic = Traffic { method: Method::POST, ..Traffic::new(kind, 40) };
             loads.push(Load::start(self.nodes[0].outbound(), traffic));
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        for load in &mut loads {
+            load.more(30).await;
+        }
         let mut all = Tally::default();
         for load in loads {
             all.add(load.end().await);

@@ -23,7 +23,7 @@ use super::received::{Received, Uploading};
 use super::sending::Sending;
 use super::sieve::Sieve;
 use super::{
-    ByteStream, CONNECTION_WINDOW, FRAME_OVERHEAD, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits,
+    ByteStream, MAX_RESETS, MAX_SEND_BUFFER, SHARED_FRAME_OVERHEAD, SHARED_WINDOW, STREAM_WINDOW, fits,
     say_length_once, spell, spelled,
 };
 use crate::body::{Incoming, RequestBody};
@@ -102,11 +102,11 @@ where
     let (ear, heard) = Ear::new(Sieve::new(io));
     let (sender, mut connection) = client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(SHARED_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_local_error_reset_streams(Some(MAX_RESETS))
         .max_send_buffer_size(MAX_SEND_BUFFER)
-        .data_frame_budget(FRAME_OVERHEAD)
+        .data_frame_budget(SHARED_FRAME_OVERHEAD)
         .enable_push(false)
         .handshake(ear)
         .await?;

@@ -27,14 +27,20 @@ pub(crate) use tunnel::ByteStream;
 
 /// How much a peer may send on one stream before it is read.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// How much a peer may send on all streams of a connection before it is read.
+/// How many requests share a connection to an endpoint before another is made.
+pub(crate) const STREAMS_PER_CONNECTION: u32 = 100;
+/// How much a caller may send on all streams of its connection before it is read.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The same where many callers share the connection: each stream has its own window's worth, so that those which nobody
+/// reads starve no other.
+const SHARED_WINDOW: u32 = STREAMS_PER_CONNECTION * STREAM_WINDOW;
 /// How often a connection may have to reset streams because of what its peer did, before it is ended.
 const MAX_RESETS: usize = 1024;
-/// What it may take, as `h2` counts it, to keep small frames of data that nobody has read yet, where many share the
-/// connection: beyond that it would end for all of them. Their messages alone are at most [`CONNECTION_WINDOW`], each
-/// of 5 bytes or more (gRPC), and a frame counts as 256.
-const FRAME_OVERHEAD: usize = 256 / 5 * CONNECTION_WINDOW as usize + CONNECTION_WINDOW as usize;
+/// What it may take, as `h2` counts it, to keep small frames of data that nobody has read yet: beyond that a connection
+/// ends. A frame counts as 256 bytes; messages of gRPC may be as small as 5.
+const FRAME_OVERHEAD: usize = CONNECTION_WINDOW as usize / 2;
+/// The same where many callers share the connection, which would end for all of them.
+const SHARED_FRAME_OVERHEAD: usize = 128 * 1024 * 1024;
 /// How much of what is sent on a stream may wait for the connection.
 const MAX_SEND_BUFFER: usize = 400 * 1024;
 

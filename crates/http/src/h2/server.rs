@@ -25,8 +25,8 @@ use super::pace::{BodyPace, Motion, Pace, UnderWay};
 use super::received::Received;
 use super::sending::Sending;
 use super::{
-    ByteStream, CONNECTION_WINDOW, FRAME_OVERHEAD, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended,
-    fits, read_anyway, say_length_once, spell, spelled,
+    ByteStream, CONNECTION_WINDOW, FRAME_OVERHEAD, MAX_RESETS, MAX_SEND_BUFFER, SHARED_FRAME_OVERHEAD,
+    SHARED_WINDOW, STREAM_WINDOW, extended, fits, read_anyway, say_length_once, spell, spelled,
 };
 use crate::body::{BodyError, Due, Incoming};
 use crate::error::Error;
@@ -60,19 +60,20 @@ where
     let (ear, heard) = Ear::new(io);
     let pace = Pace::new(settings.clone(), &drain);
     let mut last_word = pin!(last_word(&pace));
+    let (window, overhead) = if settings.many_callers {
+        (SHARED_WINDOW, SHARED_FRAME_OVERHEAD)
+    } else {
+        (CONNECTION_WINDOW, FRAME_OVERHEAD)
+    };
     let mut handshake = server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(window)
         .max_concurrent_streams(settings.streams)
         .max_header_list_size(read_anyway(&settings.limits))
         .max_local_error_reset_streams(Some(MAX_RESETS))
         .max_pending_accept_reset_streams(settings.unseen_resets)
         .max_send_buffer_size(MAX_SEND_BUFFER)
-        .data_frame_budget(if settings.many_callers {
-            FRAME_OVERHEAD
-        } else {
-            CONNECTION_WINDOW as usize / 2
-        })
+        .data_frame_budget(overhead)
         .enable_connect_protocol()
         .handshake(ear);
     let greeted = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {

@@ -10,9 +10,6 @@ use crate::error::Error;
 use crate::h2;
 use crate::idle::IdleTime;
 
-/// How many requests share an HTTP/2 connection before another is made.
-const STREAMS_PER_CONNECTION: u32 = 100;
-
 /// A connection of HTTP/2.
 #[derive(Debug)]
 pub(super) struct Http2 {
@@ -59,7 +56,7 @@ impl Shared {
         });
         let fit = |http2: &&Rc<Http2>| {
             (witnesses == 0 || !terms.is_stale(&http2.connection, now, idle))
-                && http2.connection.has_room(STREAMS_PER_CONNECTION)
+                && http2.connection.has_room(h2::STREAMS_PER_CONNECTION)
         };
         open.iter().find(fit).cloned()
     }

@@ -12,7 +12,7 @@ use outrigger_testkit::load::{Kind, Load, Traffic};
 use outrigger_testkit::mesh::{Mesh, Sidecar};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::stage::put_backend;
 
@@ -86,8 +86,8 @@ async fn stage(application: SocketAddr) -> (Mesh, Sidecar, Sidecar) {
 #[tokio::test]
 async fn empty_frames_wear_no_connection_out() {
     let (_mesh, web, _callee) = stage(server(0).await).await;
-    let load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 400));
-    tokio::time::sleep(Duration::from_millis(1600)).await;
+    let mut load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 400));
+    load.more(600).await;
     load.end().await.is_whole(600);
 }
 
@@ -108,9 +108,9 @@ async fn a_slow_reader_of_small_messages_ends_no_other_call() {
         let (response, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
         slow.push(response.await.unwrap().into_body());
     }
-    let load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 100));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    load.end().await.is_whole(90);
+    let mut load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 100));
+    load.more(100).await;
+    load.end().await.is_whole(100);
     for mut body in slow {
         let mut came = 0;
         while let Some(data) = body.data().await {
@@ -134,16 +134,18 @@ async fn callers_that_read_nothing_starve_no_other() {
     mesh.settled(revision).await.unwrap();
     let mut silent = Vec::new();
     for _ in 0..16 {
-        let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(web.outbound()).await.unwrap();
         stream.write_all(b"GET /bytes/100000000 HTTP/1.1\r\nhost: api\r\n\r\n").await.unwrap();
         // It has begun, and then nobody reads.
         stream.read_exact(&mut [0; 16]).await.unwrap();
         silent.push(stream);
     }
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    let patience = Duration::from_secs(3);
+    // Until what lies between is full, they keep everybody busy.
+    let patience = Duration::from_secs(15);
     let traffic = Traffic { patience, path: "/bytes/100".into(), ..Traffic::new(Kind::Http1, 50) };
-    let load = Load::start(web.outbound(), traffic);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    load.end().await.is_whole(45);
+    let mut load = Load::start(web.outbound(), traffic);
+    load.more(50).await;
+    load.end().await.is_whole(50);
 }

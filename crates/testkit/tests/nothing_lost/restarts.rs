@@ -139,29 +139,33 @@ async fn no_caller_notices_twenty_rolling_restarts() {
 #[tokio::test]
 async fn no_caller_notices_a_rolling_restart_without_the_control_api() {
     let mut stage = Stage::open().await;
-    let loads = traffic(&stage.web, SHORT);
+    let mut loads = traffic(&stage.web, SHORT);
     for at in 0..2 {
         stage.mesh.kill_control().await;
+        loads[0].more(10).await;
         let Member { app, sidecar } = &mut stage.members[at];
         sidecar.stop().await;
         app.stop().await;
+        loads[0].more(10).await;
         let member = &mut stage.members[at];
         member.restart_app().await.unwrap();
         member.sidecar.start().await.unwrap();
         stage.mesh.restart_control().await.unwrap();
         stage.put_without(None).await;
     }
-    end(loads).await.is_whole(4);
+    end(loads).await.is_whole(100);
 }
 
 /// An application that comes and goes, again and again, with endpoints that nobody withdraws.
 #[tokio::test]
 async fn no_caller_notices_an_instance_that_flaps() {
     let mut stage = Stage::open().await;
-    let loads = traffic(&stage.web, SHORT);
+    let mut loads = traffic(&stage.web, SHORT);
     for _ in 0..20 {
+        loads[0].more(3).await;
         stage.members[0].app.stop().await;
+        loads[0].more(3).await;
         stage.members[0].restart_app().await.unwrap();
     }
-    end(loads).await.is_whole(4);
+    end(loads).await.is_whole(300);
 }
