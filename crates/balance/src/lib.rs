@@ -10,4 +10,4 @@ mod retry;
 
 pub use balancer::{Balancer, Member, Pick, Wish};
 pub use load::{InFlight, Load};
-pub use retry::{Budget, backoff};
+pub use retry::{Budget, Granted, Refused, backoff};

@@ -1,7 +1,7 @@
 //! Connections from one worker to one endpoint, kept open for the next request. Nothing here is shared between
 //! threads, and nothing waits: a request takes a connection that is ready, or makes one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ pub struct Pool {
     carried: Shared,
     /// How the endpoint is reached, per kind of wire, with the identity that was used to find out.
     targets: RefCell<Targets>,
+    /// Whether a connection was made that may not lead to a sidecar, although the endpoint is of the mesh.
+    bare: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +130,7 @@ pub enum Phase {
     Connect,
     /// On a new connection.
     New,
-    /// On one that was used before: its end may have crossed the request on the way.
+    /// On one that has answered before: its end may have crossed the request on the way.
     Reused,
 }
 
@@ -141,7 +143,14 @@ impl Pool {
             http2: Shared::default(),
             carried: Shared::default(),
             targets: RefCell::default(),
+            bare: Cell::new(false),
         })
+    }
+
+    /// Whether a sidecar with the identity expected is all that can answer: by mutual TLS, or within this process, through its
+    /// own listener. Where none stands before this node's own application, that answers itself.
+    pub(crate) fn is_of_sidecars(&self) -> bool {
+        matches!(self.endpoint.security, Security::Mesh { .. } | Security::Own) && !self.bare.get()
     }
 
     /// Where its connections go.
@@ -271,6 +280,7 @@ impl Pool {
         if let Some(own) = own(&self.endpoint, wire, dialer) {
             return Ok(own);
         }
+        self.bare.set(self.bare.get() || !matches!(self.endpoint.security, Security::Mesh { .. }));
         let target = self.target(wire, dialer)?;
         to_target(target, dialer.timeout).await
     }
@@ -305,7 +315,8 @@ impl Pool {
         dialer: &Dialer,
     ) -> Result<(Rc<Http2>, Phase), Error> {
         if let Some(open) = shared.available() {
-            return Ok((open, Phase::Reused));
+            let phase = if open.has_answered() { Phase::Reused } else { Phase::New };
+            return Ok((open, phase));
         }
         let failures = shared.failed.borrow().0;
         let _making = shared.making.lock().await;
@@ -373,6 +384,9 @@ impl Pool {
         let address = self.endpoint.address;
         match unsent {
             h2::client::Unsent::Wrong(wrong, limits) => wrong.of_response(&limits, &address.to_string()),
+            h2::client::Unsent::Unwritten(error) => {
+                Error::unsent(Reason::ConnectionTerminated, format!("{address}: {error}"))
+            }
             h2::client::Unsent::Http2(error) => {
                 let text = format!("{address}: {error}");
                 // A stream that is reset is an answer, if a poor one; its connection goes on.
@@ -396,8 +410,9 @@ impl Shared {
 }
 
 /// Whether HTTP/2 says that the application has not seen the request: its stream was refused, or lies beyond the
-/// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8).
+/// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8). `h2` fails with the endpoint's GOAWAY only the streams
+/// beyond it, whatever it is for; those up to it go on, and fail, if at all, with their connection.
 fn unprocessed(error: &::h2::Error) -> bool {
-    let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(::h2::Reason::NO_ERROR);
-    graceful || (error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM))
+    let refused = error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (error.is_go_away() || refused)
 }

@@ -72,7 +72,10 @@ impl LiveBackend {
             members.push(Member::new(1));
         }
         let loads: Box<[Arc<Load>]> = made.iter().map(|endpoint| endpoint.load.clone()).collect();
-        let budget = before.filter(|before| before.spec.retry_constraint == spec.retry_constraint);
+        let budget = before.filter(|before| {
+            before.spec.retry_constraint == spec.retry_constraint
+                && before.spec.limits.retries == spec.limits.retries
+        });
         let empty = loads.is_empty();
         let backend = Backend {
             name: name.shared(),
@@ -80,7 +83,10 @@ impl LiveBackend {
             loads,
             balancer: Balancer::new(&spec.balance, &members),
             budget: budget.map_or_else(
-                || Arc::new(Budget::new(&spec.retry_constraint, Instant::now())),
+                || {
+                    let budget = Budget::new(&spec.retry_constraint, Instant::now());
+                    Arc::new(budget.with_limit(spec.limits.retries))
+                },
                 |before| before.backend.budget.clone(),
             ),
             connect_timeout: spec.connect_timeout(),

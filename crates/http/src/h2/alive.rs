@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::h1::MAX_RECORD;
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
@@ -59,7 +60,11 @@ impl KeepAlive {
     }
 }
 
-/// What was heard of a peer.
+/// How often something had been written to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark(u64);
+
+/// What was heard of a peer, and whether anything was said to it.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     /// Anything since this was last looked at.
@@ -68,6 +73,8 @@ pub(super) struct Heard {
     greeting: Cell<Option<usize>>,
     /// The beginning of that frame: its length (RFC 9113, section 4.1).
     length: Cell<([u8; 3], usize)>,
+    /// How often something was written to it, and whether something still waits to be.
+    written: Cell<(u64, bool)>,
 }
 
 /// What precedes the payload of a frame.
@@ -77,6 +84,26 @@ impl Heard {
     /// Whether its SETTINGS have come.
     pub(super) fn is_greeted(&self) -> bool {
         self.greeting.get() == Some(0)
+    }
+
+    /// What was written so far.
+    pub(super) const fn mark(&self) -> Mark {
+        Mark(self.written.get().0)
+    }
+
+    /// Whether not a byte was written since then, nor will be of what was put in before the connection ended.
+    pub(super) const fn is_silent_since(&self, mark: Mark) -> bool {
+        let (times, waits) = self.written.get();
+        times == mark.0 && !waits
+    }
+
+    fn wrote(&self, bytes: usize, polled: &Poll<io::Result<usize>>) {
+        let times = self.written.get().0;
+        self.written.set(match polled {
+            Poll::Pending => (times, true),
+            Poll::Ready(Ok(_)) => (times + 1, false),
+            Poll::Ready(Err(_)) => (times + u64::from(bytes > MAX_RECORD), false),
+        });
     }
 
     fn note(&self, mut bytes: &[u8]) {
@@ -100,7 +127,7 @@ impl Heard {
     }
 }
 
-/// A connection's stream that notes when something comes.
+/// A connection's stream that notes when something comes or goes.
 #[derive(Debug)]
 pub(super) struct Ear<IO> {
     io: IO,
@@ -127,7 +154,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Ear<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Ear<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.heard.wrote(buf.len(), &polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -135,7 +165,10 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Ear<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.heard.wrote(bufs.iter().map(|buf| buf.len()).sum(), &polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
