@@ -50,6 +50,7 @@ GET  /healthz/ready      200 when it takes traffic, 503 and why when not
 GET  /healthz/live       200 while it runs
 GET  /metrics            counters, for Prometheus
 GET  /config             the live configuration, secrets left out
+GET  /endpoints          every endpoint: how it stands, why, for how long
 GET  /explain?url=URL    which rule takes a request; also method=, header=, listener=
 GET  /log                the level of the diagnostics
 PUT  /log?level=debug    another level: off, error, warn, info, debug, trace
@@ -89,6 +90,8 @@ pub(crate) struct Admin {
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// The live configuration without its secrets.
     pub(crate) config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Every endpoint, and how it stands.
+    pub(crate) endpoints: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Explains what becomes of a request.
     pub(crate) explain: Explains,
     /// The level of the diagnostics.
@@ -177,6 +180,7 @@ impl Admin {
             Page::Live => text(StatusCode::OK, "live\n"),
             Page::Metrics => respond(StatusCode::OK, METRICS, (self.metrics)()),
             Page::Config => respond(StatusCode::OK, JSON, format!("{:#}\n", (self.config)())),
+            Page::Endpoints => respond(StatusCode::OK, JSON, format!("{:#}\n", (self.endpoints)())),
             Page::Log => text(StatusCode::OK, format!("{}\n", (self.level)())),
             Page::Explain => self.explained(query),
         }
@@ -226,6 +230,7 @@ enum Page {
     Live,
     Metrics,
     Config,
+    Endpoints,
     Explain,
     Log,
 }
@@ -240,6 +245,7 @@ impl Surface {
                 Some(Page::Metrics)
             }
             ("/config", Self::All) => Some(Page::Config),
+            ("/endpoints", Self::All) => Some(Page::Endpoints),
             ("/explain", Self::All) => Some(Page::Explain),
             ("/log", Self::All) => Some(Page::Log),
             _ => None,

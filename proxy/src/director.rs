@@ -13,17 +13,17 @@ use outrigger_config::listener::Direction;
 use outrigger_config::{Kind, Listener, Name, Resource, Spec};
 use outrigger_control::message::Refusal;
 use outrigger_telemetry::Metrics;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::admin::Readiness;
 use crate::files;
 use crate::listeners::{self, Sockets};
-use crate::resolve::{Addresses, Doubted};
+use crate::resolve::Addresses;
 use crate::secrets::{self, Secrets};
 use crate::source::{ConfigFile, Event};
-use crate::state::{Ingredients, Live, Node, hosts};
+use crate::state::{Doubt, Ingredients, Live, Node, hosts};
 use crate::watch::Follower;
 use crate::worker::Order;
 use outrigger_config::snapshot::Snapshot;
@@ -48,14 +48,18 @@ pub(crate) type Published = Arc<Mutex<Option<Arc<Live>>>>;
 
 /// What the director works with.
 pub(crate) struct Means {
+    /// The zone that this node is said to be in.
+    pub(crate) zone: Option<Name>,
     pub(crate) metrics: Metrics,
     pub(crate) orders: Vec<mpsc::Sender<Order>>,
     pub(crate) published: Published,
+    /// Told when another table is.
+    pub(crate) adopted: Arc<Notify>,
     pub(crate) ready: watch::Sender<Readiness>,
     pub(crate) addresses: watch::Receiver<Addresses>,
     pub(crate) wanted: watch::Sender<BTreeSet<Arc<str>>>,
-    /// Takes the names of which an address cannot be connected to.
-    pub(crate) doubt: mpsc::Sender<Doubted>,
+    /// Takes what cannot be connected to.
+    pub(crate) doubt: Doubt,
     pub(crate) follower: Follower,
     /// Where it listens.
     pub(crate) announce: Tell,
@@ -102,6 +106,7 @@ impl Director {
         captured: Option<Captured>,
     ) -> Self {
         let folder = file.as_ref().and_then(|file| file.path()?.parent()).unwrap_or(Path::new("")).to_owned();
+        let zone = means.zone.clone();
         Self {
             means,
             folder,
@@ -111,7 +116,7 @@ impl Director {
             configured: false,
             resources: Vec::new(),
             rejected: 0,
-            node: Node { name: node, captured: captured.is_some(), ..Node::default() },
+            node: Node { name: node, zone, captured: captured.is_some(), ..Node::default() },
             secrets: Secrets::default(),
             sockets: BTreeMap::new(),
             announced: BTreeSet::new(),
@@ -230,6 +235,7 @@ impl Director {
         ));
         self.hand_out(&live).await;
         *self.means.published.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        self.means.adopted.notify_one();
         self.report(problems);
     }
 

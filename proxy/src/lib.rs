@@ -17,6 +17,8 @@ mod edge;
 mod explain;
 mod files;
 mod filters;
+mod hashing;
+mod health;
 mod inbound;
 mod listeners;
 mod local;

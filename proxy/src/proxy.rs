@@ -7,16 +7,19 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use outrigger_config::Name;
 use outrigger_config::explain::{Unexplained, explain};
 use outrigger_net::listen;
 use outrigger_telemetry::{AccessLog, LogControl, Metrics};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admin::{Admin, Readiness, Surface};
 use crate::director::{Captured, Director, Means, Published, STARTING, Tell};
+use crate::health::{self, Findings};
 use crate::resolve::Resolver;
 use crate::source::{ConfigFile, Event, follow_control};
+use crate::state::Doubt;
 use crate::watch::Follower;
 use crate::{threads, worker};
 
@@ -48,6 +51,8 @@ pub struct Options {
     pub ready: Option<SocketAddr>,
     /// Where captured traffic arrives.
     pub captured: Option<Captured>,
+    /// The zone that this node is in; `None`: that of its own endpoints.
+    pub zone: Option<Name>,
     /// How long connections are still accepted after the end was announced.
     pub drain_delay: Duration,
     /// How long what is under way may take after that.
@@ -78,6 +83,7 @@ impl Options {
             metrics: None,
             ready: None,
             captured: None,
+            zone: None,
             drain_delay: Duration::ZERO,
             drain_grace: Duration::from_secs(10),
             access_log: AccessLog::off(),
@@ -253,14 +259,16 @@ async fn begin(
     ready: watch::Sender<Readiness>,
 ) -> Result<(Addresses, Control), StartError> {
     let (events, heard) = mpsc::unbounded_channel();
-    let mut node = None;
+    let (mut node, mut doubted_control) = (None, None);
     let (mut file, mut admin) = (None, options.admin);
     match options.source {
         Source::File(path) => file = Some(ConfigFile::open(path, &*options.complain)?),
         Source::Text(text) => file = Some(ConfigFile::of_text(&text, &*options.complain)?),
         Source::Control(control) => {
             node = Some(control.node.clone());
-            tokio::spawn(follow_control(control, events.clone()));
+            let doubts = Arc::<Notify>::default();
+            tokio::spawn(follow_control(control, events.clone(), doubts.clone()));
+            doubted_control = Some(doubts);
         }
     }
     admin = admin.or(file.as_ref().and_then(|file| file.admin));
@@ -269,8 +277,11 @@ async fn begin(
         (Surface::Metrics, options.metrics, "metrics"),
         (Surface::Ready, options.ready, "readiness"),
     ];
-    let interface = Arc::new(interface(&metrics, &published, ready.subscribe(), options.log));
+    let (adopted, findings) = (Arc::<Notify>::default(), Findings::default());
+    let interface = Arc::new(interface(&metrics, &published, &findings, ready.subscribe(), options.log));
     let addresses = watch_over(&interface, surfaces, &options.announce)?;
+    show_endpoints(&metrics, &published, &findings);
+    tokio::task::spawn_local(health::tend(published.clone(), adopted.clone(), findings));
     let (follower, files) = Follower::start();
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
     let (doubt, doubted) = mpsc::channel(64);
@@ -278,13 +289,15 @@ async fn begin(
         metrics,
         orders,
         published,
+        adopted,
         ready,
         addresses: Resolver::system().start(names, doubted),
         wanted,
-        doubt,
+        doubt: Doubt { names: doubt, control: doubted_control },
         follower,
         announce: options.announce,
         complain: options.complain,
+        zone: options.zone,
     };
     let from_file = file.is_some();
     let mut director = Director::new(means, node, file, options.captured);
@@ -303,12 +316,23 @@ async fn begin(
     Ok((addresses, Control { director, events: heard, files }))
 }
 
+/// Adds what is known of endpoints to the metrics.
+fn show_endpoints(metrics: &Metrics, published: &Published, findings: &Findings) {
+    let added = health::Collect::new(published.clone(), findings.clone())
+        .and_then(|collect| metrics.registry().register(Box::new(collect)));
+    if let Err(error) = added {
+        tracing::warn!(%error, "the metrics of endpoints are left out");
+    }
+}
+
 fn interface(
     metrics: &Metrics,
     published: &Published,
+    findings: &Findings,
     ready: watch::Receiver<Readiness>,
     log: LogControl,
 ) -> Admin {
+    let (seen, findings) = (published.clone(), findings.clone());
     let (metrics, published, set) = (metrics.clone(), published.clone(), log.clone());
     let explained = published.clone();
     Admin {
@@ -325,6 +349,7 @@ fn interface(
                 config
             })
         }),
+        endpoints: Box::new(move || health::endpoints(&seen, &findings)),
         explain: Box::new(move |asked| {
             let live = explained.lock().unwrap_or_else(PoisonError::into_inner).clone();
             live.map_or(Err(Unexplained::NoListener), |live| explain(&live.snapshot, asked))

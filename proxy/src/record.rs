@@ -44,6 +44,8 @@ pub(crate) struct Record {
     details: Cow<'static, str>,
     /// Whether it was told how the response ended.
     ended: bool,
+    /// Whether its endpoint was chosen although so few were well that all were used.
+    pub(crate) panic: bool,
     /// What only the access log wants to know.
     line: Option<Box<Line>>,
 }
@@ -90,8 +92,16 @@ impl Record {
             reason: None,
             details: Cow::Borrowed(""),
             ended: false,
+            panic: false,
             line,
         }
+    }
+
+    /// Its endpoint was chosen in panic.
+    #[cold]
+    fn panicked(&mut self, to: &LocalBackend) {
+        self.panic = true;
+        self.connection.worker.metrics.backend_panicked(to.series);
     }
 
     /// The table that it is decided by.
@@ -147,7 +157,7 @@ impl Record {
     }
 
     /// Notes which way it went, and how often.
-    pub(crate) fn went(&mut self, progress: &Progress) {
+    pub(crate) fn went(&mut self, to: &LocalBackend, progress: &Progress) {
         self.endpoint = progress.endpoint;
         self.attempts = progress.attempts;
         self.again = progress.again;
@@ -156,6 +166,9 @@ impl Record {
             && progress.denied.is_some_and(Denied::is_of_backend)
         {
             self.connection.worker.metrics.retry_refused(series);
+        }
+        if progress.panic {
+            self.panicked(to);
         }
     }
 

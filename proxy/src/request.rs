@@ -17,6 +17,7 @@ use outrigger_http::upgrade::OnUpgrade;
 use outrigger_http::{Error, Reason, grpc};
 
 use crate::connection::Connection;
+use crate::hashing;
 use crate::local::LocalBackend;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
@@ -27,6 +28,9 @@ use crate::waiting::{Waiting, is_not_up, page};
 pub(crate) type Answer = Reply<ResponseBody<Record>>;
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// What `Proxy-Status` says of a response whose endpoint was chosen in panic (RFC 9209, section 2.1.5).
+const PANIC: &str = r#"outrigger; details="panic: so few endpoints are well that all are used""#;
 
 /// Answers what a connection asks.
 pub(crate) struct Serving {
@@ -126,6 +130,7 @@ pub(crate) async fn carry_out(
     let own = patience.and_then(|patience| record.started().checked_add(patience));
     deadline = deadline.into_iter().chain(own).min();
     let mut tunnel = Tunnel::wanted(&request, plan.speak);
+    let hash = hashing::of_request(plan.to.backend.balancer.hash_keys(), &request, connection.peer.ip());
     let (request, upload) = prepare(connection, &plan, &mut tunnel, policy, request);
     let outgoing = Outgoing { request, spelling, interim };
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
@@ -145,12 +150,12 @@ pub(crate) async fn carry_out(
         timed_call: patience.is_some(),
         limits: connection.settings.limits,
         prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
-        hash: None,
+        hash,
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
     let result = forward(&way, &mut slot, upload.as_ref(), &mut progress).await;
-    record.went(&progress);
+    record.went(&plan.to, &progress);
     match result {
         Err(error) => {
             if error.reason == Reason::DnsError {
@@ -252,6 +257,9 @@ fn pass_on(
     filter::strip_passed_on(&mut parts.headers, agreed && tunnel.is_upgrade());
     if let Some(told) = plan.told {
         told.response(parts.version, &mut parts.headers);
+    }
+    if record.panic {
+        parts.headers.append(PROXY_STATUS, HeaderValue::from_static(PANIC));
     }
     if let Some((_, share)) = plan.rule {
         for modifier in &share.response {

@@ -9,7 +9,7 @@ use outrigger_config::file::{self, File, IdentityFiles};
 use outrigger_config::{Accepted, Resource};
 use outrigger_control::Sink;
 use outrigger_control::message::Refusal;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::proxy::StartError;
 
@@ -135,8 +135,9 @@ fn parse(text: &str, path: &Path) -> Result<File, StartError> {
 pub(crate) async fn follow_control(
     options: outrigger_control::Options,
     events: mpsc::UnboundedSender<Event>,
+    doubts: Arc<Notify>,
 ) {
-    let sink = ToDirector(events.clone());
+    let sink = ToDirector { events: events.clone(), doubts };
     let error = match outrigger_control::run(options, sink).await {
         Ok(never) => match never {},
         Err(error) => error,
@@ -146,23 +147,30 @@ pub(crate) async fn follow_control(
 
 /// Keeps the order of what is said: an identity comes before the configuration that needs it. Not bounded by itself:
 /// a configuration waits for the one before it to be live, and the rest is rare.
-struct ToDirector(mpsc::UnboundedSender<Event>);
+struct ToDirector {
+    events: mpsc::UnboundedSender<Event>,
+    doubts: Arc<Notify>,
+}
 
 impl Sink for ToDirector {
     fn identity(&mut self, identity: Arc<Identity>) {
-        let _ = self.0.send(Event::Identity(identity));
+        let _ = self.events.send(Event::Identity(identity));
     }
 
     async fn apply(&mut self, revision: u64, resources: Vec<Arc<Resource>>, rejected: usize) -> Vec<Refusal> {
         let (done, refused) = oneshot::channel();
         let event = Event::Resources { revision, resources, rejected, done };
-        if self.0.send(event).is_err() {
+        if self.events.send(event).is_err() {
             return Vec::new();
         }
         refused.await.unwrap_or_default()
     }
 
+    fn doubts(&self) -> Arc<Notify> {
+        self.doubts.clone()
+    }
+
     fn connected(&mut self, up: bool) {
-        let _ = self.0.send(Event::Connected(up));
+        let _ = self.events.send(Event::Connected(up));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use outrigger_balance::{InFlight, Wish};
 use outrigger_config::{Name, SpiffeId};
 use outrigger_http::connect::{Opened, Wire, connect};
-use outrigger_http::{Error, Reason};
+use outrigger_http::{Error, Reason, verdict};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
 use outrigger_net::hello::UNRECOGNIZED_NAME;
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::connection::{Connection, DETECT_TIMEOUT};
+use crate::hashing;
 use crate::local::LocalBackend;
 use crate::plan::TcpPlan;
 
@@ -266,16 +267,17 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
     let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
     let details = format!("backend {} has no endpoint", backend.name);
     let mut failed = (None, Error::unsent(Reason::DestinationUnavailable, details));
+    let hash = hashing::of_connection(backend.balancer.hash_keys(), connection.peer.ip());
     while tried.len() < MAX_CONNECT_TRIES {
         let now = Instant::now();
-        let wish = Wish { tried: &tried, hash: None };
+        let wish = Wish { tried: &tried, hash };
         let picked =
             backend.balancer.pick(&backend.loads, wish, now, &mut connection.worker.random.borrow_mut());
         let Some((at, endpoint)) = picked.and_then(|pick| Some((pick.at, backend.endpoints.get(pick.at)?)))
         else {
             break;
         };
-        let mut in_flight = endpoint.load.start(now);
+        let mut in_flight = endpoint.load.start(now).watched(backend.outliers.as_ref());
         match connect(endpoint, Wire::Tcp, &to.dialer).await {
             Ok(callee) => {
                 in_flight.response(Instant::now());
@@ -283,9 +285,7 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
                 return Ok(Reached { at, callee, _under_way: in_flight });
             }
             Err(error) => {
-                if error.is_of_endpoint() {
-                    endpoint.load.failed(Instant::now());
-                }
+                verdict::unconnected(&mut in_flight, endpoint, &error, Instant::now());
                 tried.push(at);
                 failed = (Some(at), error);
             }

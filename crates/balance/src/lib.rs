@@ -1,13 +1,18 @@
-//! Which endpoint takes a request, and whether one may be tried again: balancers, passive health, retry budgets.
+//! Which endpoint takes a request, and whether one may be tried again: balancers, health, outlier detection, retry
+//! budgets.
 //!
 //! Pure: no socket, no task, no clock of its own. Every function that depends on time is told what time it is, so
 //! that tests run hours in milliseconds. All state is atomic and shared by the workers; nothing locks or allocates
-//! while a request is on its way.
+//! while a request is on its way, but the failure that ejects an endpoint.
 
 mod balancer;
+mod check;
 mod load;
+mod outlier;
 mod retry;
 
-pub use balancer::{Balancer, Member, Pick, Wish};
-pub use load::{InFlight, Load};
+pub use balancer::{Balancer, Member, Pick, Wish, hash};
+pub use check::Answers;
+pub use load::{Cause, InFlight, Load, Standing, State};
+pub use outlier::Outliers;
 pub use retry::{Budget, Granted, Refused, backoff};

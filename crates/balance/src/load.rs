@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+mod health;
+mod in_flight;
+
+pub use self::health::{Cause, Standing, State};
+use self::health::{Ejection, Health};
+pub use self::in_flight::InFlight;
+
 /// The time constant with which an estimate of latency falls, in seconds: after 10 s less than 1% of a peak is left.
 const DECAY: f32 = 2.0;
 /// What an endpoint counts as that was given a request and has never answered one, in seconds.
 const UNKNOWN: f32 = 1.0;
-/// The least that a failed request counts as, in seconds, since a refusal is often the quickest of answers.
-const FAILURE: f32 = 0.1;
-/// How long an endpoint is left alone after the first failure in a row, in milliseconds; each further one doubles it.
-const FIRST_PAUSE: u32 = 1_000;
-/// The longest that an endpoint is left alone, in milliseconds.
-const LONGEST_PAUSE: u32 = 30_000;
-/// How long the one request that tries an endpoint after its pause keeps others away, in milliseconds.
-const TRIAL: u32 = 1_000;
+/// How long an endpoint that says it is leaving is left alone, in milliseconds. Then it is looked at again.
+const LEAVING: u32 = 30_000;
 
 /// The load of one endpoint, shared by all workers.
 ///
@@ -35,10 +36,37 @@ pub struct Load {
     picked: AtomicU32,
     /// The estimate in seconds (the bits of an `f32`) above the time of the last sample; `0` before the first.
     estimate: AtomicU64,
-    /// Passive health, see [`Health`]; `0` is well.
+    /// Why requests are kept away, see [`Health`]; `0`: nothing keeps them.
     health: AtomicU64,
+    /// The last ejection, see [`Ejection`]; `0`: there was none.
+    ejection: AtomicU64,
+    /// When it was well again; `0`: since it was made.
+    recovered: AtomicU32,
+    /// When what keeps requests away began.
+    turned: AtomicU32,
+    /// Until when it is left alone because it is leaving.
+    leaves: AtomicU32,
     weight: u32,
     made: Instant,
+    /// What its backend's outlier detection counts; untouched where that is off.
+    pub(crate) counts: Counts,
+}
+
+/// What outlier detection counts of one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Failures in a row.
+    pub(crate) failures: AtomicU32,
+    /// Connections in a row that could not be made.
+    pub(crate) connect_failures: AtomicU32,
+    /// Requests that went well since the last comparison.
+    pub(crate) good: AtomicU32,
+    /// Requests that failed since then.
+    pub(crate) bad: AtomicU32,
+    /// Heads of responses since then.
+    pub(crate) answers: AtomicU32,
+    /// What these took together, in microseconds.
+    pub(crate) micros: AtomicU64,
 }
 
 /// The value of `picked` before the first request.
@@ -52,8 +80,13 @@ impl Load {
             picked: AtomicU32::new(NEVER),
             estimate: AtomicU64::new(0),
             health: AtomicU64::new(0),
+            ejection: AtomicU64::new(0),
+            recovered: AtomicU32::new(0),
+            turned: AtomicU32::new(0),
+            leaves: AtomicU32::new(0),
             weight: weight.max(1),
             made: now,
+            counts: Counts::default(),
         }
     }
 
@@ -78,9 +111,9 @@ impl Load {
         self.in_flight.fetch_add(1, Relaxed);
         self.picked.store(tick.min(NEVER - 1), Relaxed);
         if self.health.load(Relaxed) != 0 {
-            self.change_health(|health| health.tried(tick));
+            self.try_again(tick);
         }
-        InFlight { load: Arc::clone(self), started: now, answered: false }
+        InFlight::new(Arc::clone(self), now)
     }
 
     /// Keeps requests away for a while after a failure to connect: 1 s, and twice as long with each failure in a row,
@@ -88,20 +121,179 @@ impl Load {
     /// request at a time tries the endpoint, once a second, until [`succeeded`](Self::succeeded).
     pub fn failed(&self, now: Instant) {
         let tick = self.tick(now);
-        self.change_health(|health| health.failed(tick));
+        self.turn(tick, |health| health.failed(tick));
     }
 
-    /// Ends what [`failed`](Self::failed) began: the endpoint was reached.
+    /// Keeps requests away for 30 s at once, because another answers there than the one expected. The rest is as after
+    /// [`failed`](Self::failed).
+    pub fn met_stranger(&self, now: Instant) {
+        let tick = self.tick(now);
+        self.turn(tick, |health| health.met_stranger(tick));
+    }
+
+    /// Ends what [`failed`](Self::failed) or [`met_stranger`](Self::met_stranger) began: the endpoint was reached.
     pub fn succeeded(&self) {
         if self.health.load(Relaxed) != 0 {
-            self.health.store(0, Relaxed);
+            self.change_health(Health::succeeded);
+        }
+    }
+
+    /// Keeps requests away for 30 s because the endpoint says that it is leaving. A request that succeeds there does not
+    /// end this: [`stays`](Self::stays) does.
+    pub fn leaving(&self, now: Instant) {
+        let tick = self.tick(now);
+        self.leaves.store(tick.wrapping_add(LEAVING), Relaxed);
+        self.turn(tick, |health| Health { leaving: true, ..health });
+    }
+
+    /// Ends what [`leaving`](Self::leaving) began.
+    pub fn stays(&self, now: Instant) {
+        if self.health.load(Relaxed) != 0 {
+            let was = self.change_health(|health| Health { leaving: false, ..health });
+            self.recover(was.leaving, self.tick(now));
+        }
+    }
+
+    /// Notes what an active check found, once it is sure of it.
+    pub fn checked(&self, well: bool, now: Instant) {
+        let tick = self.tick(now);
+        if !well {
+            self.turn(tick, |health| Health { ill: true, ..health });
+        } else if self.health.load(Relaxed) != 0 {
+            let was = self.change_health(|health| Health { ill: false, ..health });
+            self.recover(was.ill, tick);
+        }
+    }
+
+    /// Keeps requests away for `base`, and twice as long with each ejection in a row, up to `most`. One such doubling is
+    /// forgotten for each `base` that the endpoint was well since.
+    pub(crate) fn eject(&self, cause: Cause, base: Duration, most: Duration, now: Instant) {
+        let tick = self.tick(now);
+        let before = Ejection::unpack(self.ejection.load(Relaxed));
+        self.ejection.store(Ejection::next(before, cause, base, most, tick).pack(), Relaxed);
+        self.turn(tick, |health| Health { ejected: true, ..health });
+        self.counts.failures.store(0, Relaxed);
+        self.counts.connect_failures.store(0, Relaxed);
+    }
+
+    /// Ends an ejection, if it was for one of these causes. `None`: whatever it was for.
+    pub(crate) fn pardon(&self, only: Option<Cause>, now: Instant) {
+        let tick = self.tick(now);
+        let Some(ejection) = self.ejected(tick) else { return };
+        if only.is_none_or(|cause| cause == ejection.cause) {
+            self.ejection.store(Ejection { until: tick, ..ejection }.pack(), Relaxed);
+            self.change_health(|health| Health { ejected: false, ..health });
+        }
+    }
+
+    /// Whether it is ejected.
+    pub(crate) fn is_ejected(&self, now: Instant) -> bool {
+        self.health.load(Relaxed) != 0 && self.ejected(self.tick(now)).is_some()
+    }
+
+    /// Whether it was still ejected then, so that what was begun then says nothing new.
+    pub(crate) fn was_ejected(&self, then: Instant) -> bool {
+        self.ejection.load(Relaxed) != 0 && self.ejected(self.tick(then)).is_some()
+    }
+
+    /// Forgets that it was ejected, or said to leave, once that is over: then it costs nothing any more.
+    pub(crate) fn tidy(&self, base: Duration, now: Instant) {
+        let tick = self.tick(now);
+        let health = Health::unpack(self.health.load(Relaxed));
+        let ejection = Ejection::unpack(self.ejection.load(Relaxed));
+        if let Some(ejection) = ejection.filter(|ejection| !ahead(ejection.until, tick)) {
+            if health.ejected {
+                self.change_health(|health| Health { ejected: false, ..health });
+                self.recover(true, ejection.until);
+            }
+            if ejection.is_forgiven(base, tick) {
+                self.ejection.store(0, Relaxed);
+            }
         }
     }
 
     /// Whether requests should go to the endpoint.
     pub fn available(&self, now: Instant) -> bool {
         let health = self.health.load(Relaxed);
-        health == 0 || !Health::unpack(health).paused(self.tick(now))
+        health == 0 || self.kept_away(Health::unpack(health), self.tick(now)).is_none()
+    }
+
+    /// Whether it could take a request where the judgement that it is not well may be wrong: it is there, as far as is
+    /// known, and means to stay.
+    pub fn reachable(&self, now: Instant) -> bool {
+        let packed = self.health.load(Relaxed);
+        let (health, tick) = (Health::unpack(packed), self.tick(now));
+        let leaving = || health.leaving && ahead(self.leaves.load(Relaxed), tick);
+        let out = || self.ejected(tick).is_some_and(|ejection| ejection.cause == Cause::ConnectFailures);
+        packed == 0 || !(health.paused(tick) || leaving() || (health.ejected && out()))
+    }
+
+    /// For how long it has been well: since it was made, or since requests last could go there again.
+    pub fn age_since_recovery(&self, now: Instant) -> Duration {
+        let tick = self.tick(now);
+        let ejection = Ejection::unpack(self.ejection.load(Relaxed));
+        let since_ejection = ejection.map_or(u32::MAX, |ejection| since(tick, ejection.until));
+        let recovered = match self.recovered.load(Relaxed) {
+            0 => now.saturating_duration_since(self.made),
+            recovered => millis(since(tick, recovered)),
+        };
+        if since_ejection == u32::MAX { recovered } else { recovered.min(millis(since_ejection)) }
+    }
+
+    /// What an operator wants to know of it.
+    pub fn standing(&self, now: Instant) -> Standing {
+        let tick = self.tick(now);
+        let health = Health::unpack(self.health.load(Relaxed));
+        let Some(state) = self.kept_away(health, tick) else {
+            let state = if health.failures > 0 { State::Trial } else { State::Well };
+            return Standing { state, since: self.age_since_recovery(now), left: None };
+        };
+        let until = match state {
+            State::Ejected(_) => self.ejected(tick).map(|ejection| ejection.until),
+            State::Leaving => Some(self.leaves.load(Relaxed)),
+            State::Unreachable | State::Stranger => Some(health.until),
+            State::Ill | State::Trial | State::Well => None,
+        };
+        let left = until.map(|until| millis(until.wrapping_sub(tick)));
+        Standing { state, since: millis(since(tick, self.turned.load(Relaxed))), left }
+    }
+
+    /// Why requests are kept away, if they are.
+    fn kept_away(&self, health: Health, tick: u32) -> Option<State> {
+        if health.ill {
+            return Some(State::Ill);
+        }
+        if health.ejected
+            && let Some(ejection) = self.ejected(tick)
+        {
+            return Some(State::Ejected(ejection.cause));
+        }
+        if health.paused(tick) {
+            return Some(if health.stranger { State::Stranger } else { State::Unreachable });
+        }
+        (health.leaving && ahead(self.leaves.load(Relaxed), tick)).then_some(State::Leaving)
+    }
+
+    /// The ejection that it is in.
+    fn ejected(&self, tick: u32) -> Option<Ejection> {
+        Ejection::unpack(self.ejection.load(Relaxed)).filter(|ejection| ahead(ejection.until, tick))
+    }
+
+    /// A request is given to it although something was wrong.
+    #[cold]
+    fn try_again(&self, tick: u32) {
+        let health = Health::unpack(self.health.load(Relaxed));
+        if health.failures > 0 && !health.paused(tick) {
+            self.change_health(|health| health.tried(tick));
+            // Its age counts from the request that finds it well.
+            self.recover(true, tick);
+        }
+    }
+
+    fn recover(&self, really: bool, tick: u32) {
+        if really {
+            self.recovered.store(tick.max(1), Relaxed);
+        }
     }
 
     /// The estimate in seconds by which the endpoint is chosen: it falls since the last sample or request.
@@ -139,15 +331,35 @@ impl Load {
         self.estimate.store(pack(next.max(f32::MIN_POSITIVE), tick), Relaxed);
     }
 
-    fn change_health(&self, change: impl Fn(Health) -> Health) {
-        let _ =
-            self.health.fetch_update(Relaxed, Relaxed, |packed| Some(change(Health::unpack(packed)).pack()));
+    /// Changes what keeps requests away, and notes when that began.
+    #[cold]
+    fn turn(&self, tick: u32, change: impl Fn(Health) -> Health) {
+        let was = self.change_health(change);
+        if self.kept_away(was, tick).is_none() && was.failures == 0 {
+            self.turned.store(tick, Relaxed);
+        }
+    }
+
+    /// Changes what keeps requests away. What it was before.
+    fn change_health(&self, change: impl Fn(Health) -> Health) -> Health {
+        let change = |packed| Some(change(Health::unpack(packed)).pack());
+        let (Ok(was) | Err(was)) = self.health.fetch_update(Relaxed, Relaxed, change);
+        Health::unpack(was)
     }
 
     /// Milliseconds since the load was made.
     fn tick(&self, now: Instant) -> u32 {
         now.saturating_duration_since(self.made).as_millis() as u32
     }
+}
+
+const fn millis(millis: u32) -> Duration {
+    Duration::from_millis(millis as u64)
+}
+
+/// Whether a tick is still to come; it is never more than 24 days ahead, so that a wrapped clock is told apart.
+const fn ahead(then: u32, tick: u32) -> bool {
+    then.wrapping_sub(tick).wrapping_sub(1) < u32::MAX / 2
 }
 
 /// Milliseconds between two ticks; none where another worker's tick is a little ahead of ours.
@@ -167,89 +379,6 @@ fn pack(estimate: f32, tick: u32) -> u64 {
 
 fn unpack(packed: u64) -> (f32, u32) {
     (f32::from_bits((packed >> 32) as u32), packed as u32)
-}
-
-/// Passive health: what was seen of attempts to connect.
-#[derive(Debug, Clone, Copy)]
-struct Health {
-    /// Failures in a row, 0 to 16.
-    failures: u16,
-    /// Whether a request was let through after the pause, to try.
-    trial: bool,
-    /// The tick until which requests are kept away.
-    until: u32,
-}
-
-impl Health {
-    fn paused(self, tick: u32) -> bool {
-        // The distance is at most a pause's length, so a wrapped clock is told apart.
-        self.failures > 0 && self.until.wrapping_sub(tick).wrapping_sub(1) < LONGEST_PAUSE
-    }
-
-    fn failed(self, tick: u32) -> Self {
-        if self.paused(tick) && !self.trial {
-            return self;
-        }
-        let failures = (self.failures + 1).min(16);
-        let pause = (FIRST_PAUSE << (failures - 1)).min(LONGEST_PAUSE);
-        Self { failures, trial: false, until: tick.wrapping_add(pause) }
-    }
-
-    fn tried(self, tick: u32) -> Self {
-        if self.failures == 0 || self.paused(tick) {
-            return self;
-        }
-        Self { trial: true, until: tick.wrapping_add(TRIAL), ..self }
-    }
-
-    fn pack(self) -> u64 {
-        u64::from(self.failures) << 48 | u64::from(self.trial) << 32 | u64::from(self.until)
-    }
-
-    fn unpack(packed: u64) -> Self {
-        Self { failures: (packed >> 48) as u16, trial: packed >> 32 & 1 == 1, until: packed as u32 }
-    }
-}
-
-/// One request at an endpoint. Dropping it counts the endpoint as free again.
-#[derive(Debug)]
-#[must_use = "dropping it says that the request is over"]
-pub struct InFlight {
-    load: Arc<Load>,
-    started: Instant,
-    answered: bool,
-}
-
-impl InFlight {
-    /// The head of the response has come: the time since the start is a sample of the endpoint's latency. Only the
-    /// first call counts.
-    pub fn response(&mut self, now: Instant) {
-        if !std::mem::replace(&mut self.answered, true) {
-            self.load.sample(self.elapsed(now), now);
-        }
-    }
-
-    /// The request failed at the endpoint (no connection, reset, timed out): counts as a slow answer, however quick
-    /// the failure was. May follow [`response`](Self::response), where the body broke.
-    pub fn failure(&mut self, now: Instant) {
-        self.answered = true;
-        self.load.sample(self.elapsed(now).max(FAILURE), now);
-    }
-
-    /// The load of the endpoint that has the request.
-    pub fn load(&self) -> &Arc<Load> {
-        &self.load
-    }
-
-    fn elapsed(&self, now: Instant) -> f32 {
-        now.saturating_duration_since(self.started).as_secs_f32()
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.load.in_flight.fetch_sub(1, Relaxed);
-    }
 }
 
 #[cfg(test)]

@@ -463,9 +463,12 @@ impl<O: Observe> ResponseBody<O> {
         let now = Instant::now();
         if let Origin::Backend { lease, .. } = &mut self.source
             && let Some(lease) = lease.take()
-            && end == End::Complete
         {
-            lease.give_back(now);
+            match end {
+                End::Complete => lease.give_back(now),
+                End::BackendBroke => lease.broke(now),
+                End::CallerGone | End::Timeout | End::Refused(_) => {}
+            }
         }
         if let Some(observer) = self.observer.take() {
             observer.ended(end, self.bytes, now);
@@ -524,8 +527,13 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if let (Some(trailers), Some(observer)) = (frame.trailers_ref(), &mut this.observer) {
-                    observer.trailers(trailers);
+                if let Some(trailers) = frame.trailers_ref() {
+                    if let Some(observer) = &mut this.observer {
+                        observer.trailers(trailers);
+                    }
+                    if let Origin::Backend { lease: Some(lease), .. } = &mut this.source {
+                        lease.trailers(trailers);
+                    }
                 }
                 Some(Ok(frame))
             }

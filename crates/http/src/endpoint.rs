@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use outrigger_balance::{Balancer, Budget, Load, Member};
+use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
 use outrigger_config::SpiffeId;
 use outrigger_config::backend::{Balance, RetryConstraint};
 use rustls::ClientConfig;
@@ -92,7 +92,9 @@ pub struct Backend {
     /// Their loads, in the same order.
     pub loads: Box<[Arc<Load>]>,
     /// Chooses among them.
-    pub balancer: Balancer,
+    pub balancer: Arc<Balancer>,
+    /// Keeps out endpoints whose answers show that they are not well; `None` where nobody looks.
+    pub outliers: Option<Arc<Outliers>>,
     /// How many of its requests may be retries.
     pub budget: Arc<Budget>,
     /// How long a connection may take to be made, TLS included.
@@ -118,7 +120,8 @@ impl Backend {
         Self {
             name,
             loads: Box::new([endpoint.load.clone()]),
-            balancer: Balancer::new(&Balance::default(), &[Member::new(1)]),
+            balancer: Arc::new(Balancer::new(&Balance::default(), &[Member::new(1)], Instant::now())),
+            outliers: None,
             budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
             endpoints: Box::new([endpoint]),
             connect_timeout,

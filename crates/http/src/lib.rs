@@ -24,6 +24,7 @@ pub mod serve;
 mod sleeper;
 pub mod transform;
 pub mod upgrade;
+pub mod verdict;
 pub mod websocket;
 
 pub use endpoint::{Backend, Endpoint, Security};

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use http::header::UPGRADE;
 use http::uri::Scheme;
 use outrigger_balance::InFlight;
@@ -19,6 +20,7 @@ use crate::error::{Error, Reason};
 use crate::h1::{self, Limits, Unsent};
 use crate::h2;
 use crate::message::{Answered, Outgoing};
+use crate::verdict;
 
 /// How long a connection is kept that nobody uses. Shorter than the 60 s and 75 s after which servers commonly close.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -89,9 +91,26 @@ enum Held {
 impl Lease {
     /// Gives the connection back: the response was read to its end.
     pub fn give_back(mut self, now: Instant) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.success();
+        }
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Http1(sender) => self.pool.keep(sender, now),
             held => self.held = held,
+        }
+    }
+
+    /// The response broke off.
+    pub(crate) fn broke(mut self, now: Instant) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.failure(now);
+        }
+    }
+
+    /// The response ends with these trailers.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(in_flight) = &mut self.in_flight {
+            verdict::ended(in_flight, trailers);
         }
     }
 

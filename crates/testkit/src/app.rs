@@ -3,7 +3,7 @@
 //! They are what a proxy has in front of it and behind it, and misbehave on request. They know nothing of Outrigger.
 
 mod answer;
-mod server;
+pub(crate) mod server;
 mod tcp;
 
 pub use tcp::TcpApp;
@@ -36,6 +36,7 @@ use self::{
 /// | path | answer |
 /// | --- | --- |
 /// | `/echo` | the request's body, streamed back, with its trailers |
+/// | `/grpc/METHOD` | the messages of a call of gRPC, as they come, and then its status 0 |
 /// | `/status/NNN` | that status, with an empty body |
 /// | `/delay/MS` | as `/`, after MS milliseconds |
 /// | `/bytes/N` | N bytes of `x`, with `content-length` |
@@ -43,6 +44,7 @@ use self::{
 /// | `/trailers` | `hello`, then the trailer `x-trailer: yes` (HTTP/1.1: to callers that send `te: trailers`) |
 /// | `/hang` | nothing, ever |
 /// | `/reset` | the head and 5 of 1000 bytes, then a TCP reset (HTTP/2: of the stream only) |
+/// | `/break` | no head, but a TCP reset (HTTP/2: the stream's) |
 /// | `/upgrade` | 101 for `upgrade: websocket` or `echo`, then every byte comes back as it is |
 /// | `/fail-first/N?key=K` | 503 to the first N requests of the key K, then as `/` |
 /// | any other, `/` | 200 and JSON about the request as it arrived |

@@ -37,6 +37,7 @@ impl Served {
         let admin = Admin {
             ready: readiness,
             metrics: Box::new(|| "outrigger_config_rejected 0\n".to_owned()),
+            endpoints: Box::new(|| json!({ "backends": [] })),
             config: Box::new(|| json!({ "listeners": [{ "name": "web" }] })),
             explain: Box::new(|asked| explain(&Snapshot::default(), asked)),
             level: Box::new(move || shown.lock().unwrap().clone()),
@@ -223,6 +224,7 @@ async fn a_page_that_panics_ends_its_connection_alone() {
     let admin = Admin {
         ready: readiness,
         metrics: Box::new(|| panic!("a panic that this test wants")),
+        endpoints: Box::new(|| json!(null)),
         config: Box::new(|| json!(null)),
         explain: Box::new(|asked| explain(&Snapshot::default(), asked)),
         level: Box::new(String::new),

@@ -1,17 +1,18 @@
 //! The backends of the live table, with what did not change of the table before.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use outrigger_balance::{Balancer, Budget, Load, Member};
-use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec};
+use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
+use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec, HealthCheck};
 use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::BackendSeries;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::Ingredients;
 use crate::files::{self, Folder};
@@ -28,18 +29,24 @@ pub(crate) struct LiveBackend {
     pub(crate) connections: BackendSeries,
     /// What its endpoints are called in sessions.
     pub(crate) names: Names,
-    /// To have its names looked up, where it is found by any.
+    /// To have it looked up where it is now.
     pub(crate) hosts: Option<Hosts>,
     /// What it was made from, to tell whether it changed.
     spec: Arc<outrigger_config::Backend>,
     origin: Option<Origin>,
     endpoints: Vec<(EndpointSpec, SocketAddr)>,
     node: Option<Name>,
+    zone: Option<Name>,
 }
 
 impl LiveBackend {
     /// Makes a backend of its configuration, or hands on the one of the table before if nothing has changed.
-    pub(crate) fn build(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredients<'_>) -> Self {
+    pub(crate) fn build(
+        name: &Name,
+        spec: &Arc<outrigger_config::Backend>,
+        zone: Option<&Name>,
+        from: &Ingredients<'_>,
+    ) -> Self {
         let before = from
             .before
             .and_then(|live| live.snapshot.backend(name.as_str()).and_then(|at| live.backends.get(at)));
@@ -55,18 +62,21 @@ impl LiveBackend {
             && before.spec == *spec
             && before.endpoints == endpoints
             && before.node == node
+            && before.zone.as_ref() == zone
             && same_origin(before.origin.as_ref(), origin.as_ref())
         {
             return before.clone();
         }
+        let kept = carried_over(before, node.as_ref(), origin.as_ref());
         let mut made: Vec<_> = endpoints
             .iter()
-            .map(|(spec, address)| {
-                carried_over(before, spec, *address, node.as_ref(), origin.as_ref())
-                    .unwrap_or_else(|| endpoint(spec, *address, node.as_ref(), origin.as_ref()))
+            .map(|it| match kept.get(it) {
+                Some(kept) => Arc::clone(kept),
+                None => endpoint(&it.0, it.1, node.as_ref(), origin.as_ref()),
             })
             .collect();
-        let mut members: Vec<Member> = endpoints.iter().map(|(spec, _)| Member::new(spec.weight)).collect();
+        let mut members: Vec<Member> =
+            endpoints.iter().map(|(spec, address)| member(spec, *address, zone)).collect();
         if let Some(folder) = files::place(spec, from.folder) {
             made.push(inside(&folder));
             members.push(Member::new(1));
@@ -76,12 +86,14 @@ impl LiveBackend {
             before.spec.retry_constraint == spec.retry_constraint
                 && before.spec.limits.retries == spec.limits.retries
         });
+        let outliers = outliers(before, spec, &loads);
         let empty = loads.is_empty();
         let backend = Backend {
             name: name.shared(),
             endpoints: made.into(),
             loads,
-            balancer: Balancer::new(&spec.balance, &members),
+            balancer: balancer(before, spec, &members),
+            outliers,
             budget: budget.map_or_else(
                 || {
                     let budget = Budget::new(&spec.retry_constraint, Instant::now());
@@ -106,7 +118,13 @@ impl LiveBackend {
             origin,
             endpoints,
             node,
+            zone: zone.cloned(),
         }
+    }
+
+    /// How its endpoints are asked whether they are well, if they are.
+    pub(crate) fn check(&self) -> Option<&HealthCheck> {
+        self.spec.health_check.as_ref()
     }
 
     /// Whether a browser gets a page to wait on while it is not up.
@@ -115,22 +133,54 @@ impl LiveBackend {
     }
 }
 
-/// The names that a backend is found by, to be looked up anew when a connection to it cannot be made.
+/// The outlier detection of a backend. Where there is none any more, nobody is kept out for what it said.
+fn outliers(
+    before: Option<&LiveBackend>,
+    spec: &outrigger_config::Backend,
+    loads: &[Arc<Load>],
+) -> Option<Arc<Outliers>> {
+    let now = Instant::now();
+    let before = before.and_then(|before| before.backend.outliers.as_deref());
+    let Some(spec) = &spec.outlier_detection else {
+        if let Some(before) = before {
+            before.pardon(now);
+        }
+        return None;
+    };
+    Some(Arc::new(Outliers::new(spec, loads, before, now)))
+}
+
+/// Takes what cannot be connected to, so that there is news of it soon.
+#[derive(Debug, Clone)]
+pub(crate) struct Doubt {
+    /// The names of which an address is concerned.
+    pub(crate) names: mpsc::Sender<Doubted>,
+    /// For what the control API says, where there is one.
+    pub(crate) control: Option<Arc<Notify>>,
+}
+
+/// Where a backend is found, to be looked up anew when a connection to it cannot be made.
 #[derive(Debug, Clone)]
 pub(crate) struct Hosts {
+    /// The names that it is found by; empty where the configuration has its addresses.
     hosts: Doubted,
-    doubt: mpsc::Sender<Doubted>,
+    doubt: Doubt,
 }
 
 impl Hosts {
-    fn of(spec: &outrigger_config::Backend, doubt: &mpsc::Sender<Doubted>) -> Option<Self> {
+    fn of(spec: &outrigger_config::Backend, doubt: &Doubt) -> Option<Self> {
         let hosts: Doubted = names(spec).collect();
-        (!hosts.is_empty()).then(|| Self { hosts, doubt: doubt.clone() })
+        (!hosts.is_empty() || doubt.control.is_some()).then(|| Self { hosts, doubt: doubt.clone() })
     }
 
-    /// Has them looked up. Where many are waiting for that already, one more is not missed.
+    /// Has its names looked up, or else the control API asked. Where many are waiting for that already, one more is not
+    /// missed.
     pub(crate) fn doubt(&self) {
-        let _ = self.doubt.try_send(self.hosts.clone());
+        if !self.hosts.is_empty() {
+            let _ = self.doubt.names.try_send(self.hosts.clone());
+        } else if let Some(control) = &self.doubt.control {
+            control.notify_one();
+        }
     }
 }
 
@@ -165,19 +215,36 @@ fn addresses(
     (found, missing)
 }
 
-fn carried_over(
-    before: Option<&LiveBackend>,
-    spec: &EndpointSpec,
-    address: SocketAddr,
+/// The endpoints of the table before by what they were made from.
+fn carried_over<'a>(
+    before: Option<&'a LiveBackend>,
     node: Option<&Name>,
     origin: Option<&Origin>,
-) -> Option<Arc<Endpoint>> {
-    let before = before?;
-    if before.node.as_ref() != node || !same_origin(before.origin.as_ref(), origin) {
-        return None;
+) -> HashMap<&'a (EndpointSpec, SocketAddr), &'a Arc<Endpoint>> {
+    let same =
+        before.filter(|before| before.node.as_ref() == node && same_origin(before.origin.as_ref(), origin));
+    same.into_iter().flat_map(|before| before.endpoints.iter().zip(&before.backend.endpoints)).collect()
+}
+
+/// The balancer of the table before, where nothing that it knows has changed.
+fn balancer(
+    before: Option<&LiveBackend>,
+    spec: &outrigger_config::Backend,
+    members: &[Member],
+) -> Arc<Balancer> {
+    let before = before.map(|before| &before.backend.balancer);
+    let same = before.filter(|before| before.is_for(&spec.balance, members));
+    same.cloned().unwrap_or_else(|| Arc::new(Balancer::new(&spec.balance, members, Instant::now())))
+}
+
+/// An endpoint as the balancer sees it from this zone.
+fn member(spec: &EndpointSpec, address: SocketAddr, zone: Option<&Name>) -> Member {
+    Member {
+        weight: spec.weight,
+        priority: spec.priority,
+        near: zone.is_some() && spec.zone.as_ref() == zone,
+        key: outrigger_balance::hash(address.to_string().as_bytes()),
     }
-    let at = before.endpoints.iter().position(|(s, a)| s == spec && *a == address)?;
-    before.backend.endpoints.get(at).cloned()
 }
 
 fn same_origin(a: Option<&Origin>, b: Option<&Origin>) -> bool {

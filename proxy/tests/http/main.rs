@@ -5,6 +5,8 @@
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
 mod auth;
+mod balance;
+mod balance_even;
 mod body_filters;
 mod codings;
 mod compression;

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::Load;
+use super::Cause;
+use crate::{Load, State};
 
 const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -152,4 +153,103 @@ fn nothing_breaks_after_months() {
         assert!(load.available(now + millis(1_000)));
         load.succeeded();
     }
+}
+
+#[test]
+fn an_endpoint_is_no_larger_than_two_cache_lines() {
+    assert_eq!(size_of::<Load>(), 128);
+}
+
+#[test]
+fn a_stranger_is_left_alone_for_thirty_seconds_at_once() {
+    let start = Instant::now();
+    let load = Arc::new(Load::new(1, start));
+    load.failed(start);
+    load.met_stranger(start);
+    let standing = load.standing(start);
+    assert_eq!((standing.state, standing.left), (State::Stranger, Some(millis(30_000))));
+    assert!(!load.available(start + millis(29_999)));
+    let later = start + millis(30_000);
+    assert!(load.available(later));
+    let _trial = load.start(later);
+    load.met_stranger(later);
+    assert!(!load.available(later + millis(29_999)));
+    load.succeeded();
+    assert!(load.available(later));
+    assert_eq!(load.standing(later).state, State::Well);
+}
+
+#[test]
+fn who_is_leaving_is_left_alone_until_it_stays() {
+    let now = Instant::now();
+    let load = Arc::new(Load::new(1, now));
+    load.leaving(now);
+    load.succeeded();
+    assert!(!load.available(now + millis(29_999)), "what is under way there still succeeds");
+    assert_eq!(load.standing(now).state, State::Leaving);
+    assert!(load.available(now + millis(30_000)), "it is looked at again");
+    load.leaving(now);
+    load.stays(now + millis(5_000));
+    assert!(load.available(now + millis(5_000)));
+    assert_eq!(load.age_since_recovery(now + millis(6_000)), millis(1_000));
+}
+
+#[test]
+fn checks_keep_requests_away_and_let_them_return() {
+    let now = Instant::now();
+    let load = Load::new(1, now);
+    assert_eq!(load.age_since_recovery(now + millis(70)), millis(70));
+    load.checked(false, now + millis(100));
+    load.succeeded();
+    assert!(!load.available(now + millis(1_000_000)));
+    assert_eq!(load.standing(now + millis(300)).since, millis(200));
+    load.checked(true, now + millis(1_000));
+    load.checked(true, now + millis(3_000));
+    assert!(load.available(now + millis(3_000)));
+    assert_eq!(load.age_since_recovery(now + millis(4_000)), millis(3_000), "it was well from the first on");
+}
+
+#[test]
+fn its_age_counts_anew_from_the_request_that_finds_it_well() {
+    let start = Instant::now();
+    let load = Arc::new(Load::new(1, start));
+    load.failed(start + millis(10_000));
+    let now = start + millis(12_000);
+    drop(load.start(now));
+    load.succeeded();
+    assert_eq!(load.age_since_recovery(now + millis(500)), millis(500));
+}
+
+#[test]
+fn ejections_in_a_row_double_up_to_the_longest_and_are_forgotten_in_time() {
+    let (base, most) = (millis(1_000), millis(5_000));
+    let mut now = Instant::now();
+    let load = Load::new(1, now);
+    let eject = |now, time| {
+        load.eject(Cause::Latency, base, most, now);
+        assert_eq!(load.standing(now).state, State::Ejected(Cause::Latency));
+        assert!(!load.available(now + millis(time - 1)), "{time}");
+        assert!(load.available(now + millis(time)), "{time}");
+        now + millis(time)
+    };
+    for time in [1_000, 2_000, 4_000, 5_000, 5_000] {
+        now = eject(now, time);
+    }
+    // Five in a row: four of the base are forgiven.
+    now = eject(now + millis(4_000), 2_000);
+    assert_eq!(load.age_since_recovery(now + millis(300)), millis(300));
+    load.tidy(base, now);
+    eject(now + millis(60_000), 1_000);
+}
+
+#[test]
+fn an_ejection_is_ended_early_only_for_its_own_cause() {
+    let now = Instant::now();
+    let load = Load::new(1, now);
+    load.eject(Cause::Failures, millis(1_000), millis(1_000), now);
+    load.pardon(Some(Cause::ConnectFailures), now);
+    load.tidy(millis(1_000), now);
+    assert!(!load.available(now) && load.is_ejected(now));
+    load.pardon(None, now);
+    assert!(load.available(now) && !load.is_ejected(now));
 }

@@ -84,14 +84,14 @@ pub enum HealthCheckKind {
 }
 
 /// Keeps requests away from an endpoint whose answers show that it is not well.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct OutlierDetection {
     /// After how many failures in a row it is ejected: answers of 500 to 599, gRPC statuses that mean the same, connections
     /// that break, attempts that time out. 0: never. 5 where it is absent.
     pub consecutive_failures: u32,
-    /// After how many connections in a row that could not be made it is ejected, told apart from answers. 1 where it is
-    /// absent. 0: never.
+    /// After how many connections in a row that could not be made it is ejected, told apart from answers; one such
+    /// connection keeps requests away for a second anyway. 5 where it is absent. 0: never.
     pub consecutive_connect_failures: u32,
     /// Ejects an endpoint whose share of successes is far below the others'. Absent: none is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,7 +115,7 @@ impl Default for OutlierDetection {
     fn default() -> Self {
         Self {
             consecutive_failures: 5,
-            consecutive_connect_failures: 1,
+            consecutive_connect_failures: 5,
             success_rate: None,
             latency: None,
             interval: Duration::from_secs(10),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use outrigger_certs::{Identity, control};
 use outrigger_config::Name;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tracing::info;
 
@@ -27,6 +27,8 @@ pub(super) struct Follower<S> {
     pub(super) version: String,
     pub(super) pulse: Pulse,
     pub(super) sink: S,
+    /// Told when what is held may be out of date.
+    pub(super) doubts: Arc<Notify>,
     pub(super) held: Held,
     pub(super) identities: watch::Receiver<Option<Arc<Identity>>>,
     pub(super) identity: Option<Arc<Identity>>,
@@ -35,6 +37,13 @@ pub(super) struct Follower<S> {
     pub(super) outcome: Option<Vec<Refusal>>,
     /// Since when the stream is up.
     pub(super) up: Option<Instant>,
+}
+
+/// Waits until somebody doubts what is held, but at least for the pause: however many do, a control API that is only
+/// just back is not asked by all its nodes at once.
+async fn doubted(doubts: Arc<Notify>, pause: Duration) {
+    sleep(pause).await;
+    doubts.notified().await;
 }
 
 impl<S: Sink> Follower<S> {
@@ -58,8 +67,10 @@ impl<S: Sink> Follower<S> {
                 }
             }
             let delay = backoff.after("no stream from the control API", error);
+            let doubted = doubted(self.doubts.clone(), delay / 4);
             tokio::select! {
                 () = sleep(delay) => {}
+                () = doubted => {}
                 _ = self.next_identity() => {}
             }
         }

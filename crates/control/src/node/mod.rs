@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use outrigger_certs::Identity;
 use outrigger_config::{Name, Resource};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::certifier::Certifier;
 use self::follower::Follower;
@@ -61,6 +61,12 @@ pub trait Sink: Send + 'static {
         resources: Vec<Arc<Resource>>,
         rejected: usize,
     ) -> impl Future<Output = Vec<Refusal>> + Send;
+
+    /// Told when somebody has reason to doubt what was applied: a stream that is down is then made anew without
+    /// waiting for its time. Asked for once.
+    fn doubts(&self) -> Arc<Notify> {
+        Arc::default()
+    }
 
     /// The stream to the control API is up, or is no more.
     fn connected(&mut self, up: bool) {
@@ -137,6 +143,7 @@ async fn run_with<S: Sink>(options: Options, mut sink: S, pulse: Pulse) -> Resul
         node: options.node,
         version: options.version,
         pulse,
+        doubts: sink.doubts(),
         sink,
         held,
         identities,

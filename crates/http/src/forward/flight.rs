@@ -17,6 +17,7 @@ use crate::error::{Error, Reason, Source};
 use crate::grpc;
 use crate::message::{Answered, Outgoing};
 use crate::pool::{Failed, Lease, Phase, Pool, Slot};
+use crate::verdict;
 
 /// How many endpoints are tried for one attempt when connections to them cannot be made.
 const MAX_CONNECT_TRIES: usize = 5;
@@ -82,11 +83,13 @@ impl<'a> Flight<'a> {
         loop {
             let now = if self.progress.attempts == 0 { self.way.started } else { Instant::now() };
             let mut one = self.begin(now)?;
+            self.progress.under_way = Some(now);
             let outcome = match self.hedge_delay(&spare) {
                 None => attempt(self.way, &one.pool, slot, self.resent).await,
                 // Boxed, for every request would have the room for it.
                 Some(delay) => Box::pin(hedge::race(self, &mut one, slot, &spare, delay)).await,
             };
+            self.progress.under_way = None;
             let next = match outcome {
                 Ok((answered, lease)) => {
                     let Some((next, again)) = self.after_response(&mut one, &answered.response, &spare)
@@ -122,7 +125,7 @@ impl<'a> Flight<'a> {
     fn begin(&mut self, now: Instant) -> Result<Try, Error> {
         let (at, pool) = self.pick(now)?;
         self.progress.attempts += 1;
-        let in_flight = pool.endpoint().load.start(now);
+        let in_flight = pool.endpoint().load.start(now).watched(self.way.backend.outliers.as_ref());
         Ok(Try { at, pool, in_flight })
     }
 
@@ -165,7 +168,7 @@ impl<'a> Flight<'a> {
         tried.push(at);
         let at = choose(self.way, self.progress, &tried, now)?;
         let pool = self.way.pools.get(at)?.clone();
-        let in_flight = pool.endpoint().load.start(now);
+        let in_flight = pool.endpoint().load.start(now).watched(self.way.backend.outliers.as_ref());
         Some(Try { at, pool, in_flight })
     }
 
@@ -198,11 +201,14 @@ impl<'a> Flight<'a> {
         let unreached = proof::unreached(&one.pool, response);
         match unreached {
             // As where no connection is made: it says nothing of how fast it will be when it is back.
-            Some(reason) if reason.source() == Source::Callee => endpoint.load.failed(now),
+            Some(reason) if reason.source() == Source::Callee => {
+                endpoint.load.failed(now);
+                one.in_flight.unconnected(now);
+            }
             // The sidecar refuses it: the way there is well.
             Some(_) => endpoint.load.succeeded(),
             None => {
-                one.in_flight.response(now);
+                verdict::answered(&mut one.in_flight, response, now);
                 endpoint.load.succeeded();
                 self.progress.reached = true;
             }
@@ -276,17 +282,19 @@ impl<'a> Flight<'a> {
         self.progress.reached |= failed.error.reached;
         match failed.phase {
             Phase::Connect => {
-                if failed.error.is_of_endpoint() {
-                    one.pool.endpoint().load.failed(now);
-                }
+                verdict::unconnected(&mut one.in_flight, one.pool.endpoint(), &failed.error, now);
                 self.tried.push(one.at);
             }
             Phase::New => {
                 one.in_flight.failure(now);
                 self.tried.push(one.at);
             }
-            // Not the endpoint's fault: it may close a connection that nobody uses.
-            Phase::Reused => {}
+            // Not the endpoint's fault: it may close a connection that nobody uses. That it resets a stream is.
+            Phase::Reused => {
+                if failed.error.reached && failed.error.reason == Reason::HttpResponseIncomplete {
+                    one.in_flight.failure(now);
+                }
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Reason};
 use crate::h1::Limits;
 use crate::message::Answered;
 use crate::pool::{Lease, Pool, Slot};
+use crate::verdict;
 
 mod flight;
 mod hedge;
@@ -97,6 +98,8 @@ pub struct Progress {
     pub unreached: Option<Reason>,
     /// Whether its endpoint was chosen although so few were well that all were used.
     pub panic: bool,
+    /// When the attempt was begun that is under way.
+    pub under_way: Option<Instant>,
 }
 
 /// Sends the request in `slot`, whose body is `upload`'s, to an endpoint of the backend, and waits for the response's head.
@@ -135,15 +138,18 @@ async fn until_deadline(
     let mut flight = Flight::new(way, progress);
     let flown = flight.fly(slot, upload);
     let Some(deadline) = way.deadline else { return flown.await };
-    tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| Err(late(way, deadline)))
+    let flown = tokio::time::timeout_at(deadline.into(), flown).await;
+    flown.unwrap_or_else(|_| Err(late(way, deadline, progress)))
 }
 
-fn late(way: &Way<'_>, deadline: Instant) -> Error {
+/// What is said once the deadline has passed.
+fn late(way: &Way<'_>, deadline: Instant, progress: &Progress) -> Error {
     let limit = deadline.saturating_duration_since(way.started);
-    let whose = match way.policy.request_timeout {
-        Some(of_route) if of_route <= limit => "request timeout",
-        _ if way.timed_call => "call's own timeout",
-        _ => "request timeout",
-    };
+    let of_route = way.policy.request_timeout.is_some_and(|of_route| of_route <= limit);
+    let whose = if of_route || !way.timed_call { "request timeout" } else { "call's own timeout" };
+    if of_route {
+        // How long its caller waits says nothing of an endpoint.
+        verdict::too_late(way.backend, progress);
+    }
     Error::sent(Reason::HttpResponseTimeout, format!("no response within the {whose} of {limit:?}"))
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     fmt::Write as _,
     io,
     net::SocketAddr,
@@ -58,7 +57,7 @@ impl Answers {
         peer: SocketAddr,
         phases: Phases,
         reset: impl FnOnce(),
-    ) -> Result<Response<Body>, Infallible> {
+    ) -> io::Result<Response<Body>> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let path = request.uri().path().to_owned();
         let mut segments = path.trim_start_matches('/').split('/');
@@ -66,6 +65,7 @@ impl Answers {
         let mut number = || segments.next().and_then(|segment| segment.parse::<u64>().ok());
         let mut response = match first {
             "echo" => echo(request),
+            "grpc" => grpc_echo(request),
             "status" => {
                 match number().and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok()) {
                     Some(status) => with_status(status),
@@ -85,6 +85,11 @@ impl Answers {
                     reset();
                 }
                 cut_short()
+            }
+            "break" => {
+                reset();
+                // Nothing of a response, which is to come on a connection that ends.
+                return Err(io::ErrorKind::ConnectionReset.into());
             }
             "upgrade" => upgrade(request, phases),
             "fail-first" if self.must_fail(request.uri().query(), number().unwrap_or(0)) => {
@@ -163,6 +168,21 @@ fn echo(request: Request<Incoming>) -> Response<Body> {
         if let Some(value) = head.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }
+    }
+    response
+}
+
+/// The messages as they come, and then the status of a call that succeeded.
+fn grpc_echo(request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let status = HeaderMap::from_iter([(
+        header::HeaderName::from_static("grpc-status"),
+        HeaderValue::from_static("0"),
+    )]);
+    let body = body.map_err(io::Error::other).with_trailers(std::future::ready(Some(Ok(status))));
+    let mut response = Response::new(body.boxed_unsync());
+    if let Some(kind) = head.headers.get(header::CONTENT_TYPE) {
+        response.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
     }
     response
 }

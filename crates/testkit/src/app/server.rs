@@ -28,16 +28,16 @@ enum Phase {
 
 /// What a connection watches in order to end when its application does.
 #[derive(Debug, Clone)]
-pub(super) struct Phases(watch::Receiver<Phase>);
+pub(crate) struct Phases(watch::Receiver<Phase>);
 
 impl Phases {
     /// Returns once no new work is to be taken.
-    pub(super) async fn stopping(&mut self) {
+    pub(crate) async fn stopping(&mut self) {
         self.reached(Phase::Stopping).await;
     }
 
     /// Returns once everything is to end, finished or not.
-    pub(super) async fn killed(&mut self) {
+    pub(crate) async fn killed(&mut self) {
         self.reached(Phase::Killed).await;
     }
 
@@ -49,7 +49,7 @@ impl Phases {
 
 /// An accepting socket and its connections. Dropping it kills them.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     phase: watch::Sender<Phase>,
     ended: watch::Receiver<()>,
@@ -57,7 +57,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Accepts on `address`, in the caller's runtime or on a thread of its own, and hands each connection to `serve`.
-    pub(super) fn start<S, F>(address: SocketAddr, own_thread: bool, serve: S) -> io::Result<Self>
+    pub(crate) fn start<S, F>(address: SocketAddr, own_thread: bool, serve: S) -> io::Result<Self>
     where
         S: Fn(TcpStream, SocketAddr, Phases) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -84,15 +84,15 @@ impl Server {
         Ok(Self { address, phase, ended })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.end(Phase::Stopping).await;
     }
 
-    pub(super) async fn kill(&self) {
+    pub(crate) async fn kill(&self) {
         self.end(Phase::Killed).await;
     }
 
@@ -140,13 +140,13 @@ where
 }
 
 /// A TCP stream that closes with a reset, instead of in order, if it was told to.
-pub(super) struct Resettable {
+pub(crate) struct Resettable {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
 }
 
 impl Resettable {
-    pub(super) fn new(stream: TcpStream, reset: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(stream: TcpStream, reset: Arc<AtomicBool>) -> Self {
         Self { stream, reset }
     }
 }

@@ -1,0 +1,167 @@
+//! An application of several instances is restarted, one instance after the other, under traffic of every kind.
+
+use std::time::Duration;
+
+use http::Method;
+use outrigger_testkit::load::{Kind, Load, Tally, Traffic};
+use outrigger_testkit::mesh::{Member, Mesh, Sidecar};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::stage::{put_backend, route};
+
+/// How often, how late and under how much traffic.
+#[derive(Clone, Copy)]
+struct Plan {
+    restarts: usize,
+    /// How long after an instance began to leave its endpoint is withdrawn.
+    late: Duration,
+    /// Requests a second of each of the four kinds.
+    per_second: u32,
+    /// A call that streams: how many messages, and what is between two.
+    messages: u32,
+    gap: Duration,
+}
+
+const SHORT: Plan = Plan {
+    restarts: 4,
+    late: Duration::from_secs(1),
+    per_second: 50,
+    messages: 10,
+    gap: Duration::from_millis(60),
+};
+
+const LONG: Plan = Plan {
+    restarts: 20,
+    late: Duration::from_secs(10),
+    per_second: 250,
+    messages: 20,
+    gap: Duration::from_millis(200),
+};
+
+/// An application of three instances, and who calls it.
+struct Stage {
+    members: Vec<Member>,
+    web: Sidecar,
+    mesh: Mesh,
+}
+
+impl Stage {
+    async fn open() -> Self {
+        let mesh = Mesh::start().await.unwrap();
+        let mut members = Vec::new();
+        for name in ["api-1", "api-2", "api-3"] {
+            members.push(mesh.app(name).start().await.unwrap());
+        }
+        let web = mesh.sidecar("web").start().await.unwrap();
+        let stage = Self { members, web, mesh };
+        stage.put_without(None).await;
+        route(&stage.mesh, &stage.web, json!({})).await;
+        stage
+    }
+
+    async fn put_without(&self, gone: Option<usize>) {
+        let there = self.members.iter().enumerate().filter(|(at, _)| Some(*at) != gone);
+        let endpoints: Vec<Value> = there.map(|(_, member)| member.sidecar.endpoint()).collect();
+        put_backend(&self.mesh, json!({ "endpoints": endpoints })).await;
+    }
+
+    /// One instance leaves, is missed late, and comes back. With `together`, application and sidecar are told at once, as
+    /// Kubernetes does it; else the sidecar goes first.
+    async fn restart(&mut self, at: usize, together: bool, late: Duration) {
+        let began = Instant::now();
+        let Member { app, sidecar } = &mut self.members[at];
+        if together {
+            tokio::join!(sidecar.stop(), app.stop());
+        } else {
+            sidecar.stop().await;
+            app.stop().await;
+        }
+        tokio::time::sleep_until(began + late).await;
+        self.put_without(Some(at)).await;
+        let member = &mut self.members[at];
+        member.restart_app().await.unwrap();
+        member.sidecar.start().await.unwrap();
+        self.put_without(None).await;
+    }
+}
+
+/// Traffic of every kind.
+fn traffic(web: &Sidecar, plan: Plan) -> Vec<Load> {
+    let Plan { per_second, messages, gap, .. } = plan;
+    let kinds = [Kind::Http1, Kind::Http2, Kind::Unary, Kind::Streaming { messages, gap }];
+    let start = |kind| {
+        let mut traffic = Traffic::new(kind, per_second);
+        if kind == Kind::Http1 {
+            // Not idempotent, as calls of gRPC are not either.
+            traffic.method = Method::POST;
+        }
+        traffic.patience = Duration::from_secs(20);
+        Load::start(web.outbound(), traffic)
+    };
+    kinds.into_iter().map(start).collect()
+}
+
+async fn end(loads: Vec<Load>) -> Tally {
+    let mut all = Tally::default();
+    for load in loads {
+        all.add(load.end().await);
+    }
+    all
+}
+
+async fn rolling(plan: Plan) {
+    let mut stage = Stage::open().await;
+    let began = Instant::now();
+    let loads = traffic(&stage.web, plan);
+    for nth in 0..plan.restarts {
+        stage.restart(nth % stage.members.len(), nth % 2 == 1, plan.late).await;
+    }
+    let least = (began.elapsed().as_secs_f64() * f64::from(plan.per_second) * 4.0 * 0.9) as u64;
+    let tally = end(loads).await;
+    println!("{} requests, {} restarts, the slowest {:?}", tally.requests, plan.restarts, tally.slowest);
+    tally.is_whole(least);
+}
+
+#[tokio::test]
+async fn no_caller_notices_a_rolling_restart() {
+    rolling(SHORT).await;
+}
+
+/// `cargo test --release -p outrigger-testkit --test nothing_lost -- --ignored --exact restarts::no_caller_notices_twenty_rolling_restarts`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: 20 restarts at 1,000 requests a second, withdrawn 10 s late"]
+async fn no_caller_notices_twenty_rolling_restarts() {
+    rolling(LONG).await;
+}
+
+/// The control API is away when instances leave, and back when they have come again.
+#[tokio::test]
+async fn no_caller_notices_a_rolling_restart_without_the_control_api() {
+    let mut stage = Stage::open().await;
+    let loads = traffic(&stage.web, SHORT);
+    for at in 0..2 {
+        stage.mesh.kill_control().await;
+        let Member { app, sidecar } = &mut stage.members[at];
+        sidecar.stop().await;
+        app.stop().await;
+        let member = &mut stage.members[at];
+        member.restart_app().await.unwrap();
+        member.sidecar.start().await.unwrap();
+        stage.mesh.restart_control().await.unwrap();
+        stage.put_without(None).await;
+    }
+    end(loads).await.is_whole(4);
+}
+
+/// An application that comes and goes, again and again, with endpoints that nobody withdraws.
+#[tokio::test]
+async fn no_caller_notices_an_instance_that_flaps() {
+    let mut stage = Stage::open().await;
+    let loads = traffic(&stage.web, SHORT);
+    for _ in 0..20 {
+        stage.members[0].app.stop().await;
+        stage.members[0].restart_app().await.unwrap();
+    }
+    end(loads).await.is_whole(4);
+}

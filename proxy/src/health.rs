@@ -1,0 +1,99 @@
+//! Whether endpoints are well, as far as that is not seen by requests themselves: on the control thread their answers
+//! are compared now and then, those whose backend wants it are asked, and what changes is said.
+//!
+//! What is found is kept in each endpoint's load, where the workers look.
+
+mod ask;
+mod checks;
+mod show;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use outrigger_balance::State;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use self::ask::Found;
+use self::checks::Checks;
+use crate::director::Published;
+use crate::state::Live;
+
+pub(crate) use self::show::{Collect, endpoints};
+
+/// How often the endpoints are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the checks found, for those who watch over the proxy.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Findings(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The last answer of each endpoint that is asked, by the endpoint's id.
+    last: HashMap<u64, Found>,
+    /// How many checks of a backend had which result, in the order of [`Found::NAMES`].
+    counts: HashMap<Arc<str>, [u64; 3]>,
+}
+
+impl Findings {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks after the endpoints of whatever table is live, for as long as it is polled. `changed` tells of a new one.
+pub(crate) async fn tend(published: Published, changed: Arc<Notify>, findings: Findings) {
+    let mut checks = Checks::new(findings);
+    let mut seen = Seen::default();
+    let mut generation = None;
+    loop {
+        let live = published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(live) = live {
+            let now = Instant::now();
+            if generation.replace(live.generation) != Some(live.generation) {
+                checks.follow(&live);
+            }
+            for outliers in live.backends.iter().filter_map(|backend| backend.backend.outliers.as_ref()) {
+                outliers.tend(now);
+            }
+            seen.look(&live, now);
+        }
+        let _ = tokio::time::timeout(TICK, changed.notified()).await;
+    }
+}
+
+/// The endpoints that are not well, as was said last.
+#[derive(Debug, Default)]
+struct Seen(HashMap<u64, State>);
+
+impl Seen {
+    /// Says what has changed since it last looked.
+    fn look(&mut self, live: &Live, now: Instant) {
+        let mut before = std::mem::take(&mut self.0);
+        for backend in live.backends.iter().map(|backend| &backend.backend) {
+            for endpoint in &backend.endpoints {
+                let (id, standing) = (endpoint.id(), endpoint.load.standing(now));
+                let was = before.remove(&id);
+                let (name, address, state) = (&*backend.name, endpoint.address, standing.state.as_str());
+                match (standing.state, was) {
+                    (State::Well, None) => continue,
+                    (State::Well, Some(_)) => {
+                        info!(backend = name, endpoint = %address, state, "the endpoint is well again");
+                        continue;
+                    }
+                    // That it may be tried is nothing new.
+                    (State::Trial, _) => {}
+                    (state, was) if was == Some(state) => {}
+                    (now, _) => {
+                        let why = now.why();
+                        warn!(backend = name, endpoint = %address, state, "the endpoint gets no requests: {why}");
+                    }
+                }
+                let shown = if standing.state == State::Trial { was } else { None };
+                self.0.insert(id, shown.unwrap_or(standing.state));
+            }
+        }
+    }
+}
