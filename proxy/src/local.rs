@@ -1,12 +1,13 @@
 //! The live table as one worker has it: with that worker's own connections to the endpoints of each backend.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outrigger_balance::Limits;
 use outrigger_certs::Identity;
 use outrigger_http::connect::{Dialer, OwnDoor, Watch};
 use outrigger_http::pool::Pool;
@@ -50,6 +51,8 @@ impl Means {
             identity: self.identity.clone(),
             own: Some(self.own.clone()),
             timeout,
+            tls_timeout: None,
+            room: None,
             watch: Rc::new(Count { metrics: self.metrics.clone(), series, hosts }),
         }
     }
@@ -99,13 +102,21 @@ impl Local {
                 let pool = |endpoint: &Arc<Endpoint>| {
                     kept.get(&endpoint.id()).cloned().unwrap_or_else(|| Pool::new(endpoint.clone()))
                 };
+                let dialer = means.dialer(
+                    live_backend.connections,
+                    live_backend.hosts.clone(),
+                    backend.connect_timeout,
+                );
+                let pools: Box<[Rc<Pool>]> = backend.endpoints.iter().map(pool).collect();
+                let terms = Rc::new(live_backend.terms());
+                pools.iter().for_each(|pool| pool.set_terms(terms.clone()));
                 Rc::new(LocalBackend {
-                    pools: backend.endpoints.iter().map(pool).collect(),
-                    dialer: means.dialer(
-                        live_backend.connections,
-                        live_backend.hosts.clone(),
-                        backend.connect_timeout,
-                    ),
+                    pools,
+                    dialer: Dialer {
+                        tls_timeout: live_backend.tls_timeout(),
+                        room: backend.connections.clone(),
+                        ..dialer
+                    },
                     series: live_backend.connections,
                     waiting_page: live_backend.waiting_page(),
                     hosts: live_backend.hosts.clone(),
@@ -132,7 +143,26 @@ impl Local {
                 plain && !known.contains_key(address)
             })
             .collect();
-        Self { live, backends, known, direct: RefCell::new(direct), means }
+        let local = Self { live, backends, known, direct: RefCell::new(direct), means };
+        if let Some(before) = before {
+            let mut stays = HashSet::new();
+            local.each_pool(|pool| {
+                stays.insert(pool.endpoint().id());
+            });
+            before.each_pool(|pool| {
+                if !stays.contains(&pool.endpoint().id()) {
+                    pool.retire();
+                }
+            });
+        }
+        local
+    }
+
+    /// Each of its pools, in no order; one that several backends share more than once.
+    fn each_pool(&self, act: impl FnMut(&Rc<Pool>)) {
+        let direct = self.direct.borrow();
+        let backends = self.backends.iter().chain(direct.values());
+        backends.flat_map(|backend| backend.pools.iter()).for_each(act);
     }
 
     /// A backend by its place in the table.
@@ -149,6 +179,9 @@ impl Local {
         if let Some(found) = self.direct.borrow().get(&address) {
             return found.clone();
         }
+        if !mesh && self.live.node.captured {
+            self.live.node.applications.add(address);
+        }
         let load = Arc::new(outrigger_balance::Load::new(1, Instant::now()));
         let endpoint = Arc::new(Endpoint::new(address, Security::Plain, load));
         let pool = Pool::new(endpoint.clone());
@@ -160,6 +193,7 @@ impl Local {
                 pool,
                 self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT),
                 self.live.direct,
+                None,
             ),
         )
     }
@@ -173,12 +207,8 @@ impl Local {
         let endpoint = backend.backend.endpoints.get(*place)?.clone();
         let pool = backend.pools.get(*place)?.clone();
         let dialer = backend.dialer.clone();
-        Some(
-            self.remember(
-                address,
-                alone(backend.backend.name.clone(), endpoint, pool, dialer, backend.series),
-            ),
-        )
+        let (name, limits) = (backend.backend.name.clone(), backend.backend.limits.clone());
+        Some(self.remember(address, alone(name, endpoint, pool, dialer, backend.series, limits)))
     }
 
     fn remember(&self, address: SocketAddr, backend: LocalBackend) -> Rc<LocalBackend> {
@@ -195,9 +225,7 @@ impl Local {
 
     /// Closes the connections that nobody has used for long.
     pub(crate) fn close_idle(&self, now: Instant) {
-        let direct = self.direct.borrow();
-        let pools = self.backends.iter().chain(direct.values()).flat_map(|backend| backend.pools.iter());
-        pools.for_each(|pool| pool.close_idle(now));
+        self.each_pool(|pool| pool.close_idle(now));
     }
 }
 
@@ -232,15 +260,16 @@ impl Watch for Count {
     }
 }
 
-/// A backend of one endpoint: no balancing between it and others.
+/// A backend of one endpoint: no balancing between it and others. It shares the limits of the backend that it is of.
 fn alone(
     name: Arc<str>,
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool>,
     dialer: Dialer,
     series: BackendSeries,
+    limits: Option<Arc<Limits>>,
 ) -> LocalBackend {
-    let backend = Backend::of_one(name, endpoint, dialer.timeout);
+    let backend = Backend { limits, ..Backend::of_one(name, endpoint, dialer.timeout) };
     LocalBackend {
         backend: Arc::new(backend),
         pools: Box::new([pool]),

@@ -1,5 +1,6 @@
 //! Making a connection to an endpoint: TCP, then TLS where the endpoint asks for it, within one timeout.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use outrigger_certs::{Identity, mesh};
+use outrigger_net::quiet::is_quiet;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
@@ -20,6 +22,7 @@ use tower::Service;
 
 use crate::endpoint::{Endpoint, Security};
 use crate::error::{Error, Reason};
+use crate::room::{Connections, Got, Place};
 
 /// What is spoken on a connection to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,8 +148,21 @@ pub struct Dialer {
     pub own: Option<Rc<dyn OwnDoor>>,
     /// How long a connection may take to be made, TLS included.
     pub timeout: Duration,
+    /// How much of that its TLS handshake may take.
+    pub tls_timeout: Option<Duration>,
+    /// How many connections the backend may have, where that is limited.
+    pub room: Option<Arc<Connections>>,
     /// Is told of every connection.
     pub watch: Rc<dyn Watch>,
+}
+
+/// What who wants a connection gets.
+#[derive(Debug)]
+pub(crate) enum Admitted<T> {
+    /// It may be made.
+    Room(Option<Place>),
+    /// There is something else instead of it.
+    Instead(T),
 }
 
 /// Is told of the connections to a backend's endpoints.
@@ -162,9 +178,21 @@ pub trait Watch: std::fmt::Debug {
 pub struct Opened {
     connection: Connection,
     watch: Rc<dyn Watch>,
+    /// What it takes of the backend's connections.
+    _place: Option<Place>,
 }
 
 impl Opened {
+    /// Whether nothing has come on it that nobody has read yet, not even its end, as the kernel knows.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match &self.connection {
+            Connection::Plain(stream) => is_quiet(stream),
+            Connection::Tls(stream) => is_quiet(stream.get_ref().0),
+            // Whoever asks it whether there is something to read knows as much.
+            Connection::Own(_) => true,
+        }
+    }
+
     /// The connection of TCP, if there is nothing between.
     pub fn plain(&self) -> Option<&TcpStream> {
         match &self.connection {
@@ -181,10 +209,27 @@ impl Drop for Opened {
 }
 
 impl Dialer {
+    /// Room for one more connection, or what there is instead of it.
+    ///
+    /// # Errors
+    /// Where the backend has as many as it may.
+    pub(crate) async fn admit<T>(&self, instead: impl Future<Output = T>) -> Result<Admitted<T>, Error> {
+        let Some(room) = &self.room else { return Ok(Admitted::Room(None)) };
+        // Boxed, for every request would have the room for it.
+        Ok(match Box::pin(room.take(instead)).await? {
+            Got::Place(place) => Admitted::Room(Some(place)),
+            Got::Instead(instead) => Admitted::Instead(instead),
+        })
+    }
+
     /// Tells the watch how an attempt to connect ended.
-    pub(crate) fn note(&self, made: Result<Connection, Error>) -> Result<Opened, Error> {
+    pub(crate) fn note(
+        &self,
+        made: Result<Connection, Error>,
+        place: Option<Place>,
+    ) -> Result<Opened, Error> {
         self.watch.connected(made.as_ref().err().map(|error| error.reason));
-        made.map(|connection| Opened { connection, watch: self.watch.clone() })
+        made.map(|connection| Opened { connection, watch: self.watch.clone(), _place: place })
     }
 }
 
@@ -229,14 +274,18 @@ impl AsyncWrite for Opened {
 /// # Errors
 /// The request that wants the connection was not sent: [`Error::reached`] is false.
 pub async fn connect(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Opened, Error> {
-    dialer.note(reach(endpoint, wire, dialer).await)
+    let place = match dialer.admit(std::future::pending::<Infallible>()).await? {
+        Admitted::Room(place) => place,
+        Admitted::Instead(never) => match never {},
+    };
+    dialer.note(reach(endpoint, wire, dialer).await, place)
 }
 
 async fn reach(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
     if let Some(own) = own(endpoint, wire, dialer) {
         return Ok(own);
     }
-    to_target(target(endpoint, wire, dialer.identity.as_deref())?, dialer.timeout).await
+    to_target(target(endpoint, wire, dialer.identity.as_deref())?, dialer).await
 }
 
 /// The connection to an endpoint that is within this process, or this node's own application, if one of its listeners
@@ -284,10 +333,11 @@ pub(crate) fn target(endpoint: &Endpoint, wire: Wire, identity: Option<&Identity
     Ok(Target { address, tls })
 }
 
-/// Connects to a target within `timeout`.
-pub(crate) async fn to_target(target: Target, timeout: Duration) -> Result<Connection, Error> {
-    let address = target.address;
-    let mut way = tower::timeout::Timeout::new(Secure { inner: Dial }, timeout);
+/// Connects to a target within the dialer's timeouts.
+pub(crate) async fn to_target(target: Target, dialer: &Dialer) -> Result<Connection, Error> {
+    let (address, timeout) = (target.address, dialer.timeout);
+    let secure = Secure { inner: Dial, timeout: dialer.tls_timeout };
+    let mut way = tower::timeout::Timeout::new(secure, timeout);
     way.call(target).await.map_err(|error| match error.downcast::<Error>() {
         Ok(error) => *error,
         Err(_elapsed) => Error::unsent(
@@ -335,6 +385,8 @@ fn refused(address: SocketAddr, error: &io::Error) -> Error {
 #[derive(Debug, Clone)]
 struct Secure<S> {
     inner: S,
+    /// For the handshake.
+    timeout: Option<Duration>,
 }
 
 impl<S> Service<Target> for Secure<S>
@@ -352,16 +404,21 @@ where
 
     fn call(&mut self, target: Target) -> Self::Future {
         let dialed = self.inner.call(target.address);
+        let timeout = self.timeout;
         Box::pin(async move {
             let stream = dialed.await?;
             let Some((name, config)) = target.tls else {
                 return Ok(Connection::Plain(stream));
             };
             let wanted = config.alpn_protocols.clone();
-            let stream = TlsConnector::from(config)
-                .connect(name, stream)
-                .await
-                .map_err(|error| refused_tls(target.address, &error))?;
+            let shaking = TlsConnector::from(config).connect(name, stream);
+            let shaken = match timeout {
+                Some(limit) => {
+                    tokio::time::timeout(limit, shaking).await.map_err(|_| late(target.address, limit))?
+                }
+                None => shaking.await,
+            };
+            let stream = shaken.map_err(|error| refused_tls(target.address, &error))?;
             agreed(target.address, &wanted, stream.get_ref().1.alpn_protocol())?;
             Ok(Connection::Tls(Box::new(stream)))
         })
@@ -379,6 +436,11 @@ fn agreed(address: SocketAddr, wanted: &[Vec<u8>], got: Option<&[u8]>) -> Result
         Reason::TlsProtocolError,
         format!("{address} does not speak {} (ALPN)", names.join(" or ")),
     ))
+}
+
+fn late(address: SocketAddr, limit: Duration) -> Error {
+    let details = format!("no TLS with {address} within the tlsHandshake timeout of {limit:?}");
+    Error::unsent(Reason::ConnectionTimeout, details)
 }
 
 fn refused_tls(address: SocketAddr, error: &io::Error) -> Error {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
+use outrigger_balance::{Balancer, Budget, Limits, Load, Member, Outliers};
 use outrigger_config::SpiffeId;
 use outrigger_config::backend::{Balance, RetryConstraint};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::DuplexStream;
+
+use crate::idle::IdleTime;
+use crate::room::Connections;
 
 /// One address of a backend. Carried over from one configuration to the next while it is equal, and with it its load
 /// and the connections to it.
@@ -24,18 +27,25 @@ pub struct Endpoint {
     pub security: Security,
     /// What is under way there, and how quick it is.
     pub load: Arc<Load>,
+    /// After how long it closes connections that nobody uses.
+    pub idle: IdleTime,
 }
 
 impl Endpoint {
     /// A new endpoint, without connections.
     pub fn new(address: SocketAddr, security: Security, load: Arc<Load>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), address, security, load }
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), address, security, load, idle: IdleTime::default() }
     }
 
     /// What tells it from every other endpoint of the process.
     pub const fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether it is an application behind a sidecar of its own.
+    pub(crate) const fn is_in_mesh(&self) -> bool {
+        matches!(self.security, Security::Mesh { .. })
     }
 
     /// The identity expected there.
@@ -97,8 +107,12 @@ pub struct Backend {
     pub outliers: Option<Arc<Outliers>>,
     /// How many of its requests may be retries.
     pub budget: Arc<Budget>,
+    /// How much may be under way there, where that is limited.
+    pub limits: Option<Arc<Limits>>,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
+    /// How many connections it may have, where that is limited.
+    pub connections: Option<Arc<Connections>>,
     /// Why there is no endpoint, where there is none.
     pub empty: Option<Empty>,
 }
@@ -124,7 +138,9 @@ impl Backend {
             outliers: None,
             budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
             endpoints: Box::new([endpoint]),
+            limits: None,
             connect_timeout,
+            connections: None,
             empty: None,
         }
     }

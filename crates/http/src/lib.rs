@@ -7,6 +7,7 @@
 //!
 //! Not here: which backend a request goes to (the plan, in the proxy), and who may call.
 
+mod admission;
 pub mod body;
 pub mod connect;
 mod copy;
@@ -18,8 +19,10 @@ pub mod forwarded;
 pub mod grpc;
 pub mod h1;
 mod h2;
+pub mod idle;
 pub mod message;
 pub mod pool;
+pub mod room;
 pub mod serve;
 mod sleeper;
 pub mod transform;

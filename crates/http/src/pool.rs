@@ -1,45 +1,105 @@
 //! Connections from one worker to one endpoint, kept open for the next request. Nothing here is shared between
 //! threads, and nothing waits: a request takes a connection that is ready, or makes one.
 
+mod resting;
+mod shared;
+
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use http::header::UPGRADE;
 use http::uri::Scheme;
-use outrigger_balance::InFlight;
+use outrigger_balance::{InFlight, Place as RequestPlace};
 use outrigger_certs::Identity;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tracing::debug;
 
 use crate::body::RequestBody;
-use crate::connect::{Connection, Dialer, Opened, Target, Wire, own, target, to_target};
+use crate::connect::{Admitted, Connection, Dialer, Opened, Target, Wire, own, target, to_target};
 use crate::endpoint::{Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::h1::{self, Limits, Unsent};
 use crate::h2;
+use crate::idle::IdleTime;
 use crate::message::{Answered, Outgoing};
+use crate::room::{Connections, Place};
 use crate::verdict;
 
-/// How long a connection is kept that nobody uses. Shorter than the 60 s and 75 s after which servers commonly close.
+use resting::{Http1, LOOK_AFTER, Resting};
+use shared::{Http2, Shared};
+
+/// How long a connection is kept that nobody uses, where the backend does not say. Shorter than the 60 s and 75 s after
+/// which servers commonly close.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-/// How many unused connections are kept per worker and endpoint.
-const MAX_IDLE: usize = 256;
-/// How many requests share an HTTP/2 connection before another is made.
-const STREAMS_PER_CONNECTION: u32 = 100;
+/// The part of a connection's greatest age that is left to chance.
+const CHANCE: f32 = 0.1;
 
 /// The connections of one worker to one endpoint.
 #[derive(Debug)]
 pub struct Pool {
     endpoint: Arc<Endpoint>,
-    idle: RefCell<Vec<Idle>>,
+    terms: RefCell<Rc<Terms>>,
+    resting: Resting,
+    /// Looks after those at rest.
+    watcher: RefCell<Option<AbortHandle>>,
+    /// How many requests wait for a connection of HTTP/1 that they may not make.
+    waiting: Cell<u32>,
+    /// Told when one came to rest, and any does.
+    given_back: Notify,
     http2: Shared,
     carried: Shared,
     /// How the endpoint is reached, per kind of wire, with the identity that was used to find out.
     targets: RefCell<Targets>,
     /// Whether a connection was made that may not lead to a sidecar, although the endpoint is of the mesh.
     bare: Cell<bool>,
+    /// Whether no connection is kept any more.
+    retired: Cell<bool>,
+}
+
+/// How long the connections to a backend last, and how many there may be.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// How long a connection is kept that nobody uses.
+    pub idle: Duration,
+    /// After how long a connection gets no more requests; a tenth of it is left to chance.
+    pub max_age: Option<Duration>,
+    /// How many there may be, where that is limited.
+    pub room: Option<Arc<Connections>>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { idle: IDLE_TIMEOUT, max_age: None, room: None }
+    }
+}
+
+impl Terms {
+    /// How long a connection may have rested to be used again.
+    fn usable(&self, idle: &IdleTime) -> Duration {
+        idle.safe().map_or(self.idle, |safe| safe.min(self.idle))
+    }
+
+    /// Whether a connection of HTTP/2 has rested for longer than that.
+    fn is_stale(&self, connection: &h2::client::Connection, now: Instant, idle: &IdleTime) -> bool {
+        let Some(rested) = connection.rested(now) else { return false };
+        let stale = rested >= self.usable(idle);
+        if stale {
+            idle.survived(rested);
+        }
+        stale
+    }
+
+    /// When a connection that is made now is too old.
+    fn expiry(&self) -> Option<Instant> {
+        let age = self.max_age?.mul_f32(1.0 - CHANCE * fastrand::f32());
+        Instant::now().checked_add(age)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,43 +108,21 @@ struct Targets {
     known: Vec<(Wire, Target)>,
 }
 
-#[derive(Debug)]
-struct Idle {
-    sender: Http1,
-    since: Instant,
-}
-
-/// Connections that several requests share.
-#[derive(Debug, Default)]
-struct Shared {
-    open: RefCell<Vec<Rc<Http2>>>,
-    /// Held while a connection is made, so that a burst of requests makes one.
-    making: tokio::sync::Mutex<()>,
-    /// How often none could be made, and why not, the last time.
-    failed: RefCell<(u64, Option<Error>)>,
-}
-
-/// A connection of HTTP/1.
-type Http1 = h1::Sender<Opened>;
-
-/// A connection of HTTP/2.
-type Http2 = h2::client::Connection;
-
 /// A connection in use by one request.
 #[derive(Debug)]
 pub struct Lease {
     pool: Rc<Pool>,
     held: Held,
     in_flight: Option<InFlight>,
+    /// Its place among the requests of the backend, where those are limited.
+    place: Option<RequestPlace>,
 }
 
 #[derive(Debug)]
 enum Held {
     Http1(Http1),
     /// Its place is free again when the lease is dropped.
-    Http2 {
-        _place: h2::client::UnderWay,
-    },
+    Http2(h2::client::UnderWay),
     Nothing,
 }
 
@@ -95,8 +133,9 @@ impl Lease {
             in_flight.success();
         }
         match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Http1(sender) => self.pool.keep(sender, now),
-            held => self.held = held,
+            Held::Http1(connection) => self.pool.keep(connection, now),
+            Held::Http2(mut under_way) => under_way.ended(now),
+            Held::Nothing => {}
         }
     }
 
@@ -119,13 +158,19 @@ impl Lease {
         self.in_flight = Some(in_flight);
         self
     }
+
+    /// Ties the request's place at the backend to the lease.
+    pub(crate) fn with_place(mut self, place: Option<RequestPlace>) -> Self {
+        self.place = place;
+        self
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         // Its response was not read to its end.
-        if let Held::Http1(sender) = &self.held {
-            sender.close();
+        if let Held::Http1(connection) = &self.held {
+            connection.sender.close();
         }
     }
 }
@@ -141,6 +186,17 @@ pub struct Failed {
 
 /// A request on its way: taken by the attempt that sends it, and put back if that can be had back.
 pub type Slot = Option<Outgoing>;
+
+/// How a request is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Sending {
+    /// How much header its response may have.
+    pub limits: Limits,
+    /// Whether it gets a connection of its own, over HTTP/1.1.
+    pub fresh: bool,
+    /// The time.
+    pub now: Instant,
+}
 
 /// How far an attempt came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,11 +214,16 @@ impl Pool {
     pub fn new(endpoint: Arc<Endpoint>) -> Rc<Self> {
         Rc::new(Self {
             endpoint,
-            idle: RefCell::default(),
+            terms: RefCell::default(),
+            resting: Resting::default(),
+            watcher: RefCell::default(),
+            waiting: Cell::new(0),
+            given_back: Notify::new(),
             http2: Shared::default(),
             carried: Shared::default(),
             targets: RefCell::default(),
             bare: Cell::new(false),
+            retired: Cell::new(false),
         })
     }
 
@@ -177,6 +238,21 @@ impl Pool {
         &self.endpoint
     }
 
+    /// From now on on these terms.
+    pub fn set_terms(&self, terms: Rc<Terms>) {
+        self.terms.replace(terms);
+        // There may be a limit now that was not there before.
+        self.resting.wake_watcher();
+    }
+
+    /// Closes what nobody uses, and the rest once what is under way has ended: nobody has the endpoint any more, but for
+    /// requests that began while somebody had.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.resting.close_all();
+        [&self.http2, &self.carried].into_iter().for_each(Shared::close_all);
+    }
+
     /// Sends the request in `slot`, and waits for the response's head. With `fresh`, HTTP/1.1 takes a connection of its
     /// own: after one kept connection had gone, the next may have gone with it.
     ///
@@ -188,34 +264,42 @@ impl Pool {
         wire: Wire,
         slot: &mut Slot,
         dialer: &Dialer,
-        limits: Limits,
-        fresh: bool,
+        Sending { limits, fresh, now }: Sending,
     ) -> Result<(Answered, Lease), Failed> {
         match wire {
-            Wire::Http1 | Wire::Tcp => self.send_http1(slot, dialer, limits, fresh).await,
-            Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer, limits).await,
-            Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer, limits).await,
+            Wire::Http1 | Wire::Tcp => {
+                let kept = if fresh { None } else { self.take_idle(now) };
+                self.send_http1(kept, slot, dialer, limits).await
+            }
+            Wire::Http2 => self.send_http2(wire, &self.http2, slot, dialer, (limits, now)).await,
+            Wire::Carried => self.send_http2(wire, &self.carried, slot, dialer, (limits, now)).await,
         }
     }
 
     async fn send_http1(
         self: &Rc<Self>,
+        mut kept: Option<Http1>,
         slot: &mut Slot,
         dialer: &Dialer,
         limits: Limits,
-        fresh: bool,
     ) -> Result<(Answered, Lease), Failed> {
         let mut phase = Phase::Reused;
         loop {
-            let sender = if !fresh && let Some(sender) = self.take_idle() {
-                sender
+            let connection = if let Some(kept) = kept.take() {
+                kept
             } else {
-                phase = Phase::New;
                 let made = self.connect_http1(dialer).await;
-                made.map_err(|error| Failed { error, phase: Phase::Connect })?
+                let (made, how) = made.map_err(|error| Failed { error, phase: Phase::Connect })?;
+                phase = how;
+                made
             };
-            match sender.send(slot, limits).await {
-                Ok(answered) => return Ok((answered, self.lease(Held::Http1(sender)))),
+            match connection.sender.send(slot, limits).await {
+                Ok(answered) => {
+                    if phase == Phase::New {
+                        self.endpoint.idle.hear(answered.response.headers());
+                    }
+                    return Ok((answered, self.lease(Held::Http1(connection))));
+                }
                 Err((unsent, written)) => {
                     let spent =
                         slot.as_ref().is_none_or(|out| matches!(out.request.body(), RequestBody::Spent));
@@ -223,6 +307,7 @@ impl Pool {
                     if written || spent || phase == Phase::New {
                         return Err(Failed { error: self.explain(unsent, limits, written), phase });
                     }
+                    kept = self.take_idle(Instant::now());
                 }
             }
         }
@@ -234,65 +319,100 @@ impl Pool {
         shared: &Shared,
         slot: &mut Slot,
         dialer: &Dialer,
-        limits: Limits,
+        (limits, now): (Limits, Instant),
     ) -> Result<(Answered, Lease), Failed> {
-        let found = self.multiplexed(wire, shared, dialer).await;
-        let (connection, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
-        let lease = self.lease(Held::Http2 { _place: connection.begin() });
+        let found = self.multiplexed(wire, shared, dialer, now).await;
+        let (http2, phase) = found.map_err(|error| Failed { error, phase: Phase::Connect })?;
+        let connection = &http2.connection;
+        let lease = self.lease(Held::Http2(connection.begin()));
         let upgrade = slot.as_ref().is_some_and(|out| out.request.headers().contains_key(UPGRADE));
         if upgrade && !connection.takes_upgrades().await {
             let text = format!("{} does not take extended CONNECT (RFC 8441)", self.endpoint.address);
             return Err(Failed { error: Error::unsent(Reason::HttpUpgradeFailed, text), phase });
         }
         match connection.send(slot, limits, upgrade).await {
-            Ok(answered) => Ok((answered, lease)),
+            Ok(answered) => {
+                if http2.trial.get() && !connection.is_told_to_leave() {
+                    http2.trial.set(false);
+                    self.endpoint.load.stays(Instant::now());
+                }
+                Ok((answered, lease))
+            }
             Err(unsent) => Err(Failed { error: self.explain_http2(unsent, slot.is_none()), phase }),
         }
     }
 
     fn lease(self: &Rc<Self>, held: Held) -> Lease {
-        Lease { pool: self.clone(), held, in_flight: None }
+        Lease { pool: self.clone(), held, in_flight: None, place: None }
     }
 
-    /// The connection used last that is ready. What closed meanwhile is let go.
-    fn take_idle(&self) -> Option<Http1> {
-        let mut idle = self.idle.borrow_mut();
-        std::iter::from_fn(|| idle.pop()).map(|idle| idle.sender).find(Http1::is_usable)
+    fn take_idle(&self, now: Instant) -> Option<Http1> {
+        self.resting.take(now, &self.endpoint.idle, &self.terms.borrow())
     }
 
-    fn keep(&self, sender: Http1, now: Instant) {
-        sender.rest();
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE && sender.is_usable() {
-            sender.rest();
-            idle.push(Idle { sender, since: now });
+    fn keep(self: &Rc<Self>, connection: Http1, now: Instant) {
+        connection.sender.rest();
+        let terms = self.terms.borrow();
+        let wanted = terms.room.as_ref().is_some_and(|room| self.waiting.get() == 0 && room.is_wanted());
+        if wanted || self.retired.get() {
+            connection.sender.close();
+            return;
+        }
+        self.resting.keep(connection, now, terms.room.as_ref());
+        if self.waiting.get() > 0 {
+            self.given_back.notify_one();
+        }
+        self.look_after();
+    }
+
+    /// Has a task look after what rests, if none does yet.
+    fn look_after(self: &Rc<Self>) {
+        if self.watcher.borrow().is_some() {
+            return;
+        }
+        let pool = Rc::downgrade(self);
+        let task = tokio::task::spawn_local(poll_fn(move |cx| {
+            let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
+            pool.watch(cx);
+            Poll::Pending
+        }));
+        self.watcher.replace(Some(task.abort_handle()));
+    }
+
+    /// Lets go of what its peer has closed while it rested, and of what is wanted elsewhere.
+    fn watch(&self, cx: &mut Context<'_>) {
+        self.resting.watch(cx, Instant::now(), &self.endpoint.idle);
+        if let Some(room) = &self.terms.borrow().room {
+            room.hold(cx.waker());
+            while room.is_wanted() && (self.resting.close_one() || self.close_shared()) {}
         }
     }
 
-    /// Closes what nobody has used for [`IDLE_TIMEOUT`]. Called now and then by the worker.
+    fn close_shared(&self) -> bool {
+        [&self.http2, &self.carried].into_iter().any(Shared::close_one)
+    }
+
+    /// Closes what nobody has used for too long, and what is too old. Called now and then by the worker.
     pub fn close_idle(&self, now: Instant) {
-        self.idle
-            .borrow_mut()
-            .retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT && idle.sender.is_usable());
+        let terms = self.terms.borrow();
+        self.resting.close_old(now, &self.endpoint.idle, &terms);
         for shared in [&self.http2, &self.carried] {
-            shared.open.borrow_mut().retain(|connection| {
-                if connection.streams() > 0 {
-                    connection.used.set(now);
-                }
-                let idle = now.saturating_duration_since(connection.used.get());
-                connection.is_open() && idle < IDLE_TIMEOUT
-            });
+            shared.close_old(now, &terms);
         }
     }
 
     /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
-        let none = |shared: &Shared| shared.open.borrow().is_empty();
-        self.idle.borrow().is_empty() && none(&self.http2) && none(&self.carried)
+        self.resting.is_empty() && self.http2.is_empty() && self.carried.is_empty()
     }
 
-    async fn connect(&self, wire: Wire, dialer: &Dialer) -> Result<Opened, Error> {
-        dialer.note(self.reach(wire, dialer).await)
+    async fn connect(&self, wire: Wire, dialer: &Dialer, place: Option<Place>) -> Result<Opened, Error> {
+        let made = self.reach(wire, dialer).await;
+        if made.as_ref().is_err_and(|error| error.reason == Reason::ConnectionRefused) {
+            // It has closed its connections because it ended, not because nobody used them.
+            self.endpoint.idle.forget();
+        }
+        dialer.note(made, place)
     }
 
     async fn reach(&self, wire: Wire, dialer: &Dialer) -> Result<Connection, Error> {
@@ -301,7 +421,7 @@ impl Pool {
         }
         self.bare.set(self.bare.get() || !matches!(self.endpoint.security, Security::Mesh { .. }));
         let target = self.target(wire, dialer)?;
-        to_target(target, dialer.timeout).await
+        to_target(target, dialer).await
     }
 
     fn target(&self, wire: Wire, dialer: &Dialer) -> Result<Target, Error> {
@@ -322,24 +442,49 @@ impl Pool {
         Ok(target)
     }
 
-    async fn connect_http1(&self, dialer: &Dialer) -> Result<Http1, Error> {
-        let opened = self.connect(Wire::Http1, dialer).await?;
-        Ok(h1::Sender::new(opened, self.endpoint.address.to_string().into()))
+    /// A new connection; or, where the backend has as many as it may, one that comes to rest meanwhile.
+    async fn connect_http1(self: &Rc<Self>, dialer: &Dialer) -> Result<(Http1, Phase), Error> {
+        let place = match dialer.admit(self.wait_for_idle()).await? {
+            Admitted::Room(place) => place,
+            Admitted::Instead(kept) => return Ok((kept, Phase::Reused)),
+        };
+        let opened = self.connect(Wire::Http1, dialer, place).await?;
+        let sender = h1::Sender::new(opened, self.endpoint.address.to_string().into());
+        Ok((Http1 { sender, expires: self.terms.borrow().expiry() }, Phase::New))
+    }
+
+    async fn wait_for_idle(self: &Rc<Self>) -> Http1 {
+        let _waiting = WaitsForIdle::new(self);
+        loop {
+            if let Some(kept) = self.take_idle(Instant::now()) {
+                return kept;
+            }
+            self.given_back.notified().await;
+        }
     }
 
     async fn multiplexed(
-        &self,
+        self: &Rc<Self>,
         wire: Wire,
         shared: &Shared,
         dialer: &Dialer,
+        now: Instant,
     ) -> Result<(Rc<Http2>, Phase), Error> {
-        if let Some(open) = shared.available() {
-            let phase = if open.has_answered() { Phase::Reused } else { Phase::New };
-            return Ok((open, phase));
+        let idle = &self.endpoint.idle;
+        let available = |now| shared.available(now, idle, &self.terms.borrow());
+        if let Some(open) = available(now) {
+            if open.connection.rested(now).is_none_or(|rested| rested < LOOK_AFTER) {
+                return Ok((open.clone(), reused(&open)));
+            }
+            // Its end, or the word that it comes, may have arrived: whoever reads it reads it first.
+            tokio::task::yield_now().await;
+            if let Some(open) = available(now) {
+                return Ok((open.clone(), reused(&open)));
+            }
         }
         let failures = shared.failed.borrow().0;
         let _making = shared.making.lock().await;
-        if let Some(open) = shared.available() {
+        if let Some(open) = available(Instant::now()) {
             return Ok((open, Phase::New));
         }
         // Who has waited for a connection that could not be made does not wait for another, each after the one before.
@@ -348,9 +493,18 @@ impl Pool {
         {
             return Err(error.clone());
         }
-        let made = self.connect_http2(wire, dialer).await;
+        let place = match self.terms.borrow().room.as_ref().map(super::room::Connections::try_take) {
+            Some(None) => match shared.crowded(now) {
+                // Better to wait there than for another connection.
+                Some(crowded) => return Ok((crowded, Phase::Reused)),
+                None => None,
+            },
+            place => place.flatten(),
+        };
+        let made = self.connect_http2(wire, shared, dialer, place).await;
         match &made {
-            Ok(connection) => shared.open.borrow_mut().push(connection.clone()),
+            Ok(_) if self.retired.get() => {}
+            Ok(connection) => shared.add(connection.clone()),
             Err(error) => {
                 let mut failed = shared.failed.borrow_mut();
                 *failed = (failed.0 + 1, Some(error.clone()));
@@ -359,18 +513,54 @@ impl Pool {
         made.map(|connection| (connection, Phase::New))
     }
 
-    async fn connect_http2(&self, wire: Wire, dialer: &Dialer) -> Result<Rc<Http2>, Error> {
-        let opened = self.connect(wire, dialer).await?;
-        let address = self.endpoint.address;
-        let (connection, driver) = h2::client::handshake(opened, self.scheme(), wire == Wire::Carried)
+    async fn connect_http2(
+        self: &Rc<Self>,
+        wire: Wire,
+        shared: &Shared,
+        dialer: &Dialer,
+        place: Option<Place>,
+    ) -> Result<Rc<Http2>, Error> {
+        let place = match place {
+            Some(place) => Some(place),
+            None => match dialer.admit(std::future::pending()).await? {
+                Admitted::Room(place) => place,
+                Admitted::Instead(http2) => return Ok(http2),
+            },
+        };
+        let trial = self.endpoint.load.is_said_to_leave();
+        let opened = self.connect(wire, dialer, place).await?;
+        let terms = self.terms.borrow().clone();
+        let callee = h2::client::Callee {
+            scheme: self.scheme(),
+            carried: wire == Wire::Carried,
+            sidecar: self.endpoint.is_in_mesh(),
+            streams: shared.streams.clone(),
+            expires: terms.expiry(),
+            room: terms.room.clone(),
+        };
+        let (connection, mut driver) = h2::client::handshake(opened, callee)
             .await
             .map_err(|error| self.explain_http2(h2::client::Unsent::Http2(error), false))?;
+        let endpoint = self.endpoint.clone();
+        if endpoint.is_in_mesh() {
+            let leaving = endpoint.clone();
+            driver.on_leaving(move || leaving.load.leaving(Instant::now()));
+        }
+        let http2 = Rc::new(Http2 { connection, trial: Cell::new(trial) });
+        let kept = Rc::downgrade(&http2);
         tokio::task::spawn_local(async move {
             if let Err(error) = driver.await {
-                debug!(%address, %error, "connection to the endpoint ended");
+                debug!(address = %endpoint.address, %error, "connection to the endpoint ended");
+            }
+            let rested = kept.upgrade().and_then(|http2| http2.connection.rested_unwarned(Instant::now()));
+            if let Some(rested) = rested {
+                endpoint.idle.closed_after(rested);
             }
         });
-        Ok(Rc::new(connection))
+        if terms.room.is_some() {
+            self.look_after();
+        }
+        Ok(http2)
     }
 
     /// What `:scheme` says there.
@@ -419,13 +609,33 @@ impl Pool {
     }
 }
 
-impl Shared {
-    /// An open connection with room.
-    fn available(&self) -> Option<Rc<Http2>> {
-        let mut open = self.open.borrow_mut();
-        open.retain(|connection| connection.is_open());
-        open.iter().find(|connection| connection.has_room(STREAMS_PER_CONNECTION)).cloned()
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.get_mut() {
+            watcher.abort();
+        }
     }
+}
+
+/// A request that waits for a connection to come to rest, until it is dropped.
+struct WaitsForIdle<'a>(&'a Pool);
+
+impl<'a> WaitsForIdle<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.waiting.set(pool.waiting.get() + 1);
+        Self(pool)
+    }
+}
+
+impl Drop for WaitsForIdle<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+/// Whether the end of a connection may have crossed the request on the way: it has answered before.
+fn reused(open: &Http2) -> Phase {
+    if open.connection.has_answered() { Phase::Reused } else { Phase::New }
 }
 
 /// Whether HTTP/2 says that the application has not seen the request: its stream was refused, or lies beyond the

@@ -9,8 +9,12 @@ mod control;
 mod delivery;
 #[path = "mesh/filters.rs"]
 mod filters;
+#[path = "mesh/health.rs"]
+mod health;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/leaving.rs"]
+mod leaving;
 #[path = "mesh/load.rs"]
 mod load;
 #[path = "mesh/protocol.rs"]

@@ -134,8 +134,10 @@ impl Checker {
         // do not stay together.
         let mut part = 0.0;
         loop {
-            if let Ok(_place) = self.means.places.acquire().await {
-                let identity = self.means.identity.borrow().clone();
+            let identity = self.means.identity.borrow().clone();
+            // Without an identity of our own nobody in the mesh would answer.
+            if identity.is_some() || !self.question.is_of_mesh() {
+                let _place = self.means.places.acquire().await;
                 let found = self.question.ask(identity).await;
                 self.heard(&mut answers, found);
             }
@@ -165,16 +167,16 @@ impl Checker {
                     outliers.reached(&self.load, now);
                 }
             }
-            Found::Ill { unconnected: Some(reason), .. } => {
-                // Whoever else is there need not be asked three times.
-                if *reason == Reason::TlsCertificateError && self.question.is_of_mesh() {
-                    self.load.met_stranger(now);
-                }
-                if let Some(hosts) = &told.hosts {
-                    hosts.doubt();
-                }
+            // Whoever else is there need not be asked three times.
+            Found::Ill { unconnected: Some(Reason::TlsCertificateError), .. }
+                if self.question.is_of_mesh() =>
+            {
+                self.load.met_stranger(now);
             }
             _ => {}
+        }
+        if let (Found::Late | Found::Ill { unconnected: Some(_), .. }, Some(hosts)) = (&found, &told.hosts) {
+            hosts.doubt();
         }
         debug!(backend = &*told.backend, endpoint = %self.question.address(), ?found, "health check");
         let mut kept = self.means.findings.kept();

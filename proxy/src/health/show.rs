@@ -8,7 +8,7 @@ use outrigger_balance::Cause;
 use outrigger_http::Endpoint;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 use serde_json::{Value, json};
 
 use super::Findings;
@@ -16,14 +16,16 @@ use super::ask::Found;
 use crate::director::Published;
 use crate::state::LiveBackend;
 
-/// `outrigger_backend_endpoints{backend,state}`, `outrigger_backend_ejections_total{backend,cause}` and
-/// `outrigger_backend_health_checks_total{backend,result}`, made of what is live when they are read.
+/// `outrigger_backend_endpoints{backend,state}`, `outrigger_backend_ejections_total{backend,cause}`,
+/// `outrigger_backend_health_checks_total{backend,result}` and `outrigger_backend_idle_timeout_seconds{backend}`, made of
+/// what is live when they are read.
 pub(crate) struct Collect {
     published: Published,
     findings: Findings,
     endpoints: IntGaugeVec,
     ejections: IntCounterVec,
     checks: IntCounterVec,
+    idle: GaugeVec,
 }
 
 impl Collect {
@@ -46,6 +48,13 @@ impl Collect {
                 opts("outrigger_backend_health_checks_total", "Health checks of endpoints, by result."),
                 &["backend", "result"],
             )?,
+            idle: GaugeVec::new(
+                opts(
+                    "outrigger_backend_idle_timeout_seconds",
+                    "After how long an endpoint closes idle connections, as it says or shows; the shortest of a backend.",
+                ),
+                &["backend"],
+            )?,
         })
     }
 
@@ -62,12 +71,15 @@ impl Collect {
             let counter = self.ejections.with_label_values(&[name, cause.as_str()]);
             counter.inc_by(outliers.ejections(cause));
         }
+        if let Some(idle) = backend.endpoints.iter().filter_map(|endpoint| endpoint.idle.known()).min() {
+            self.idle.with_label_values(&[name]).set(idle.as_secs_f64());
+        }
     }
 }
 
 impl Collector for Collect {
     fn desc(&self) -> Vec<&Desc> {
-        [self.endpoints.desc(), self.ejections.desc(), self.checks.desc()].concat()
+        [self.endpoints.desc(), self.ejections.desc(), self.checks.desc(), self.idle.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -77,6 +89,7 @@ impl Collector for Collect {
         self.endpoints.reset();
         self.ejections.reset();
         self.checks.reset();
+        self.idle.reset();
         let now = Instant::now();
         for backend in live.iter().flat_map(|live| &live.backends) {
             self.backend(backend, now);
@@ -86,7 +99,8 @@ impl Collector for Collect {
                 self.checks.with_label_values(&[name, result]).inc_by(*count);
             }
         }
-        [self.endpoints.collect(), self.ejections.collect(), self.checks.collect()].concat()
+        [self.endpoints.collect(), self.ejections.collect(), self.checks.collect(), self.idle.collect()]
+            .concat()
     }
 }
 
@@ -114,6 +128,9 @@ fn show(endpoint: &Endpoint, check: Option<&Found>, now: Instant) -> Value {
         "latencySeconds": endpoint.load.latency(now).as_secs_f64(),
         "weight": endpoint.load.weight(),
     });
+    if let Some(idle) = endpoint.idle.known() {
+        shown["idleTimeoutSeconds"] = idle.as_secs_f64().into();
+    }
     if let Some(identity) = endpoint.identity() {
         shown["identity"] = identity.as_str().into();
     }

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
+use outrigger_balance::{Balancer, Budget, Limits, Load, Member, Outliers};
 use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec, HealthCheck};
 use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
+use outrigger_http::pool::{IDLE_TIMEOUT, Terms};
+use outrigger_http::room::Connections;
 use outrigger_http::{Backend, Endpoint, Security};
 use outrigger_telemetry::BackendSeries;
 use tokio::sync::{Notify, mpsc};
@@ -101,7 +103,9 @@ impl LiveBackend {
                 },
                 |before| before.backend.budget.clone(),
             ),
+            limits: limits(before, spec),
             connect_timeout: spec.connect_timeout(),
+            connections: connections(name, spec, before),
             empty: match unresolved {
                 _ if insecure => Some(Empty::Insecure),
                 Some(host) => Some(Empty::Unresolved(host)),
@@ -120,6 +124,21 @@ impl LiveBackend {
             node,
             zone: zone.cloned(),
         }
+    }
+
+    /// How long its connections last, and how many there may be.
+    pub(crate) fn terms(&self) -> Terms {
+        let timeouts = &self.spec.timeouts;
+        Terms {
+            idle: timeouts.idle_connection.map_or(IDLE_TIMEOUT, |idle| idle.limit().unwrap_or(Duration::MAX)),
+            max_age: timeouts.max_connection_age.and_then(outrigger_config::Duration::limit),
+            room: self.backend.connections.clone(),
+        }
+    }
+
+    /// How long a TLS handshake with one of its endpoints may take, if that is less than connecting may.
+    pub(crate) fn tls_timeout(&self) -> Option<Duration> {
+        self.spec.timeouts.tls_handshake.and_then(outrigger_config::Duration::limit)
     }
 
     /// How its endpoints are asked whether they are well, if they are.
@@ -213,6 +232,30 @@ fn addresses(
     }
     let missing = missing.filter(|_| found.is_empty());
     (found, missing)
+}
+
+/// A backend's limits, with what is under way in the table before.
+fn limits(before: Option<&LiveBackend>, spec: &outrigger_config::Backend) -> Option<Arc<Limits>> {
+    let held = before.and_then(|before| before.backend.limits.as_ref());
+    let same = before.is_some_and(|before| before.spec.limits == spec.limits);
+    if same {
+        held.cloned()
+    } else {
+        Limits::new(&spec.limits, held.map(|held| &**held), Instant::now()).map(Arc::new)
+    }
+}
+
+/// The count of its connections, where they are limited, which goes on from the table before.
+fn connections(
+    name: &Name,
+    spec: &outrigger_config::Backend,
+    before: Option<&LiveBackend>,
+) -> Option<Arc<Connections>> {
+    spec.limits.connections?;
+    let before = before.and_then(|before| before.backend.connections.clone());
+    let connections = before.or_else(|| Connections::new(name.shared(), &spec.limits))?;
+    connections.set(&spec.limits);
+    Some(connections)
 }
 
 /// The endpoints of the table before by what they were made from.

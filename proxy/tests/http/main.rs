@@ -5,6 +5,7 @@
 #![allow(clippy::format_collect, reason = "a test may allocate")]
 
 mod auth;
+mod backend_connections;
 mod balance;
 mod balance_even;
 mod body_filters;
@@ -21,7 +22,10 @@ mod grpc_web;
 mod hedging;
 mod hostile;
 mod http2;
+mod http2_backend;
 mod instead;
+mod keep_alive;
+mod limits;
 mod messages;
 mod mirror;
 mod noise;

@@ -29,7 +29,7 @@ impl Binary {
         Self::spawn(shell.args(["-c", &script, env!("CARGO_BIN_EXE_outrigger"), "run"]).args(arguments))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, stderr) = (lines(child.stdout.take()), lines(child.stderr.take()));
@@ -81,6 +81,12 @@ impl Binary {
     pub(crate) fn terminate(&self) -> Instant {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         Instant::now()
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::KILL).unwrap();
+        self.ended().await;
     }
 
     /// Waits for its end, and says how long that took.

@@ -5,18 +5,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::Response;
 use http_body::Body as _;
-use outrigger_balance::{Granted, InFlight, Wish, backoff};
+use outrigger_balance::{Granted, InFlight, Limits, Wish, backoff};
 use smallvec::SmallVec;
 
 use super::spare::Spare;
 use super::{Again, Denied, Progress, Retrying, Speak, Way, hedge, proof, wait};
+use crate::admission::Admitted;
 use crate::body::{Incoming, Upload};
 use crate::connect::Wire;
 use crate::endpoint::{Empty, Security};
 use crate::error::{Error, Reason, Source};
 use crate::grpc;
 use crate::message::{Answered, Outgoing};
-use crate::pool::{Failed, Lease, Phase, Pool, Slot};
+use crate::pool::{Failed, Lease, Phase, Pool, Sending, Slot};
 use crate::verdict;
 
 /// How many endpoints are tried for one attempt when connections to them cannot be made.
@@ -68,11 +69,41 @@ impl<'a> Flight<'a> {
         Self { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false, granted: None }
     }
 
-    pub(super) async fn fly(
+    /// Goes on once it is let in.
+    pub(super) async fn admitted(
         &mut self,
         slot: &mut Slot,
         upload: Option<&Upload>,
     ) -> Result<(Answered, Lease), Error> {
+        match &self.way.backend.limits {
+            None => self.fly(slot, upload).await,
+            // Boxed, for every request would have the room for it.
+            Some(limits) => Box::pin(self.limited(limits, slot, upload)).await,
+        }
+    }
+
+    async fn limited(
+        &mut self,
+        limits: &Limits,
+        slot: &mut Slot,
+        upload: Option<&Upload>,
+    ) -> Result<(Answered, Lease), Error> {
+        let admitted = Admitted::at(limits, &self.way.backend.name).await?;
+        let flown = self.fly(slot, upload).await;
+        let Some(admitted) = admitted else { return flown };
+        match flown {
+            Ok((answered, lease)) => {
+                let place = admitted.answered(&answered, self.progress.attempts);
+                Ok((answered, lease.with_place(place)))
+            }
+            Err(error) => {
+                admitted.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn fly(&mut self, slot: &mut Slot, upload: Option<&Upload>) -> Result<(Answered, Lease), Error> {
         let Some(outgoing) = &*slot else {
             return Err(Error::unsent(Reason::ProxyInternalError, "there is no request to send"));
         };
@@ -85,9 +116,9 @@ impl<'a> Flight<'a> {
             let mut one = self.begin(now)?;
             self.progress.under_way = Some(now);
             let outcome = match self.hedge_delay(&spare) {
-                None => attempt(self.way, &one.pool, slot, self.resent).await,
+                None => attempt(self.way, &one.pool, slot, self.resent, now).await,
                 // Boxed, for every request would have the room for it.
-                Some(delay) => Box::pin(hedge::race(self, &mut one, slot, &spare, delay)).await,
+                Some(delay) => Box::pin(hedge::race(self, &mut one, slot, &spare, (delay, now))).await,
             };
             self.progress.under_way = None;
             let next = match outcome {
@@ -282,7 +313,8 @@ impl<'a> Flight<'a> {
         self.progress.reached |= failed.error.reached;
         match failed.phase {
             Phase::Connect => {
-                verdict::unconnected(&mut one.in_flight, one.pool.endpoint(), &failed.error, now);
+                let endpoint = one.pool.endpoint();
+                verdict::unconnected(&mut one.in_flight, endpoint, self.way.dialer, &failed.error);
                 self.tried.push(one.at);
             }
             Phase::New => {
@@ -397,7 +429,13 @@ fn choose(way: &Way<'_>, progress: &mut Progress, tried: &[usize], now: Instant)
 
 /// Sends the request in `slot` to an endpoint, and waits for the response's head. With `fresh`, HTTP/1.1 takes a connection of
 /// its own.
-pub(super) async fn attempt(way: &Way<'_>, pool: &Rc<Pool>, slot: &mut Slot, fresh: bool) -> Outcome {
+pub(super) async fn attempt(
+    way: &Way<'_>,
+    pool: &Rc<Pool>,
+    slot: &mut Slot,
+    fresh: bool,
+    now: Instant,
+) -> Outcome {
     let wire = match (way.speak, &pool.endpoint().security) {
         (Speak::Http2 | Speak::Http2Upgrade, _) => Wire::Http2,
         (Speak::Http1, Security::Mesh { .. }) => MESH_HTTP1,
@@ -409,10 +447,9 @@ pub(super) async fn attempt(way: &Way<'_>, pool: &Rc<Pool>, slot: &mut Slot, fre
         let left = deadline.saturating_duration_since(Instant::now());
         grpc::timeout::write(outgoing.request.headers_mut(), left);
     }
-    let Some(limit) = way.policy.attempt_timeout else {
-        return pool.send(wire, slot, way.dialer, way.limits, fresh).await;
-    };
-    let sent = tokio::time::timeout(limit, pool.send(wire, slot, way.dialer, way.limits, fresh)).await;
+    let sent = pool.send(wire, slot, way.dialer, Sending { limits: way.limits, fresh, now });
+    let Some(limit) = way.policy.attempt_timeout else { return sent.await };
+    let sent = tokio::time::timeout(limit, sent).await;
     sent.unwrap_or_else(|_| {
         let address = pool.endpoint().address;
         let details = format!("{address} did not answer within the backendRequest timeout of {limit:?}");

@@ -11,7 +11,7 @@ use super::{Again, Denied, proof};
 use crate::message::Outgoing;
 use crate::pool::Slot;
 
-/// Makes the attempt `one`, and after `delay` another beside it, if there is another endpoint, the body is kept, and the route's
+/// Makes the attempt `one` at `now`, and after `delay` another beside it, if there is another endpoint, the body is kept, and the route's
 /// attempts and the backend's budget allow it. Gives what came of the one that counts, which then is `one`.
 ///
 /// What is given up is dropped: over HTTP/1.1 its connection is closed, over HTTP/2 its stream is reset.
@@ -20,16 +20,16 @@ pub(super) async fn race(
     one: &mut Try,
     slot: &mut Slot,
     spare: &Spare<'_>,
-    delay: Duration,
+    (delay, now): (Duration, Instant),
 ) -> Outcome {
     let (way, fresh, pool) = (flight.way, flight.resent, one.pool.clone());
-    let mut first = pin!(attempt(way, &pool, slot, fresh));
+    let mut first = pin!(attempt(way, &pool, slot, fresh, now));
     if let Ok(outcome) = tokio::time::timeout(delay, &mut first).await {
         return outcome;
     }
     let Some((mut other, outgoing)) = begin(flight, one.at, spare) else { return first.await };
     let (pool, mut slot) = (other.pool.clone(), Some(outgoing));
-    let mut second = pin!(attempt(way, &pool, &mut slot, fresh));
+    let mut second = pin!(attempt(way, &pool, &mut slot, fresh, Instant::now()));
     let (outcome, by_first) = tokio::select! {
         biased;
         outcome = &mut first => (outcome, true),

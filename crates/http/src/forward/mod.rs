@@ -2,7 +2,10 @@
 //! route wants it. [`flight`] reads top to bottom.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::body::Upload;
@@ -135,8 +138,16 @@ async fn until_deadline(
     upload: Option<&Upload>,
     progress: &mut Progress,
 ) -> Result<(Answered, Lease), Error> {
-    let mut flight = Flight::new(way, progress);
-    let flown = flight.fly(slot, upload);
+    let interim = slot.as_ref().map(|outgoing| outgoing.interim.clone()).unwrap_or_default();
+    let flown = async {
+        let mut flight = Flight::new(way, progress);
+        let mut flown = pin!(flight.admitted(slot, upload));
+        poll_fn(|cx| match flown.as_mut().poll(cx) {
+            Poll::Ready(flown) => Poll::Ready(flown),
+            Poll::Pending => interim.silence().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+        })
+        .await
+    };
     let Some(deadline) = way.deadline else { return flown.await };
     let flown = tokio::time::timeout_at(deadline.into(), flown).await;
     flown.unwrap_or_else(|_| Err(late(way, deadline, progress)))

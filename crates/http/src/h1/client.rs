@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -84,14 +84,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
     }
 
     /// Whether another request can be sent: the last one is over, and the backend has not closed the connection as far
-    /// as can be seen without asking it.
-    pub(crate) fn is_usable(&self) -> bool {
+    /// as can be seen without asking it. Where it is usable, the task of `cx` is woken when that ends, unless another asks.
+    pub(crate) fn is_usable(&self, cx: &mut Context<'_>) -> bool {
         let Called { conn, keep_alive, uploading, .. } = &*self.0;
         keep_alive.get()
             && !uploading.get()
             && conn.is_read()
             && !conn.has_more()
-            && conn.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending()
+            && conn.poll_fill(cx).is_pending()
+    }
+
+    /// What `look` sees of the connection; `None` once it was closed, or given to another use.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&IO) -> T) -> Option<T> {
+        self.0.conn.look(look)
     }
 
     /// Lets go of the caller whose request is over: it may have gone while the connection is kept.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -15,13 +16,15 @@ use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
-use super::alive::{Ear, Heard, KeepAlive, Terms};
+use super::alive::{KeepAlive, Terms};
 use super::extended::{self, Wanted};
+use super::heard::{Ear, Heard};
 use super::received::{Received, Uploading};
 use super::sending::Sending;
+use super::sieve::Sieve;
 use super::{
-    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, say_length_once, spell,
-    spelled,
+    ByteStream, CONNECTION_WINDOW, FRAME_OVERHEAD, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits,
+    say_length_once, spell, spelled,
 };
 use crate::body::{Incoming, RequestBody};
 use crate::error::Error;
@@ -29,32 +32,54 @@ use crate::filter::{strip_hop_by_hop, to_http2};
 use crate::forward::UNREACHED;
 use crate::h1::{Limits, Spelling, Wrong};
 use crate::message::{Answered, Interim, InterimResponse, Outgoing};
+use crate::room::{Connections, Unused};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
 /// How much header `h2` is told to read: the most that a listener can allow, for all share the connection, and more, so
 /// that what is too large can be named.
 const MAX_HEADER_LIST: u32 = 2 * 1024 * 1024;
-/// A backend that is gone is found within twice this time, while requests wait for it.
-const ALIVE: Terms = Terms { silence: Duration::from_secs(10), patience: Duration::from_secs(10) };
+/// A sidecar that is gone is found within 30 s, while requests wait for it.
+const ALIVE: Terms =
+    Terms { silence: Duration::from_secs(10), patience: Duration::from_secs(10), sparing: Duration::ZERO };
+/// So is an application. But gRPC's servers end a connection that asks whether they are there three times too often: more
+/// than once in 5 minutes in which they sent no part of a message (gRFC A8).
+const ALIVE_APPLICATION: Terms = Terms { sparing: Duration::from_secs(5 * 60 + 10), ..ALIVE };
 
 /// A connection to send requests on. Its [`Driver`] ends once it is dropped and its last response has ended.
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: RefCell<SendRequest<Bytes>>,
+    callee: Callee,
+    state: Rc<State>,
+}
+
+/// Who is at the other end of a connection, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Callee {
     /// What its requests are said to be asked over.
-    scheme: Scheme,
+    pub(crate) scheme: Scheme,
     /// Whether the other end is a sidecar too, with an application of HTTP/1.1 behind it: it is told how headers were
     /// spelled, and says so.
-    carried: bool,
-    state: Rc<State>,
-    /// When it was last seen to be in use.
-    pub(crate) used: Cell<Instant>,
+    pub(crate) carried: bool,
+    /// Whether the other end is a sidecar.
+    pub(crate) sidecar: bool,
+    /// How many requests it takes at a time, as it has said on other connections; what it says on this one is kept there.
+    pub(crate) streams: Rc<Cell<usize>>,
+    /// When the connection gets no more requests.
+    pub(crate) expires: Option<Instant>,
+    /// The backend's connections, where they are limited.
+    pub(crate) room: Option<Arc<Connections>>,
 }
 
 #[derive(Debug)]
 struct State {
     /// How many requests are under way.
     streams: Cell<u32>,
+    /// When the last request on it ended, or it was made.
+    used: Cell<Instant>,
+    /// Counts it as unused, while it is.
+    unused: RefCell<Option<Unused>>,
+    room: Option<Arc<Connections>>,
     ended: Cell<bool>,
     heard: Rc<Heard>,
     /// Told when the endpoint has said what it offers, and at the end.
@@ -65,36 +90,51 @@ struct State {
 
 /// What a connection is moved by; to be polled for as long as it lasts.
 pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
-    connection: client::Connection<Ear<IO>, Bytes>,
+    connection: client::Connection<Ear<Sieve<IO>>, Bytes>,
     alive: Option<KeepAlive>,
     state: Rc<State>,
+    /// Called once the endpoint says in good order that it takes no more requests.
+    leaving: Option<Box<dyn FnOnce()>>,
 }
 
-/// Begins to speak HTTP/2; to another sidecar, with `carried`.
-pub(crate) async fn handshake<IO>(
-    io: IO,
-    scheme: Scheme,
-    carried: bool,
-) -> Result<(Connection, Driver<IO>), h2::Error>
+/// Begins to speak HTTP/2.
+pub(crate) async fn handshake<IO>(io: IO, callee: Callee) -> Result<(Connection, Driver<IO>), h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let (ear, heard) = Ear::new(io);
+    let (ear, heard) = Ear::new(Sieve::new(io));
     let (sender, mut connection) = client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_local_error_reset_streams(Some(MAX_RESETS))
         .max_send_buffer_size(MAX_SEND_BUFFER)
+        .data_frame_budget(FRAME_OVERHEAD)
         .enable_push(false)
         .handshake(ear)
         .await?;
-    let alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard.clone()));
-    let (streams, ended, answered) = (Cell::new(0), Cell::new(false), Cell::new(false));
-    let state = Rc::new(State { streams, ended, heard, news: Notify::new(), answered });
-    let driver = Driver { connection, alive, state: state.clone() };
-    let used = Cell::new(Instant::now());
-    Ok((Connection { sender: RefCell::new(sender), scheme, carried, state, used }, driver))
+    let terms = if callee.sidecar { ALIVE } else { ALIVE_APPLICATION };
+    let alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, terms, heard.clone()));
+    let state = Rc::new(State {
+        streams: Cell::new(0),
+        used: Cell::new(Instant::now()),
+        unused: RefCell::default(),
+        room: callee.room.clone(),
+        ended: Cell::new(false),
+        heard,
+        news: Notify::new(),
+        answered: Cell::new(false),
+    });
+    let driver = Driver { connection, alive, state: state.clone(), leaving: None };
+    Ok((Connection { sender: RefCell::new(sender), callee, state }, driver))
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
+    /// Calls `leaving`, once, if the endpoint says in good order that it takes no more requests, whether any are under way
+    /// or not.
+    pub(crate) fn on_leaving(&mut self, leaving: impl FnOnce() + 'static) {
+        self.leaving = Some(Box::new(leaving));
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
@@ -112,6 +152,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
         };
         if polled.is_ready() {
             this.state.ended.set(true);
+        }
+        if this.leaving.is_some()
+            && this.state.heard.is_leaving()
+            && let Some(leaving) = this.leaving.take()
+        {
+            leaving();
         }
         if polled.is_ready() || greeted != this.state.heard.is_greeted() {
             this.state.news.notify_waiters();
@@ -139,11 +185,29 @@ impl From<h2::Error> for Unsent {
 
 /// A request under way.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Rc<State>);
+pub(crate) struct UnderWay {
+    state: Rc<State>,
+    /// When it ended, if that is known.
+    ended: Option<Instant>,
+}
+
+impl UnderWay {
+    /// It has ended, at this time.
+    pub(crate) const fn ended(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        let left = self.state.streams.get().saturating_sub(1);
+        self.state.streams.set(left);
+        if left == 0 {
+            self.state.used.set(self.ended.unwrap_or_else(Instant::now));
+            if let Some(room) = &self.state.room {
+                self.state.unused.replace(Some(room.rest()));
+            }
+        }
     }
 }
 
@@ -155,12 +219,21 @@ impl Connection {
     }
 
     /// Whether a request sent on it goes out at once, with at most `most` at a time. One beyond the endpoint's own limit
-    /// would wait for another to end.
+    /// would wait for another to end, and one beyond a limit that it has yet to say be refused.
     pub(crate) fn has_room(&self, most: u32) -> bool {
         let streams = self.state.streams.get();
         streams < most
             && matches!(self.poll_ready(), Poll::Ready(Ok(())))
-            && (streams as usize) < self.sender.borrow().current_max_send_streams()
+            && (streams as usize) < self.most_streams()
+    }
+
+    fn most_streams(&self) -> usize {
+        let (said, known) = (self.sender.borrow().current_max_send_streams(), &self.callee.streams);
+        if self.state.heard.is_greeted() {
+            known.set(said);
+            return said;
+        }
+        said.min(known.get()).max(1)
     }
 
     /// Whether any request on it was answered.
@@ -173,10 +246,33 @@ impl Connection {
         self.state.streams.get()
     }
 
+    /// For how long none has been.
+    pub(crate) fn rested(&self, now: Instant) -> Option<Duration> {
+        (self.streams() == 0).then(|| now.saturating_duration_since(self.state.used.get()))
+    }
+
+    /// The same, unless the endpoint said beforehand that it takes no more.
+    pub(crate) fn rested_unwarned(&self, now: Instant) -> Option<Duration> {
+        self.rested(now).filter(|_| !self.is_told_to_leave())
+    }
+
+    /// Whether it is too old to get another.
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.callee.expires.is_some_and(|expires| now >= expires)
+    }
+
+    /// Whether the endpoint has said in good order that it takes no more.
+    pub(crate) fn is_told_to_leave(&self) -> bool {
+        self.state.heard.is_leaving()
+    }
+
     /// Counts a request as under way.
     pub(crate) fn begin(&self) -> UnderWay {
         self.state.streams.set(self.state.streams.get() + 1);
-        UnderWay(self.state.clone())
+        if self.state.room.is_some() {
+            self.state.unused.take();
+        }
+        UnderWay { state: self.state.clone(), ended: None }
     }
 
     fn poll_ready(&self) -> Poll<Result<(), h2::Error>> {
@@ -226,24 +322,25 @@ impl Connection {
             None
         };
         let connect = parts.method == Method::CONNECT;
-        to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers, &self.scheme);
+        to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers, &self.callee.scheme);
         // A route's filters may have set what HTTP/2 has no place for.
         strip_hop_by_hop(&mut parts.headers, false);
-        if self.carried {
+        if self.callee.carried {
             spell(&mut parts.headers, spelling.as_deref());
         }
         let last = body.is_end_stream() && !connect;
         let sent = self.sender.borrow_mut().send_request(Request::from_parts(parts, ()), last);
         let (response, stream) = sent?;
         if connect {
-            let (response, _) = wait(response, &interim, limits, self.carried).await?;
+            let (response, _) = wait(response, &interim, limits, self.callee.carried).await?;
             return Ok(tunnelled(response, stream, wanted, limits));
         }
-        let uploading = if last { Uploading::default() } else { upload(body, stream, self.carried).await };
-        let (response, spelling) = wait(response, &interim, limits, self.carried).await?;
+        let uploading =
+            if last { Uploading::default() } else { upload(body, stream, self.callee.carried).await };
+        let (response, spelling) = wait(response, &interim, limits, self.callee.carried).await?;
         let (parts, stream) = response.into_parts();
         let body = Received::new(stream, &parts.headers, limits, refuse)
-            .carried(self.carried)
+            .carried(self.callee.carried)
             .with_upload(uploading);
         let response = Response::from_parts(parts, Incoming::http2(body));
         Ok(Answered { response, spelling, upgrade: None })
@@ -323,3 +420,6 @@ fn tunnelled(
     let body = Incoming::http2(Received::new(receive, &parts.headers, limits, refuse));
     Answered { response: Response::from_parts(parts, body), spelling: None, upgrade: None }
 }
+
+#[cfg(test)]
+mod tests;
