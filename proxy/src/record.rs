@@ -11,6 +11,7 @@ use outrigger_balance::Place;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::Direction;
 use outrigger_http::body::{End, Observe, Upload};
+use outrigger_http::forward::{Again, Denied, Progress};
 use outrigger_http::memory::Account;
 use outrigger_http::{Error, Reason, grpc};
 use outrigger_telemetry::{Entry, RequestEnd, Series};
@@ -31,7 +32,10 @@ pub(crate) struct Record {
     pub(crate) to: Option<Rc<LocalBackend>>,
     /// The endpoint tried last, by its place in the backend.
     pub(crate) endpoint: Option<usize>,
-    pub(crate) attempts: u32,
+    attempts: u32,
+    /// Why it was sent again, and why it was not once more.
+    again: Option<Again>,
+    denied: Option<Denied>,
     pub(crate) upload: Option<Upload>,
     /// The media type of answers in gRPC, if it is a call.
     pub(crate) call: Option<&'static str>,
@@ -83,6 +87,8 @@ impl Record {
             to: None,
             endpoint: None,
             attempts: 0,
+            again: None,
+            denied: None,
             upload: None,
             call: None,
             grpc_status: None,
@@ -104,7 +110,7 @@ impl Record {
 
     /// Its endpoint was chosen in panic.
     #[cold]
-    pub(crate) fn panicked(&mut self, to: &LocalBackend) {
+    fn panicked(&mut self, to: &LocalBackend) {
         self.panic = true;
         self.connection.worker.metrics.backend_panicked(to.series);
     }
@@ -138,9 +144,11 @@ impl Record {
         self.started
     }
 
-    /// Whether it came from another sidecar, for the application beside this one.
+    /// Whether it came from another sidecar, for the application beside this one: not only by mutual TLS, but in a protocol
+    /// that sidecars alone agree on.
     pub(crate) fn is_of_a_sidecar(&self) -> bool {
-        self.connection.direction == Direction::Inbound && self.connection.caller.is_some()
+        let Connection { direction, caller, application, .. } = &*self.connection;
+        *direction == Direction::Inbound && caller.is_some() && application.is_some()
     }
 
     /// Notes what was decided; from here on the request counts as under way.
@@ -169,10 +177,19 @@ impl Record {
         self.line = None;
     }
 
-    /// Notes that the backend's budget refused to send the request again.
-    pub(crate) fn retry_refused(&self) {
-        if let Some(series) = self.series {
+    /// Notes which way it went, and how often.
+    pub(crate) fn went(&mut self, to: &LocalBackend, progress: &Progress) {
+        self.endpoint = progress.endpoint;
+        self.attempts = progress.attempts;
+        self.again = progress.again;
+        self.denied = progress.denied;
+        if let Some(series) = self.series
+            && progress.denied.is_some_and(Denied::is_of_backend)
+        {
             self.connection.worker.metrics.retry_refused(series);
+        }
+        if progress.panic {
+            self.panicked(to);
         }
     }
 
@@ -217,6 +234,8 @@ impl Record {
             caller_address: self.connection.peer,
             callee: endpoint.and_then(|endpoint| endpoint.identity()).map(SpiffeId::as_str),
             attempts: self.attempts,
+            retried: self.again.map(Again::as_str),
+            not_retried: self.denied.map(Denied::as_str),
             user_agent: line.user_agent.as_ref().map(HeaderValue::as_bytes),
         };
         self.connection.worker.log(|log| log.write(&entry));

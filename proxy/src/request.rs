@@ -124,7 +124,7 @@ pub(crate) async fn carry_out(
         filter::uncarry(&mut request, spelling);
     }
     let waiting = if plan.to.waiting_page { Waiting::of(&request) } else { None };
-    let deadline = policy.request_timeout.map(|limit| record.started() + limit);
+    let mut deadline = policy.request_timeout.map(|limit| record.started() + limit);
     if plan.speak == Speak::Http2 {
         record.call = called(&request);
     }
@@ -137,6 +137,10 @@ pub(crate) async fn carry_out(
             Err(error) => return fail(error, record),
         }
     }
+    // What its caller says itself, where that is less.
+    let patience = record.call.and_then(|_| grpc::timeout::read(request.headers()));
+    let own = patience.and_then(|patience| record.started().checked_add(patience));
+    deadline = deadline.into_iter().chain(own).min();
     let mut tunnel = Tunnel::wanted(&request, plan.speak);
     let hash = hashing::of_request(plan.to.backend.balancer.hash_keys(), &request, connection.peer.ip());
     let (request, upload) = prepare(connection, &plan, &mut tunnel, policy, request);
@@ -155,6 +159,7 @@ pub(crate) async fn carry_out(
         speak: plan.speak,
         started: record.started(),
         deadline,
+        timed_call: patience.is_some(),
         limits: connection.settings.limits,
         prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
         hash,
@@ -162,14 +167,7 @@ pub(crate) async fn carry_out(
     };
     let mut progress = Progress::default();
     let result = forward(&way, &mut slot, upload.as_ref(), &mut progress).await;
-    record.endpoint = progress.endpoint;
-    record.attempts = progress.attempts;
-    if progress.refused {
-        record.retry_refused();
-    }
-    if progress.panic {
-        record.panicked(&plan.to);
-    }
+    record.went(&plan.to, &progress);
     match result {
         Err(error) => {
             if error.reason == Reason::DnsError {
@@ -182,8 +180,10 @@ pub(crate) async fn carry_out(
             }
         }
         Ok((mut answered, lease)) => {
-            if let Some(error) = record.call.and_then(|_| unreached(&answered)) {
-                return fail(error, record);
+            if let Some(reason) = progress.unreached.filter(|_| record.call.is_some()) {
+                // To a sidecar it says so in plain HTTP.
+                let details = "the callee's sidecar could not reach its application";
+                return fail(Error::unsent(reason, details).with_reached(progress.reached), record);
             }
             if let Some((bodies, asking)) = plan.bodies().zip(asking)
                 && answered.upgrade.is_none()
@@ -191,7 +191,7 @@ pub(crate) async fn carry_out(
                 let (mut parts, body) = answered.response.into_parts();
                 match bodies.response(&asking, &mut parts, body) {
                     Ok(body) => answered.response = Response::from_parts(parts, body),
-                    Err(error) => return fail(error, record),
+                    Err(error) => return fail(error.with_reached(true), record),
                 }
             }
             pass_on(&plan, &tunnel, answered, lease, upgrade, deadline, record)
@@ -226,14 +226,6 @@ async fn transform(
     Ok((Request::from_parts(parts, body), asking))
 }
 
-/// Why a sidecar says that a call did not reach its application. To a sidecar it says so in plain HTTP.
-fn unreached(answered: &Answered) -> Option<Error> {
-    let response = &answered.response;
-    let name = response.headers().get(UNREACHED).filter(|_| response.status().is_server_error())?;
-    let reason = name.to_str().ok().and_then(Reason::find).unwrap_or(Reason::DestinationUnavailable);
-    Some(Error::unsent(reason, "the callee's sidecar could not reach its application"))
-}
-
 /// Brings a request into the form in which it is forwarded, with the route's changes made.
 fn prepare(
     connection: &Connection,
@@ -245,7 +237,7 @@ fn prepare(
     let (mut parts, incoming) = request.into_parts();
     let received = parts.version;
     filter::to_http1(&mut parts.uri, &mut parts.version, &mut parts.headers);
-    filter::strip_hop_by_hop(&mut parts.headers, tunnel.is_upgrade());
+    filter::strip_passed_on(&mut parts.headers, tunnel.is_upgrade());
     tunnel.complete(&mut parts.headers, plan.speak, &mut connection.worker.random.borrow_mut());
     parts.extensions.clear();
     if let Some(told) = plan.told {
@@ -284,14 +276,11 @@ fn pass_on(
     let (mut parts, incoming) = response.into_parts();
     let agreed = match tunnel.agreed(parts.status, &parts.headers) {
         Ok(agreed) => agreed,
-        Err(error) => return fail(error, record),
+        Err(error) => return fail(error.with_reached(true), record),
     };
-    filter::strip_hop_by_hop(&mut parts.headers, agreed && tunnel.is_upgrade());
+    filter::strip_passed_on(&mut parts.headers, agreed && tunnel.is_upgrade());
     if let Some(told) = plan.told {
         told.response(parts.version, &mut parts.headers);
-    }
-    if parts.status.is_server_error() {
-        parts.headers.remove(UNREACHED);
     }
     if record.panic {
         parts.headers.append(PROXY_STATUS, HeaderValue::from_static(PANIC));

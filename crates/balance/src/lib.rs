@@ -19,4 +19,4 @@ pub use check::Answers;
 pub use limit::{Limit, Limits, Place, Queue, Waiting};
 pub use load::{Cause, InFlight, Load, Standing, State};
 pub use outlier::Outliers;
-pub use retry::{Budget, backoff};
+pub use retry::{Budget, Granted, Refused, backoff};

@@ -1,6 +1,7 @@
 //! Whether and when a request is tried again.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -23,6 +24,34 @@ pub struct Budget {
     slot: u64,
     slots: [AtomicU64; SLOTS as usize],
     minimum: Rate,
+    /// How many retries may be under way at a time.
+    most: Option<u32>,
+    under_way: AtomicU32,
+}
+
+/// Why a retry was not granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The share and the minimal rate are used up.
+    Budget,
+    /// As many retries as may be are under way.
+    Limit,
+}
+
+/// A retry that was granted, with the wait before it. Dropping it says that it is over.
+#[derive(Debug)]
+#[must_use = "dropping it says that the retry is over"]
+pub struct Granted {
+    /// Where it has a place, if the places are limited.
+    place: Option<Arc<Budget>>,
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.place {
+            budget.under_way.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 impl Budget {
@@ -34,7 +63,34 @@ impl Budget {
             slot: (nanos(constraint.budget.interval.get()) / SLOTS).max(1),
             slots: Default::default(),
             minimum: Rate::new(constraint.min_retry_rate.count, constraint.min_retry_rate.interval.get()),
+            most: None,
+            under_way: AtomicU32::new(0),
         }
+    }
+
+    /// The same, with at most so many retries under way at a time, their wait included. `None`: any number.
+    #[must_use]
+    pub const fn with_limit(self, most: Option<u32>) -> Self {
+        Self { most, ..self }
+    }
+
+    /// Grants a retry and counts it, from now on, before the wait that may come first.
+    ///
+    /// # Errors
+    /// Why it is not granted. Nothing was counted then.
+    pub fn admit(self: &Arc<Self>, now: Instant) -> Result<Granted, Refused> {
+        let granted = Granted { place: self.place()? };
+        // Dropped, it gives its place back.
+        if self.try_retry(now) { Ok(granted) } else { Err(Refused::Budget) }
+    }
+
+    /// A place among the retries under way; `Ok(None)` where they are not limited.
+    fn place(self: &Arc<Self>) -> Result<Option<Arc<Self>>, Refused> {
+        let Some(most) = self.most else { return Ok(None) };
+        self.under_way
+            .fetch_update(Relaxed, Relaxed, |count| (count < most).then_some(count + 1))
+            .map(|_| Some(self.clone()))
+            .map_err(|_| Refused::Limit)
     }
 
     /// Counts a request. Retries are not requests.
@@ -152,11 +208,13 @@ fn nanos(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
-/// How long to wait before retry number `attempt` (the first is 1): at random between `base`, the least that the
-/// Gateway API's `retry.backoff` asks for, and `base` doubled with each attempt, at most ten times `base`.
-pub fn backoff(base: Duration, attempt: u32, rng: &mut Rng) -> Duration {
-    let most = 2f64.powi(attempt.min(8) as i32).min(10.0);
-    base.mul_f64(1.0 + rng.f64() * (most - 1.0))
+/// How long to wait before retry number `attempt` (the first is 1). The Gateway API's `retry.backoff` is the least that may
+/// be waited, so that much is, and above it the jitter is full: at random up to `base` doubled with each attempt, and
+/// never more than `most` (or `base`, where that is more).
+pub fn backoff(base: Duration, most: Duration, attempt: u32, rng: &mut Rng) -> Duration {
+    let doubled = base.saturating_mul(2u32.saturating_pow(attempt));
+    let room = doubled.min(most).saturating_sub(base);
+    base + room.mul_f64(rng.f64())
 }
 
 #[cfg(test)]

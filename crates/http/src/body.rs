@@ -245,6 +245,11 @@ impl Upload {
         Some(RequestBody::Copy(copy))
     }
 
+    /// Whether all of it has come, and is kept: attempts do not take it from each other then.
+    pub fn is_kept(&self) -> bool {
+        self.0.borrow().is_kept()
+    }
+
     /// How many bytes came from the caller.
     pub fn bytes(&self) -> u64 {
         self.0.borrow().bytes
@@ -257,6 +262,10 @@ impl Upload {
 }
 
 impl UploadState {
+    fn is_kept(&self) -> bool {
+        self.kept.is_some() && self.failure.is_none() && (self.ended || self.incoming.is_end_stream())
+    }
+
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         Poll::Ready(match frame {
@@ -334,7 +343,7 @@ impl Body for RequestBody {
             Self::Copy(copy) => return Pin::new(copy).poll_frame(cx),
         };
         let mut state = attempt.upload.0.borrow_mut();
-        if state.attempt != attempt.number {
+        if state.attempt != attempt.number && !state.is_kept() {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
         if let Some(frame) = state.kept.as_ref().and_then(|kept| kept.get(attempt.next)).and_then(again) {

@@ -253,6 +253,12 @@ impl Error {
         Self { status: Some(status), ..self }
     }
 
+    /// The same, with this said of whether the application can have seen the request.
+    #[must_use]
+    pub fn with_reached(self, reached: bool) -> Self {
+        Self { reached, ..self }
+    }
+
     /// The status that the caller gets.
     pub fn status(&self) -> StatusCode {
         self.status.unwrap_or(self.reason.status())

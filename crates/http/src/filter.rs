@@ -7,6 +7,7 @@ use http::{Method, Request, Uri, Version};
 use outrigger_config::route::HeaderModifier;
 use smallvec::SmallVec;
 
+use crate::forward::UNREACHED;
 use crate::h1::Spelling;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -29,9 +30,20 @@ pub fn modify(modifier: &HeaderModifier, headers: &mut HeaderMap) {
 /// `keep_upgrade`, `Upgrade` stays, and `Connection` says so.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     // One look at each name is cheaper than a look-up for each of these.
-    if !keep_upgrade && !headers.keys().any(concerns_connection) {
-        return;
+    if keep_upgrade || headers.keys().any(concerns_connection) {
+        strip(headers, keep_upgrade);
     }
+}
+
+/// The same, where a message is passed on; what sidecars alone say to each other is taken off as well.
+pub fn strip_passed_on(headers: &mut HeaderMap, keep_upgrade: bool) {
+    if keep_upgrade || headers.keys().any(|name| concerns_connection(name) || *name == UNREACHED) {
+        headers.remove(UNREACHED);
+        strip(headers, keep_upgrade);
+    }
+}
+
+fn strip(headers: &mut HeaderMap, keep_upgrade: bool) {
     if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
         let lines: SmallVec<[HeaderValue; 2]> = connection.remove_entry_mult().1.collect();
         lines.iter().for_each(|line| strip_named(headers, line));

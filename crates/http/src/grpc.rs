@@ -5,6 +5,8 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Error, Reason};
 
+pub mod timeout;
+
 /// The status of a call, in the trailers, or in the header of a response that is nothing else.
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// What the status means, percent-encoded.

@@ -56,6 +56,8 @@ pub struct Pool {
     carried: Shared,
     /// How the endpoint is reached, per kind of wire, with the identity that was used to find out.
     targets: RefCell<Targets>,
+    /// Whether a connection was made that may not lead to a sidecar, although the endpoint is of the mesh.
+    bare: Cell<bool>,
     /// Whether no connection is kept any more.
     retired: Cell<bool>,
 }
@@ -203,7 +205,7 @@ pub enum Phase {
     Connect,
     /// On a new connection.
     New,
-    /// On one that was used before: its end may have crossed the request on the way.
+    /// On one that has answered before: its end may have crossed the request on the way.
     Reused,
 }
 
@@ -220,8 +222,15 @@ impl Pool {
             http2: Shared::default(),
             carried: Shared::default(),
             targets: RefCell::default(),
+            bare: Cell::new(false),
             retired: Cell::new(false),
         })
+    }
+
+    /// Whether a sidecar with the identity expected is all that can answer: by mutual TLS, or within this process, through its
+    /// own listener. Where none stands before this node's own application, that answers itself.
+    pub(crate) fn is_of_sidecars(&self) -> bool {
+        matches!(self.endpoint.security, Security::Mesh { .. } | Security::Own) && !self.bare.get()
     }
 
     /// Where its connections go.
@@ -416,6 +425,7 @@ impl Pool {
         if let Some(own) = own(&self.endpoint, wire, dialer) {
             return Ok(own);
         }
+        self.bare.set(self.bare.get() || !matches!(self.endpoint.security, Security::Mesh { .. }));
         let target = self.target(wire, dialer)?;
         to_target(target, dialer).await
     }
@@ -470,12 +480,12 @@ impl Pool {
         let available = |now| shared.available(now, idle, &self.terms.borrow());
         if let Some(open) = available(now) {
             if open.connection.rested(now).is_none_or(|rested| rested < LOOK_AFTER) {
-                return Ok((open, Phase::Reused));
+                return Ok((open.clone(), reused(&open)));
             }
             // Its end, or the word that it comes, may have arrived: whoever reads it reads it first.
             tokio::task::yield_now().await;
             if let Some(open) = available(now) {
-                return Ok((open, Phase::Reused));
+                return Ok((open.clone(), reused(&open)));
             }
         }
         let failures = shared.failed.borrow().0;
@@ -589,6 +599,9 @@ impl Pool {
         let address = self.endpoint.address;
         match unsent {
             h2::client::Unsent::Wrong(wrong, limits) => wrong.of_response(&limits, &address.to_string()),
+            h2::client::Unsent::Unwritten(error) => {
+                Error::unsent(Reason::ConnectionTerminated, format!("{address}: {error}"))
+            }
             h2::client::Unsent::Http2(error) => {
                 let text = format!("{address}: {error}");
                 // A stream that is reset is an answer, if a poor one; its connection goes on.
@@ -626,9 +639,15 @@ impl Drop for WaitsForIdle<'_> {
     }
 }
 
+/// Whether the end of a connection may have crossed the request on the way: it has answered before.
+fn reused(open: &Http2) -> Phase {
+    if open.connection.has_answered() { Phase::Reused } else { Phase::New }
+}
+
 /// Whether HTTP/2 says that the application has not seen the request: its stream was refused, or lies beyond the
-/// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8).
+/// last one that the endpoint takes (RFC 9113, sections 8.7 and 6.8). `h2` fails with the endpoint's GOAWAY only the streams
+/// beyond it, whatever it is for; those up to it go on, and fail, if at all, with their connection.
 fn unprocessed(error: &::h2::Error) -> bool {
-    let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(::h2::Reason::NO_ERROR);
-    graceful || (error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM))
+    let refused = error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (error.is_go_away() || refused)
 }

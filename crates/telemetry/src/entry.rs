@@ -55,6 +55,10 @@ pub struct Entry<'a> {
     pub callee: Option<&'a str>,
     /// How often it was sent; 0 where it never left the proxy.
     pub attempts: u32,
+    /// Why it was tried again, the last time that it was.
+    pub retried: Option<&'a str>,
+    /// Why it was not tried again once more, where the route would have.
+    pub not_retried: Option<&'a str>,
     /// The caller's software, by its own account.
     pub user_agent: Option<&'a [u8]>,
 }
@@ -88,6 +92,8 @@ impl Entry<'_> {
         line.address("callerAddress", self.caller_address);
         line.optional("callee", self.callee);
         line.number("attempts", u64::from(self.attempts));
+        line.optional("retried", self.retried);
+        line.optional("notRetried", self.not_retried);
         if let Some(user_agent) = self.user_agent {
             line.bytes("userAgent", user_agent);
         }

@@ -5,6 +5,8 @@
 mod change;
 #[path = "mesh/control.rs"]
 mod control;
+#[path = "mesh/delivery.rs"]
+mod delivery;
 #[path = "mesh/filters.rs"]
 mod filters;
 #[path = "mesh/health.rs"]

@@ -112,6 +112,7 @@ impl Auth {
             speak: if live.protocol == Some(BackendProtocol::H2c) { Speak::Http2 } else { Speak::Http1 },
             started,
             deadline: Some(deadline),
+            timed_call: false,
             limits: connection.settings.limits,
             prefer: None,
             hash: None,

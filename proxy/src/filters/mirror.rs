@@ -124,6 +124,7 @@ impl Copy {
             speak,
             started,
             deadline,
+            timed_call: false,
             limits: self.limits,
             prefer: None,
             hash: None,

@@ -84,7 +84,10 @@ impl LiveBackend {
             members.push(Member::new(1));
         }
         let loads: Box<[Arc<Load>]> = made.iter().map(|endpoint| endpoint.load.clone()).collect();
-        let budget = before.filter(|before| before.spec.retry_constraint == spec.retry_constraint);
+        let budget = before.filter(|before| {
+            before.spec.retry_constraint == spec.retry_constraint
+                && before.spec.limits.retries == spec.limits.retries
+        });
         let outliers = outliers(before, spec, &loads);
         let empty = loads.is_empty();
         let backend = Backend {
@@ -94,7 +97,10 @@ impl LiveBackend {
             balancer: balancer(before, spec, &members),
             outliers,
             budget: budget.map_or_else(
-                || Arc::new(Budget::new(&spec.retry_constraint, Instant::now())),
+                || {
+                    let budget = Budget::new(&spec.retry_constraint, Instant::now());
+                    Arc::new(budget.with_limit(spec.limits.retries))
+                },
                 |before| before.backend.budget.clone(),
             ),
             limits: limits(before, spec),

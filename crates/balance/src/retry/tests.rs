@@ -1,10 +1,12 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use outrigger_config::backend::{RetryBudget, RetryConstraint, RetryRate};
 use proptest::prelude::*;
 
-use crate::{Budget, backoff};
+use crate::{Budget, Refused, backoff};
 
 fn constraint(percent: u32, interval: u64, count: u32) -> RetryConstraint {
     RetryConstraint {
@@ -108,20 +110,84 @@ proptest! {
     }
 
     #[test]
-    fn a_back_off_is_within_its_bounds(base in 0..10_000u64, attempt: u32, seed: u64) {
-        let base = Duration::from_millis(base);
-        let wait = backoff(base, attempt, &mut Rng::with_seed(seed));
-        let most = base.saturating_mul(2u32.saturating_pow(attempt)).min(base * 10);
-        prop_assert!(base <= wait && wait <= most, "{wait:?}");
+    fn a_back_off_is_within_its_bounds(base in 0..10_000u64, most in 0..100_000u64, attempt: u32, seed: u64) {
+        let (base, most) = (Duration::from_millis(base), Duration::from_millis(most));
+        let wait = backoff(base, most, attempt, &mut Rng::with_seed(seed));
+        let doubled = base.saturating_mul(2u32.saturating_pow(attempt));
+        prop_assert!(base <= wait && wait <= doubled.min(most).max(base), "{wait:?}");
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// However long it fails, and whoever asks: the load beyond the requests is a fifth of them and ten a second.
+    #[test]
+    fn a_backend_that_always_fails_gets_a_fifth_more_and_ten_a_second(
+        rate in 1..300u64,
+        attempts in 1..10u32,
+        seed: u64,
+    ) {
+        let start = Instant::now();
+        let budget = Arc::new(Budget::new(&RetryConstraint::default(), start));
+        let mut rng = Rng::with_seed(seed);
+        // When each attempt is made: a request with its number of retries so far. The earliest is at the end.
+        let mut due: BTreeMap<(Duration, u64), u32> = BTreeMap::new();
+        let (seconds, mut number) = (20, 0);
+        let (mut requests, mut extra) = (0, 0);
+        for request in 0..rate * seconds {
+            due.insert((Duration::from_secs_f64(request as f64 / rate as f64), number), 0);
+            number += 1;
+        }
+        while let Some(((at, _), retries)) = due.pop_first() {
+            let now = start + at;
+            if retries == 0 {
+                budget.request(now);
+                requests += 1;
+            } else {
+                extra += 1;
+            }
+            // It failed, as all do.
+            if retries < attempts && budget.admit(now).is_ok() {
+                let wait = backoff(Duration::from_millis(25), Duration::from_millis(250), retries + 1, &mut rng);
+                due.insert((at + wait, number), retries + 1);
+                number += 1;
+            }
+        }
+        let (share, least) = (requests / 5, 10 * seconds);
+        prop_assert!(extra <= share + least + 10, "{extra} beyond {requests} requests");
+        let wanted = share.max(least).min(requests * u64::from(attempts));
+        prop_assert!(extra * 10 >= wanted * 8, "what is granted is used: {extra} of {wanted}");
     }
 }
 
 #[test]
 fn back_offs_are_spread() {
     let mut rng = Rng::with_seed(3);
-    let waits: Vec<_> = (0..1_000).map(|_| backoff(Duration::from_millis(25), 2, &mut rng)).collect();
+    let base = Duration::from_millis(25);
+    let waits: Vec<_> = (0..1_000).map(|_| backoff(base, base * 10, 2, &mut rng)).collect();
     let mean = waits.iter().sum::<Duration>() / 1_000;
     assert!(mean.abs_diff(Duration::from_micros(62_500)) < Duration::from_millis(2), "{mean:?}");
+}
+
+#[test]
+fn retries_under_way_are_limited_until_they_are_over() {
+    let start = Instant::now();
+    let budget = Arc::new(Budget::new(&constraint(0, 10, 5), start).with_limit(Some(2)));
+    let first = budget.admit(start).expect("there is room");
+    let _second = budget.admit(start).expect("there is room");
+    assert_eq!(budget.admit(start).err(), Some(Refused::Limit));
+    drop(first);
+    let _third = budget.admit(start).expect("there is room again");
+    assert_eq!(budget.admit(start).err(), Some(Refused::Limit));
+    // What is refused for the one reason costs nothing of the other: two of the rate of five are left.
+    let free = Arc::new(Budget::new(&constraint(0, 10, 1), start).with_limit(Some(2)));
+    drop(free.admit(start).expect("one"));
+    assert_eq!(free.admit(start).err(), Some(Refused::Budget));
+    assert_eq!(free.admit(start + Duration::from_secs(1)).map(drop), Ok(()));
+    let none = Arc::new(Budget::new(&constraint(100, 10, 5), start).with_limit(Some(0)));
+    assert_eq!(none.admit(start).err(), Some(Refused::Limit));
 }
 
 #[test]

@@ -102,15 +102,16 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(range(min = 400, max = 599)))]
     pub codes: Vec<u16>,
-    /// The least wait before the second retry; it doubles with each one after, and a random part is added.
-    /// 25 ms where it is absent.
+    /// The least wait before a retry. A random part is added: up to as much again before the first, and with each one after
+    /// up to twice as much, within `maxBackoff`. 25 ms where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Duration>,
     /// How many bytes of a request's body are kept so that it can be sent again. 64 KiB where it is absent. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 16_777_216))]
     pub max_body_bytes: Option<u32>,
-    /// The gRPC statuses after which a call is sent again, if its answer has nothing but its trailers. Ours.
+    /// The gRPC statuses after which a call is sent again, whatever its method, if its answer has nothing but its trailers. Of
+    /// a call that was lost they say nothing. Ours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grpc_statuses: Vec<GrpcStatus>,
     /// The longest wait before a retry, which a `Retry-After` of the backend is held against as well: one that asks for
@@ -118,8 +119,8 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_backoff: Option<Duration>,
     /// After how long without an answer a request is sent a second time elsewhere, if its method is idempotent; the first
-    /// answer counts, and the other is given up. Each is one of the `attempts`, and of the backend's budget. Absent: only
-    /// after a failure. Ours.
+    /// good answer counts, and the other attempt is given up. Each is one of the `attempts`, and of the backend's budget; a
+    /// request whose body has not come yet, or is not kept, has none. Absent: only after a failure. Ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge_delay: Option<Duration>,
 }

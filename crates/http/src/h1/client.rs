@@ -21,7 +21,7 @@ use super::encode::{self, is_switch};
 use super::head::{self, Limits, ResponseHead, Wrong};
 use super::outbox::Coding;
 use crate::body::{BodyError, Incoming, RequestBody};
-use crate::filter::strip_hop_by_hop;
+use crate::filter::strip_passed_on;
 use crate::message::{Answered, Interim, InterimResponse, Outgoing};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
@@ -147,7 +147,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Sender<IO> {
                 let mut response = Response::new(());
                 *response.status_mut() = head.status;
                 *response.headers_mut() = head.headers;
-                strip_hop_by_hop(response.headers_mut(), false);
+                strip_passed_on(response.headers_mut(), false);
                 response.headers_mut().remove(CONTENT_LENGTH);
                 interim.send(&InterimResponse { response, spelling: Some(head.spelling) });
             }

@@ -13,7 +13,7 @@ use httparse::{EMPTY_HEADER, Header, Status};
 
 use super::spelling::{SPELLING, Spelling};
 use crate::error::{Error, Reason};
-use crate::filter::strip_hop_by_hop;
+use crate::filter::strip_passed_on;
 
 /// How much header a message may have, trailers included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,7 +222,7 @@ pub(super) fn trailers(raw: Bytes, limits: &Limits) -> Result<HeaderMap, Wrong> 
     for name in [header::CONTENT_LENGTH, header::HOST] {
         trailers.remove(name);
     }
-    strip_hop_by_hop(&mut trailers, false);
+    strip_passed_on(&mut trailers, false);
     trailers.remove(header::TE);
     if let Some(spelling) = spelling.to_value() {
         trailers.insert(SPELLING, spelling);

@@ -18,6 +18,7 @@ pub(crate) use client::{Sender, Unsent};
 pub(crate) use conn::Body;
 pub use head::Limits;
 pub(crate) use head::{Wrong, same_host};
+pub(crate) use outbox::MAX_RECORD;
 pub(crate) use server::serve;
 pub(crate) use spelling::SPELLING;
 pub use spelling::Spelling;

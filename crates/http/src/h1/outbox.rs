@@ -16,6 +16,10 @@ const SMALL: usize = 4 * 1024;
 /// From how many bytes on nothing more is put in before they are written.
 const FULL: usize = 16 * 1024;
 
+/// How much TLS has in one record (RFC 8446, section 5.1). Where a write of more fails, a part of it may have arrived all the
+/// same; a record of which a part is missing tells nobody anything.
+pub(crate) const MAX_RECORD: usize = 16 * 1024;
+
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -138,7 +142,11 @@ impl Outbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let written = ready!(self.poll_write(io, cx))?;
+            let polled = ready!(self.poll_write(io, cx));
+            if polled.is_err() {
+                self.begun |= self.flat.len() + self.large.len() + self.end.len() > MAX_RECORD;
+            }
+            let written = polled?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -29,6 +29,7 @@ use super::{
 use crate::body::{Incoming, RequestBody};
 use crate::error::Error;
 use crate::filter::{strip_hop_by_hop, to_http2};
+use crate::forward::UNREACHED;
 use crate::h1::{Limits, Spelling, Wrong};
 use crate::message::{Answered, Interim, InterimResponse, Outgoing};
 use crate::room::{Connections, Unused};
@@ -83,6 +84,8 @@ struct State {
     heard: Rc<Heard>,
     /// Told when the endpoint has said what it offers, and at the end.
     news: Notify,
+    /// Whether any request was answered.
+    answered: Cell<bool>,
 }
 
 /// What a connection is moved by; to be polled for as long as it lasts.
@@ -120,6 +123,7 @@ where
         ended: Cell::new(false),
         heard,
         news: Notify::new(),
+        answered: Cell::new(false),
     });
     let driver = Driver { connection, alive, state: state.clone(), leaving: None };
     Ok((Connection { sender: RefCell::new(sender), callee, state }, driver))
@@ -169,6 +173,8 @@ pub(crate) enum Unsent {
     Wrong(Wrong, Limits),
     /// The stream or its connection failed.
     Http2(h2::Error),
+    /// It failed before a byte of the request was written to the connection.
+    Unwritten(h2::Error),
 }
 
 impl From<h2::Error> for Unsent {
@@ -230,6 +236,11 @@ impl Connection {
         said.min(known.get()).max(1)
     }
 
+    /// Whether any request on it was answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.state.answered.get()
+    }
+
     /// How many requests are under way.
     pub(crate) fn streams(&self) -> u32 {
         self.state.streams.get()
@@ -273,6 +284,26 @@ impl Connection {
     /// # Errors
     /// Where the request is still in its slot, not a byte of it was sent.
     pub(crate) async fn send(
+        &self,
+        slot: &mut Option<Outgoing>,
+        limits: Limits,
+        upgrade: bool,
+    ) -> Result<Answered, Unsent> {
+        let mark = self.state.heard.mark();
+        match self.exchange(slot, limits, upgrade).await {
+            Ok(answered) => {
+                self.state.answered.set(true);
+                Ok(answered)
+            }
+            // As of a connection whose end had come already when the request was put on it.
+            Err(Unsent::Http2(error)) if self.state.heard.is_silent_since(mark) => {
+                Err(Unsent::Unwritten(error))
+            }
+            Err(unsent) => Err(unsent),
+        }
+    }
+
+    async fn exchange(
         &self,
         slot: &mut Option<Outgoing>,
         limits: Limits,
@@ -344,6 +375,7 @@ async fn wait(
     let mut response = poll_fn(|cx| {
         while let Poll::Ready(Some(Ok(mut response))) = response.poll_informational(cx) {
             let spelling = if carried { spelled(response.headers_mut()) } else { None };
+            response.headers_mut().remove(UNREACHED);
             if let Err(wrong) = fits(response.headers(), 0, &limits) {
                 return Poll::Ready(Err(Unsent::Wrong(wrong, limits)));
             }

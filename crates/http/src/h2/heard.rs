@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::h1::MAX_RECORD;
+
 /// What precedes the payload of a frame (RFC 9113, section 4.1).
 const FRAME_HEAD: usize = 9;
 const DATA: u8 = 0;
@@ -27,7 +29,13 @@ pub(super) struct Heard {
     /// Whether it has said that it takes no more requests, without complaint.
     leaving: Cell<bool>,
     place: Cell<Place>,
+    /// How often something was written to it, and whether something still waits to be.
+    written: Cell<(u64, bool)>,
 }
+
+/// How often something had been written to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark(u64);
 
 /// Where in its frames the stream of bytes is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,6 +59,26 @@ impl Heard {
     /// Whether it has said in good order that it takes no more requests: GOAWAY, without an error (RFC 9113, section 6.8).
     pub(super) const fn is_leaving(&self) -> bool {
         self.leaving.get()
+    }
+
+    /// What was written so far.
+    pub(super) const fn mark(&self) -> Mark {
+        Mark(self.written.get().0)
+    }
+
+    /// Whether not a byte was written since then, nor will be of what was put in before the connection ended.
+    pub(super) const fn is_silent_since(&self, mark: Mark) -> bool {
+        let (times, waits) = self.written.get();
+        times == mark.0 && !waits
+    }
+
+    fn wrote(&self, bytes: usize, polled: &Poll<io::Result<usize>>) {
+        let times = self.written.get().0;
+        self.written.set(match polled {
+            Poll::Pending => (times, true),
+            Poll::Ready(Ok(_)) => (times + 1, false),
+            Poll::Ready(Err(_)) => (times + u64::from(bytes > MAX_RECORD), false),
+        });
     }
 
     fn note(&self, mut bytes: &[u8]) {
@@ -129,7 +157,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Ear<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Ear<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.heard.wrote(buf.len(), &polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -137,7 +168,10 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Ear<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.heard.wrote(bufs.iter().map(|buf| buf.len()).sum(), &polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

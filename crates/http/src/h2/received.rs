@@ -16,6 +16,7 @@ use super::pace::BodyPace;
 use super::server::Respond;
 use crate::body::BodyError;
 use crate::error::Error;
+use crate::forward::UNREACHED;
 use crate::h1::{Limits, SPELLING, Wrong};
 
 /// What is said of trailers that are wrong.
@@ -163,6 +164,7 @@ impl Received {
             .map_err(|wrong| BodyError::Refused((self.refuse)(wrong, &self.limits)))?;
         trailers.remove(CONTENT_LENGTH);
         trailers.remove(HOST);
+        trailers.remove(UNREACHED);
         if let Some(spelling) = spelling {
             trailers.insert(SPELLING, spelling);
         }

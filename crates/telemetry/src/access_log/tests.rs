@@ -31,6 +31,8 @@ fn entry(attempts: u32) -> Entry<'static> {
         caller_address: "127.0.0.1:1".parse().unwrap(),
         callee: None,
         attempts,
+        retried: None,
+        not_retried: None,
         user_agent: None,
     }
 }

@@ -30,6 +30,8 @@ fn entry() -> Entry<'static> {
         caller_address: "10.1.2.3:40000".parse().unwrap(),
         callee: Some("spiffe://mesh.test/ns/a/sa/api"),
         attempts: 3,
+        retried: Some("status"),
+        not_retried: Some("budget"),
         user_agent: Some(b"curl/8"),
     }
 }
@@ -75,6 +77,8 @@ fn a_request_is_logged_in_full() {
             "callerAddress": "10.1.2.3:40000",
             "callee": "spiffe://mesh.test/ns/a/sa/api",
             "attempts": 3,
+            "retried": "status",
+            "notRetried": "budget",
             "userAgent": "curl/8",
         })
     );
@@ -93,6 +97,8 @@ fn what_there_is_not_is_left_out() {
         endpoint: None,
         caller: None,
         callee: None,
+        retried: None,
+        not_retried: None,
         user_agent: None,
         ..entry()
     };

@@ -27,6 +27,8 @@ fn entry() -> Entry<'static> {
         caller_address: "127.0.0.1:40000".parse().unwrap(),
         callee: None,
         attempts: 1,
+        retried: None,
+        not_retried: None,
         user_agent: None,
     }
 }
