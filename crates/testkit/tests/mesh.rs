@@ -9,6 +9,8 @@ mod control;
 mod filters;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/leaving.rs"]
+mod leaving;
 #[path = "mesh/load.rs"]
 mod load;
 #[path = "mesh/protocol.rs"]

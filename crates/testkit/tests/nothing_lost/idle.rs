@@ -30,8 +30,7 @@ async fn race(through_two: bool, idle: Duration, callers: usize, rounds: usize) 
     let (together, next) = (Arc::new(Barrier::new(callers)), Arc::new(AtomicUsize::new(0)));
     let mut running = JoinSet::new();
     for nth in 0..callers {
-        let (mut caller, together, next) =
-            (RawCaller::new(web.outbound()), together.clone(), next.clone());
+        let (mut caller, together, next) = (RawCaller::new(web.outbound()), together.clone(), next.clone());
         let method = if nth % 2 == 0 { "GET" } else { "POST" };
         running.spawn(async move {
             let mut failed = Vec::new();
