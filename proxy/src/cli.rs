@@ -64,6 +64,9 @@ struct RunArgs {
     // No conflict with a file: the variable may be set for whatever runs in a container.
     #[arg(long, value_name = "NAME", env = "OUTRIGGER_NODE")]
     node: Option<Name>,
+    /// The zone that this node is in, whose endpoints come first [default: that of this node's own endpoints].
+    #[arg(long, value_name = "NAME", env = "OUTRIGGER_ZONE")]
+    zone: Option<Name>,
     /// Where what was applied is kept [default: $XDG_STATE_HOME/outrigger/NODE, or ~/.local/state/…].
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state_dir: Option<PathBuf>,
@@ -260,6 +263,7 @@ fn options(args: RunArgs, access_log: AccessLog, log: LogControl) -> Result<Opti
         metrics: place(args.metrics, 15020, sidecar),
         ready: place(args.ready, 15021, sidecar),
         captured,
+        zone: args.zone,
         drain_delay: args.drain_delay.map_or(default_delay, outrigger_config::Duration::get),
         drain_grace: args.drain_grace.get(),
         access_log,

@@ -48,6 +48,8 @@ pub(crate) type Published = Arc<Mutex<Option<Arc<Live>>>>;
 
 /// What the director works with.
 pub(crate) struct Means {
+    /// The zone that this node is said to be in.
+    pub(crate) zone: Option<Name>,
     pub(crate) metrics: Metrics,
     pub(crate) orders: Vec<mpsc::Sender<Order>>,
     pub(crate) published: Published,
@@ -104,6 +106,7 @@ impl Director {
         captured: Option<Captured>,
     ) -> Self {
         let folder = file.as_ref().and_then(|file| file.path()?.parent()).unwrap_or(Path::new("")).to_owned();
+        let zone = means.zone.clone();
         Self {
             means,
             folder,
@@ -113,7 +116,7 @@ impl Director {
             configured: false,
             resources: Vec::new(),
             rejected: 0,
-            node: Node { name: node, captured: captured.is_some(), ..Node::default() },
+            node: Node { name: node, zone, captured: captured.is_some(), ..Node::default() },
             secrets: Secrets::default(),
             sockets: BTreeMap::new(),
             announced: BTreeSet::new(),

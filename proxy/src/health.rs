@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use outrigger_balance::State;
+use outrigger_certs::Identity;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -47,12 +48,16 @@ impl Findings {
 pub(crate) async fn tend(published: Published, changed: Arc<Notify>, findings: Findings) {
     let mut checks = Checks::new(findings);
     let mut seen = Seen::default();
-    let mut generation = None;
+    let (mut generation, mut identity) = (None, None);
     loop {
         let live = published.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(live) = live {
             let now = Instant::now();
             if generation.replace(live.generation) != Some(live.generation) {
+                let known = identity.replace(live.node.identity.clone());
+                if known.is_some_and(|known| !same(known.as_ref(), live.node.identity.as_ref())) {
+                    introduce(&live, now);
+                }
                 checks.follow(&live);
             }
             for outliers in live.backends.iter().filter_map(|backend| backend.backend.outliers.as_ref()) {
@@ -61,6 +66,23 @@ pub(crate) async fn tend(published: Published, changed: Arc<Notify>, findings: F
             seen.look(&live, now);
         }
         let _ = tokio::time::timeout(TICK, changed.notified()).await;
+    }
+}
+
+fn same(a: Option<&Arc<Identity>>, b: Option<&Arc<Identity>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// This node is now somebody else to the others: whom it could not agree with before on who is who is tried again.
+fn introduce(live: &Live, now: Instant) {
+    for load in live.backends.iter().flat_map(|backend| &backend.backend.loads) {
+        if load.standing(now).state == State::Stranger {
+            load.succeeded();
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod edge;
 mod explain;
 mod files;
 mod filters;
+mod hashing;
 mod health;
 mod inbound;
 mod listeners;

@@ -64,6 +64,8 @@ pub(crate) struct LocalBackend {
     /// In the order of its endpoints.
     pub(crate) pools: Box<[Rc<Pool>]>,
     pub(crate) dialer: Dialer,
+    /// Counts what happens to it.
+    pub(crate) series: BackendSeries,
     /// What its endpoints are called in sessions.
     pub(crate) names: Names,
     /// Whether a browser gets a page to wait on while it is not up.
@@ -114,6 +116,7 @@ impl Local {
                         room: backend.connections.clone(),
                         ..dialer
                     },
+                    series: live_backend.connections,
                     waiting_page: live_backend.waiting_page(),
                     hosts: live_backend.hosts.clone(),
                     names: live_backend.names.clone(),
@@ -180,7 +183,13 @@ impl Local {
         let pool = Pool::new(endpoint.clone());
         self.remember(
             address,
-            alone("".into(), endpoint, pool, self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT)),
+            alone(
+                "".into(),
+                endpoint,
+                pool,
+                self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT),
+                self.live.direct,
+            ),
         )
     }
 
@@ -193,7 +202,12 @@ impl Local {
         let endpoint = backend.backend.endpoints.get(*place)?.clone();
         let pool = backend.pools.get(*place)?.clone();
         let dialer = backend.dialer.clone();
-        Some(self.remember(address, alone(backend.backend.name.clone(), endpoint, pool, dialer)))
+        Some(
+            self.remember(
+                address,
+                alone(backend.backend.name.clone(), endpoint, pool, dialer, backend.series),
+            ),
+        )
     }
 
     fn remember(&self, address: SocketAddr, backend: LocalBackend) -> Rc<LocalBackend> {
@@ -246,12 +260,19 @@ impl Watch for Count {
 }
 
 /// A backend of one endpoint: no balancing between it and others.
-fn alone(name: Arc<str>, endpoint: Arc<Endpoint>, pool: Rc<Pool>, dialer: Dialer) -> LocalBackend {
+fn alone(
+    name: Arc<str>,
+    endpoint: Arc<Endpoint>,
+    pool: Rc<Pool>,
+    dialer: Dialer,
+    series: BackendSeries,
+) -> LocalBackend {
     let backend = Backend::of_one(name, endpoint, dialer.timeout);
     LocalBackend {
         backend: Arc::new(backend),
         pools: Box::new([pool]),
         dialer,
+        series,
         waiting_page: false,
         names: Names::default(),
         hosts: None,

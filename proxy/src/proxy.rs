@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use outrigger_config::Name;
 use outrigger_config::explain::{Unexplained, explain};
 use outrigger_net::listen;
 use outrigger_telemetry::{AccessLog, LogControl, Metrics};
@@ -50,6 +51,8 @@ pub struct Options {
     pub ready: Option<SocketAddr>,
     /// Where captured traffic arrives.
     pub captured: Option<Captured>,
+    /// The zone that this node is in; `None`: that of its own endpoints.
+    pub zone: Option<Name>,
     /// How long connections are still accepted after the end was announced.
     pub drain_delay: Duration,
     /// How long what is under way may take after that.
@@ -80,6 +83,7 @@ impl Options {
             metrics: None,
             ready: None,
             captured: None,
+            zone: None,
             drain_delay: Duration::ZERO,
             drain_grace: Duration::from_secs(10),
             access_log: AccessLog::off(),
@@ -293,6 +297,7 @@ async fn begin(
         follower,
         announce: options.announce,
         complain: options.complain,
+        zone: options.zone,
     };
     let from_file = file.is_some();
     let mut director = Director::new(means, node, file, options.captured);

@@ -40,6 +40,8 @@ pub(crate) struct Record {
     details: Cow<'static, str>,
     /// Whether it was told how the response ended.
     ended: bool,
+    /// Whether its endpoint was chosen although so few were well that all were used.
+    pub(crate) panic: bool,
     /// What only the access log wants to know.
     line: Option<Box<Line>>,
 }
@@ -84,8 +86,16 @@ impl Record {
             reason: None,
             details: Cow::Borrowed(""),
             ended: false,
+            panic: false,
             line,
         }
+    }
+
+    /// Its endpoint was chosen in panic.
+    #[cold]
+    pub(crate) fn panicked(&mut self, to: &LocalBackend) {
+        self.panic = true;
+        self.connection.worker.metrics.backend_panicked(to.series);
     }
 
     /// The table that it is decided by.

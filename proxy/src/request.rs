@@ -17,6 +17,7 @@ use outrigger_http::upgrade::OnUpgrade;
 use outrigger_http::{Error, Reason, grpc};
 
 use crate::connection::Connection;
+use crate::hashing;
 use crate::local::LocalBackend;
 use crate::plan::{Decision, Plan};
 use crate::record::Record;
@@ -27,6 +28,9 @@ use crate::waiting::{Waiting, is_not_up, page};
 pub(crate) type Answer = Reply<ResponseBody<Record>>;
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// What `Proxy-Status` says of a response whose endpoint was chosen in panic (RFC 9209, section 2.1.5).
+const PANIC: &str = r#"outrigger; details="panic: so few endpoints are well that all are used""#;
 
 /// Answers what a connection asks.
 pub(crate) struct Serving {
@@ -122,6 +126,7 @@ pub(crate) async fn carry_out(
         }
     }
     let mut tunnel = Tunnel::wanted(&request, plan.speak);
+    let hash = hashing::of_request(plan.to.backend.balancer.hash_keys(), &request, connection.peer.ip());
     let (request, upload) = prepare(connection, &plan, &mut tunnel, policy, request);
     let outgoing = Outgoing { request, spelling, interim };
     if let Some(filters) = plan.rule.and_then(|(_, share)| share.filters.as_deref()) {
@@ -140,7 +145,7 @@ pub(crate) async fn carry_out(
         deadline,
         limits: connection.settings.limits,
         prefer: plan.visit.as_ref().and_then(|visit| visit.kept).map(|kept| kept.endpoint),
-        hash: None,
+        hash,
         random: &connection.worker.random,
     };
     let mut progress = Progress::default();
@@ -149,6 +154,9 @@ pub(crate) async fn carry_out(
     record.attempts = progress.attempts;
     if progress.refused {
         record.retry_refused();
+    }
+    if progress.panic {
+        record.panicked(&plan.to);
     }
     match result {
         Err(error) => {
@@ -260,6 +268,9 @@ fn pass_on(
     }
     if parts.status.is_server_error() {
         parts.headers.remove(UNREACHED);
+    }
+    if record.panic {
+        parts.headers.append(PROXY_STATUS, HeaderValue::from_static(PANIC));
     }
     if let Some((_, share)) = plan.rule {
         for modifier in &share.response {

@@ -58,6 +58,8 @@ pub(crate) struct Live {
 pub(crate) struct Node {
     /// Its name; a proxy from a file has none.
     pub(crate) name: Option<Name>,
+    /// The zone that it is said to be in.
+    pub(crate) zone: Option<Name>,
     pub(crate) identity: Option<Arc<Identity>>,
     /// Terminates mutual TLS as this identity.
     pub(crate) mesh: Option<Arc<ServerConfig>>,
@@ -173,10 +175,11 @@ impl Live {
             .iter()
             .map(|entry| tcp_rule(entry, direction(&entry.listener), from.metrics))
             .collect();
+        let zone = from.node.zone.as_ref().or_else(|| own_zone(&snapshot, from.node.name.as_ref()?));
         let backends = snapshot
             .backends
             .iter()
-            .map(|entry| LiveBackend::build(&entry.name, &entry.spec, from))
+            .map(|entry| LiveBackend::build(&entry.name, &entry.spec, zone, from))
             .collect();
         Self {
             generation: from.before.map_or(0, |before| before.generation + 1),
@@ -189,6 +192,12 @@ impl Live {
             node: from.node.clone(),
         }
     }
+}
+
+/// The zone that the endpoints of a node are in, where nobody says otherwise.
+fn own_zone<'a>(snapshot: &'a Snapshot, node: &Name) -> Option<&'a Name> {
+    let endpoints = snapshot.backends.iter().flat_map(|entry| &entry.spec.endpoints);
+    endpoints.filter(|endpoint| endpoint.instance.as_ref() == Some(node)).find_map(|it| it.zone.as_ref())
 }
 
 /// The names that a snapshot's backends are found by, for the resolver.

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::connection::{Connection, DETECT_TIMEOUT};
+use crate::hashing;
 use crate::local::LocalBackend;
 use crate::plan::TcpPlan;
 
@@ -266,9 +267,10 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
     let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
     let details = format!("backend {} has no endpoint", backend.name);
     let mut failed = (None, Error::unsent(Reason::DestinationUnavailable, details));
+    let hash = hashing::of_connection(backend.balancer.hash_keys(), connection.peer.ip());
     while tried.len() < MAX_CONNECT_TRIES {
         let now = Instant::now();
-        let wish = Wish { tried: &tried, hash: None };
+        let wish = Wish { tried: &tried, hash };
         let picked =
             backend.balancer.pick(&backend.loads, wish, now, &mut connection.worker.random.borrow_mut());
         let Some((at, endpoint)) = picked.and_then(|pick| Some((pick.at, backend.endpoints.get(pick.at)?)))
@@ -283,7 +285,7 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
                 return Ok(Reached { at, callee, _under_way: in_flight });
             }
             Err(error) => {
-                verdict::unconnected(&mut in_flight, endpoint, &error, Instant::now());
+                verdict::unconnected(&mut in_flight, endpoint, &to.dialer, &error);
                 tried.push(at);
                 failed = (Some(at), error);
             }

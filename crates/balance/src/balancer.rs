@@ -1,19 +1,39 @@
 //! The choice of an endpoint.
 
+mod hashed;
+mod outlook;
+mod quota;
+mod weights;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use fastrand::Rng;
-use outrigger_config::backend::{Balance, BalanceKind};
+use outrigger_config::backend::{Balance, BalanceKind, HashKey, Locality};
 
+pub use self::hashed::hash;
+use self::hashed::{Table, mixed};
+use self::outlook::{Mood, Outlook};
+use self::quota::Quota;
+use self::weights::Weights;
 use crate::Load;
 
 /// How often a draw that fell on an endpoint to be left out is repeated before all endpoints are looked at.
 const REDRAWS: usize = 4;
+/// The same where endpoints warm up, and many draws fall on such that do not have their full share.
+const REDRAWS_WARMING: usize = 16;
 /// Of two endpoints, the second must cost less than this share of the first to be taken instead: less is noise, and
-/// then the draw decides, which goes by weight.
+/// then the turn decides, which goes by weight.
 const CLEARLY_LESS: f32 = 0.8;
+/// Latencies that differ by less than this factor are taken for the same: what is left of a peak makes as much of a
+/// difference among equal endpoints. One that is really slower also has more in flight.
+const SAME_LATENCY: f32 = 2.0;
+/// What is added to latencies before they are compared, in seconds: among those of less than this, differences are the
+/// operating systems' and not the endpoints'.
+const NOISE: f32 = 0.002;
+/// Priorities are 0 to 15, each with endpoints in this node's zone and others.
+const MOST_GROUPS: usize = 32;
 
 /// What is known of an endpoint before any request goes there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,168 +76,349 @@ pub struct Pick {
 /// Chooses among the endpoints of one backend. Shared by all workers.
 #[derive(Debug)]
 pub struct Balancer {
-    kind: BalanceKind,
+    spec: Balance,
+    members: Box<[Member]>,
+    /// Those of the lowest priority first, of these the near ones first.
+    groups: Box<[Group]>,
+    outlook: Outlook,
+    /// What each endpoint has got lately, where this node's zone comes first.
+    quota: Option<Quota>,
+}
+
+/// The endpoints of one priority, in this node's zone or not.
+#[derive(Debug)]
+struct Group {
+    priority: u32,
+    near: bool,
+    /// Which they are, by their places; empty where they are all there are.
+    places: Box<[u32]>,
     weights: Weights,
+    /// Who takes which hash, where a hash decides.
+    table: Option<Table>,
     /// Requests so far, where each has its turn.
     turn: AtomicU64,
 }
 
+impl Group {
+    fn new(kind: BalanceKind, priority: u32, near: bool, of: &[(u32, Member)], all: bool) -> Self {
+        let members: Vec<Member> = of.iter().map(|(_, member)| *member).collect();
+        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
+        Self {
+            priority,
+            near,
+            places: if all { Box::default() } else { of.iter().map(|(place, _)| *place).collect() },
+            weights: Weights::new(&weights),
+            table: Table::new(kind, &members),
+            turn: AtomicU64::new(0),
+        }
+    }
+
+    fn len(&self, count: usize) -> usize {
+        if self.places.is_empty() { count } else { self.places.len() }
+    }
+
+    /// The place among all endpoints of one of the group.
+    fn place(&self, at: usize) -> usize {
+        if self.places.is_empty() {
+            at
+        } else {
+            self.places.get(at).map_or(usize::MAX, |place| *place as usize)
+        }
+    }
+
+    fn places(&self, count: usize) -> impl Iterator<Item = usize> {
+        (0..self.len(count)).map(|at| self.place(at))
+    }
+
+    /// The next turn. Two workers may take the same one, which costs less than a locked instruction for every request.
+    fn next(&self) -> u64 {
+        let turn = self.turn.load(Relaxed);
+        self.turn.store(turn.wrapping_add(1), Relaxed);
+        turn
+    }
+}
+
+/// One choice, under way.
+struct Choice<'a> {
+    balancer: &'a Balancer,
+    loads: &'a [Arc<Load>],
+    wish: Wish<'a>,
+    now: Instant,
+    mood: Mood,
+}
+
 impl Balancer {
     /// A balancer over these endpoints, in the order in which their loads will stand.
-    pub fn new(spec: &Balance, members: &[Member]) -> Self {
-        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-        Self { kind: spec.kind, weights: Weights::new(&weights), turn: AtomicU64::new(0) }
+    pub fn new(spec: &Balance, members: &[Member], now: Instant) -> Self {
+        // The same key goes to the same endpoint from every node, and so from every zone.
+        let local = spec.locality == Locality::PreferZone && !spec.kind.is_by_hash();
+        let mut ordered: Vec<(u32, Member)> = (0..).zip(members.iter().copied()).collect();
+        let group = |member: &Member| (member.priority.min(15), !(local && member.near));
+        ordered.sort_by_key(|(_, member)| group(member));
+        let apart: Vec<_> = ordered.chunk_by(|(_, a), (_, b)| group(a) == group(b)).collect();
+        let groups: Box<[Group]> = apart
+            .iter()
+            .filter_map(|of| {
+                let (priority, far) = group(&of.first()?.1);
+                Some(Group::new(spec.kind, priority, !far, of, apart.len() == 1))
+            })
+            .collect();
+        let zones = groups.windows(2).any(|pair| pair[0].priority == pair[1].priority);
+        let slow_start = spec.slow_start.and_then(outrigger_config::Duration::limit);
+        let slow_start = slow_start.filter(|_| !spec.kind.is_by_hash());
+        Self {
+            outlook: Outlook::new(&groups, slow_start, spec.panic_threshold, zones, now),
+            quota: zones.then(|| Quota::new(members.len())),
+            groups,
+            spec: spec.clone(),
+            members: members.into(),
+        }
+    }
+
+    /// Whether a new balancer would do the same as this one.
+    pub fn is_for(&self, spec: &Balance, members: &[Member]) -> bool {
+        self.spec == *spec && *self.members == *members
+    }
+
+    /// What of a request decides where it goes; nothing, where the choice is not by a hash.
+    pub fn hash_keys(&self) -> &[HashKey] {
+        &self.spec.hash
+    }
+
+    fn is_by_hash(&self) -> bool {
+        self.spec.kind.is_by_hash()
     }
 
     /// The endpoint for a request, where `loads` stand in the order of the endpoints given.
     ///
     /// Those that the wish names as tried are left out, and so are those that are not [available](Load::available), unless no other is
     /// left: better a try than a refusal. `None` where there is no endpoint, or all were tried.
+    ///
+    /// With fewer endpoints well than the panic threshold, all are used alike, but for those that cannot be
+    /// [reached](Load::reachable): there is nothing to be gained at these.
     pub fn pick(&self, loads: &[Arc<Load>], wish: Wish<'_>, now: Instant, rng: &mut Rng) -> Option<Pick> {
-        let tried = wish.tried;
-        let usable = |index: usize| {
-            loads.get(index).is_some_and(|load| load.available(now)) && !tried.contains(&index)
+        if self.outlook.is_calm()
+            && let Some(at) = self.quick(loads, wish, now, rng)
+        {
+            return Some(Pick { at, panic: false });
+        }
+        if self.outlook.is_new() {
+            // So that not all nodes of a mesh begin with the same endpoint.
+            self.groups.iter().for_each(|group| group.turn.store(u64::from(rng.u32(..)), Relaxed));
+        }
+        let mood = self.outlook.mood(&self.groups, loads, now);
+        let choice = Choice { balancer: self, loads, wish, now, mood };
+        let at = choice.make(rng).or_else(|| choice.any(rng))?;
+        if mood.has_zones()
+            && let Some(quota) = &self.quota
+        {
+            quota.count(at);
+        }
+        Some(Pick { at, panic: mood.is_panic() })
+    }
+
+    /// The endpoint for a request, where all are well and alike: what almost every request needs, and no more. `None` where
+    /// one that is drawn is not usable, or it is not so simple.
+    fn quick(&self, loads: &[Arc<Load>], wish: Wish<'_>, now: Instant, rng: &mut Rng) -> Option<usize> {
+        let [group] = &*self.groups else { return None };
+        let weights = &group.weights;
+        let usable = |at: usize| {
+            let load: &Load = loads.get(at)?;
+            (load.available(now) && !wish.tried.contains(&at)).then_some(load)
         };
-        match self.kind {
-            BalanceKind::PeakEwma => {
-                self.better_of_two(loads, usable, rng, |load| load.expected(now) * self.weights.queue(load))
+        let by_latency = match self.spec.kind {
+            BalanceKind::PeakEwma => true,
+            BalanceKind::LeastRequest => false,
+            BalanceKind::Random => return Some(weights.draw(rng)).filter(|&at| usable(at).is_some()),
+            BalanceKind::RoundRobin => {
+                let at = weights.in_turn(group.turn.fetch_add(1, Relaxed));
+                return Some(at).filter(|&at| usable(at).is_some());
             }
+            BalanceKind::RingHash | BalanceKind::Maglev => return None,
+        };
+        let first = weights.even(group.next());
+        let a = usable(first)?;
+        let Some(second) = weights.draw_other(first, rng) else { return Some(first) };
+        let b = usable(second)?;
+        let (mut cost, mut other) = (weights.queue(a, 1.0), weights.queue(b, 1.0));
+        if by_latency {
+            weigh(&mut cost, &mut other, a.expected(now), b.expected(now));
+        }
+        Some(if other < cost * CLEARLY_LESS { second } else { first })
+    }
+
+    /// Which group gets a request.
+    fn group(&self, wish: Wish<'_>, rng: &mut Rng) -> usize {
+        if self.groups.len() == 1 {
+            return 0;
+        }
+        let fraction = match wish.hash {
+            Some(hash) if self.is_by_hash() => (mixed(hash) >> 32) as u32,
+            _ => rng.u32(..),
+        };
+        self.outlook.group(fraction)
+    }
+}
+
+impl Choice<'_> {
+    /// An endpoint out of the group whose turn it is, or of the others if that has none.
+    fn make(&self, rng: &mut Rng) -> Option<usize> {
+        let groups = &self.balancer.groups;
+        let first = self.balancer.group(self.wish, rng);
+        let inside = |strict: bool, rng: &mut Rng| {
+            let others = (0..groups.len()).filter(|&at| at != first);
+            [first].into_iter().chain(others).find_map(|at| self.within(at, strict, rng))
+        };
+        if self.mood.has_zones()
+            && let Some(found) = inside(true, rng)
+        {
+            return Some(found);
+        }
+        inside(false, rng)
+    }
+
+    /// Any endpoint that was not tried; one that can be reached, if there is.
+    fn any(&self, rng: &mut Rng) -> Option<usize> {
+        let (count, tried) = (self.loads.len(), self.wish.tried);
+        let start = if count == 0 { 0 } else { rng.usize(..count) };
+        let reachable = |at: usize| self.loads.get(at).is_some_and(|load| load.reachable(self.now));
+        scan(count, start, |at| !tried.contains(&at) && reachable(at))
+            .or_else(|| scan(count, start, |at| !tried.contains(&at)))
+    }
+
+    /// Whether an endpoint may take the request.
+    fn usable(&self, place: usize) -> bool {
+        let Some(load) = self.loads.get(place) else { return false };
+        if !load.available(self.now) {
+            self.balancer.outlook.doubt();
+            if !self.mood.is_panic() || !load.reachable(self.now) {
+                return false;
+            }
+        }
+        !self.wish.tried.contains(&place)
+    }
+
+    /// Whether an endpoint is warm enough for this one.
+    fn warm(&self, place: usize, rng: &mut Rng) -> bool {
+        let warmth = |load: &Arc<Load>| self.balancer.outlook.warmth(load, self.now);
+        !self.mood.is_warming()
+            || self.loads.get(place).map(warmth).is_some_and(|warmth| warmth >= 1.0 || rng.f32() < warmth)
+    }
+
+    /// Whether an endpoint has not got more lately than its part.
+    fn has_room(&self, group: usize, place: usize) -> bool {
+        let (Some(quota), Some(load)) = (&self.balancer.quota, self.loads.get(place)) else { return true };
+        let weight = load.weight() as f32;
+        quota.has_room(place, self.balancer.outlook.most(group, quota.total()) * weight)
+            && load.in_flight() as f32 <= self.balancer.outlook.busy(group) * weight + quota::SLACK
+    }
+
+    /// An endpoint out of a group. `strict`: none that has got its part; then not every last one is looked at.
+    fn within(&self, at: usize, strict: bool, rng: &mut Rng) -> Option<usize> {
+        let group = self.balancer.groups.get(at)?;
+        let usable = |place: usize| self.usable(place) && (!strict || self.has_room(at, place));
+        let found = match self.balancer.spec.kind {
+            BalanceKind::PeakEwma => self.better_of_two(group, usable, rng, |a, b| {
+                let (mut cost, mut other) = (self.queue(group, a), self.queue(group, b));
+                weigh(&mut cost, &mut other, a.expected(self.now), b.expected(self.now));
+                (cost, other)
+            }),
             BalanceKind::LeastRequest => {
-                self.better_of_two(loads, usable, rng, |load| self.weights.queue(load))
+                self.better_of_two(group, usable, rng, |a, b| (self.queue(group, a), self.queue(group, b)))
             }
             // The turn of an endpoint that is left out goes to whoever is next in turn, not to its neighbour, who would
             // get all of its share.
-            BalanceKind::RoundRobin => (0..=REDRAWS)
-                .map(|_| self.weights.in_turn(self.turn.fetch_add(1, Relaxed)))
-                .find(|&index| usable(index))
-                .or_else(|| scan(loads.len(), rng.usize(..), usable)),
-            BalanceKind::Random | BalanceKind::RingHash | BalanceKind::Maglev => {
-                self.draw(loads.len(), usable, rng)
-            }
-        }
-        .or_else(|| scan(loads.len(), rng.usize(..), |index| !tried.contains(&index)))
-        .map(|at| Pick { at, panic: false })
+            BalanceKind::RoundRobin => self.repeat(usable, rng, |_| {
+                group.place(group.weights.in_turn(group.turn.fetch_add(1, Relaxed)))
+            }),
+            BalanceKind::Random => self.repeat(usable, rng, |rng| group.place(group.weights.draw(rng))),
+            BalanceKind::RingHash | BalanceKind::Maglev => match (self.wish.hash, &group.table) {
+                (Some(hash), Some(table)) => {
+                    table.find(hash, |at| usable(group.place(at))).map(|at| group.place(at))
+                }
+                _ => self.repeat(usable, rng, |rng| group.place(group.weights.draw(rng))),
+            },
+        };
+        found.or_else(|| {
+            let count = group.len(self.loads.len());
+            let start = if strict || count == 0 { return None } else { rng.usize(..count) };
+            scan(count, start, |at| usable(group.place(at))).map(|at| group.place(at))
+        })
     }
 
-    /// Power of two choices: the one that costs less of two endpoints drawn at random.
-    fn better_of_two(
+    /// How long the queue at an endpoint is, in proportion to what it is there for.
+    fn queue(&self, group: &Group, load: &Load) -> f32 {
+        let warmth = if self.mood.is_warming() { self.balancer.outlook.warmth(load, self.now) } else { 1.0 };
+        group.weights.queue(load, warmth)
+    }
+
+    /// Draws again and again until an endpoint is usable.
+    fn repeat(
         &self,
-        loads: &[Arc<Load>],
         usable: impl Fn(usize) -> bool,
         rng: &mut Rng,
-        cost: impl Fn(&Load) -> f32,
+        mut draw: impl FnMut(&mut Rng) -> usize,
     ) -> Option<usize> {
-        let first = self.draw(loads.len(), &usable, rng)?;
-        let second = self.draw_other(loads.len(), first, &usable, rng);
-        let (Some(a), Some(b)) = (loads.get(first), second.and_then(|index| loads.get(index))) else {
-            return Some(first);
-        };
-        if cost(b) < cost(a) * CLEARLY_LESS { second } else { Some(first) }
+        let draws = if self.mood.is_warming() { REDRAWS_WARMING } else { REDRAWS };
+        (0..draws).find_map(|_| {
+            let place = draw(rng);
+            (usable(place) && self.warm(place, rng)).then_some(place)
+        })
     }
 
-    /// A usable endpoint, drawn by weight.
-    fn draw(&self, count: usize, usable: impl Fn(usize) -> bool, rng: &mut Rng) -> Option<usize> {
-        (0..REDRAWS)
-            .map(|_| self.weights.draw(rng))
-            .find(|&index| usable(index))
-            .or_else(|| scan(count, rng.usize(..), usable))
+    /// Power of two choices: the one that costs less of two endpoints. The first is the one whose turn it is, so that equal
+    /// ones get the same; the second is drawn at random.
+    fn better_of_two(
+        &self,
+        group: &Group,
+        usable: impl Fn(usize) -> bool,
+        rng: &mut Rng,
+        cost: impl Fn(&Load, &Load) -> (f32, f32),
+    ) -> Option<usize> {
+        let first = self.repeat(&usable, rng, |_| group.place(group.weights.even(group.next())))?;
+        let second = self.other(group, first, &usable, rng);
+        let (Some(a), Some(b)) = (self.loads.get(first), second.and_then(|place| self.loads.get(place)))
+        else {
+            return Some(first);
+        };
+        let (a, b) = cost(a, b);
+        if b < a * CLEARLY_LESS { second } else { Some(first) }
     }
 
     /// A usable endpoint other than the first: drawn by weight; any, where the first outweighs the others so much that
     /// it is drawn again and again; none, where few others are usable.
-    fn draw_other(
+    fn other(
         &self,
-        count: usize,
+        group: &Group,
         first: usize,
         usable: impl Fn(usize) -> bool,
         rng: &mut Rng,
     ) -> Option<usize> {
-        let others = count.checked_sub(1).filter(|&others| others > 0)?;
+        let count = group.len(self.loads.len());
+        if count < 2 {
+            return None;
+        }
         (0..2 * REDRAWS)
             .map(|draw| {
-                if draw < REDRAWS {
-                    self.weights.draw(rng)
-                } else {
-                    (first + 1 + rng.usize(..others)) % count
-                }
+                group.place(if draw < REDRAWS { group.weights.draw(rng) } else { rng.usize(..count) })
             })
-            .find(|&index| index != first && usable(index))
+            .find(|&place| place != first && usable(place))
+    }
+}
+
+/// Makes the one of two queues longer whose endpoint is slower, by latencies in seconds.
+fn weigh(a: &mut f32, b: &mut f32, latency_of_a: f32, latency_of_b: f32) {
+    let (latency_of_a, latency_of_b) = (latency_of_a + NOISE, latency_of_b + NOISE);
+    if latency_of_a > latency_of_b * SAME_LATENCY {
+        *a *= latency_of_a / (latency_of_b * SAME_LATENCY);
+    } else if latency_of_b > latency_of_a * SAME_LATENCY {
+        *b *= latency_of_b / (latency_of_a * SAME_LATENCY);
     }
 }
 
 /// The first usable endpoint from `start` on, around the end.
 fn scan(count: usize, start: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
-    let start = start.checked_rem(count)?;
-    (start..count).chain(0..start).find(|&index| usable(index))
-}
-
-/// The endpoints' shares of `0..total`, laid end to end.
-#[derive(Debug)]
-struct Weights {
-    /// Where each one's share ends; empty where all weigh the same.
-    ends: Box<[u64]>,
-    total: u64,
-    /// A step around `total` that meets each of its numbers once, and every share at an even pace.
-    step: u64,
-    /// The mean weight.
-    mean: f32,
-}
-
-impl Weights {
-    fn new(weights: &[u32]) -> Self {
-        let sum: u64 = weights.iter().copied().map(u64::from).sum();
-        let mean = if sum == 0 { 1.0 } else { sum as f32 / weights.len() as f32 };
-        let equal = sum == 0 || weights.windows(2).all(|pair| pair[0] == pair[1]);
-        if equal {
-            return Self { ends: Box::default(), total: weights.len() as u64, step: 1, mean };
-        }
-        let divisor = weights.iter().copied().map(u64::from).fold(0, greatest_common_divisor);
-        let ends: Box<[u64]> = weights
-            .iter()
-            .scan(0, |end, &weight| {
-                *end += u64::from(weight) / divisor;
-                Some(*end)
-            })
-            .collect();
-        let total = sum / divisor;
-        Self { ends, total, step: even_step(total), mean }
-    }
-
-    /// The endpoint whose share has this position.
-    fn at(&self, position: u64) -> usize {
-        if self.ends.is_empty() {
-            position as usize
-        } else {
-            self.ends.partition_point(|&end| end <= position)
-        }
-    }
-
-    fn draw(&self, rng: &mut Rng) -> usize {
-        if self.total == 0 { 0 } else { self.at(rng.u64(..self.total)) }
-    }
-
-    fn in_turn(&self, turn: u64) -> usize {
-        let position = u128::from(turn) * u128::from(self.step) % u128::from(self.total.max(1));
-        self.at(position as u64)
-    }
-
-    /// How long the queue at an endpoint is with the request that looks for a place: one, and those in flight in
-    /// proportion to the endpoint's weight. Idle endpoints are alike, whatever their weight, so that among them the
-    /// draw decides.
-    fn queue(&self, load: &Load) -> f32 {
-        1.0 + load.in_flight() as f32 * self.mean / load.weight() as f32
-    }
-}
-
-/// The number nearest above `total` divided by the golden ratio that has no divisor in common with it. Steps of that
-/// size around `total` return to any stretch of it at intervals as even as can be (the three-distance theorem).
-fn even_step(total: u64) -> u64 {
-    let golden = (total as f64 * 0.618_033_988_749_895).round() as u64;
-    (golden.max(1)..=total.max(1)).find(|&step| greatest_common_divisor(step, total) == 1).unwrap_or(1)
-}
-
-fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+    (start..count).chain(0..start).find(|&at| usable(at))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod load;
 mod outlier;
 mod retry;
 
-pub use balancer::{Balancer, Member, Pick, Wish};
+pub use balancer::{Balancer, Member, Pick, Wish, hash};
 pub use check::Answers;
 pub use load::{Cause, InFlight, Load, Standing, State};
 pub use outlier::Outliers;

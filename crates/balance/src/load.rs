@@ -202,7 +202,7 @@ impl Load {
         self.ejection.load(Relaxed) != 0 && self.ejected(self.tick(then)).is_some()
     }
 
-    /// Forgets that it was ejected, or said to leave, once that is over: then it costs nothing any more.
+    /// Forgets that it was ejected once that is over: then it costs nothing any more.
     pub(crate) fn tidy(&self, base: Duration, now: Instant) {
         let tick = self.tick(now);
         let health = Health::unpack(self.health.load(Relaxed));
@@ -222,6 +222,16 @@ impl Load {
     pub fn available(&self, now: Instant) -> bool {
         let health = self.health.load(Relaxed);
         health == 0 || self.kept_away(Health::unpack(health), self.tick(now)).is_none()
+    }
+
+    /// Whether it could take a request where the judgement that it is not well may be wrong: it is there, as far as is
+    /// known, and means to stay.
+    pub fn reachable(&self, now: Instant) -> bool {
+        let packed = self.health.load(Relaxed);
+        let (health, tick) = (Health::unpack(packed), self.tick(now));
+        let leaving = || health.leaving && ahead(self.leaves.load(Relaxed), tick);
+        let out = || self.ejected(tick).is_some_and(|ejection| ejection.cause == Cause::ConnectFailures);
+        packed == 0 || !(health.paused(tick) || leaving() || (health.ejected && out()))
     }
 
     /// For how long it has been well: since it was made, or since requests last could go there again.

@@ -102,7 +102,7 @@ pub struct Backend {
     /// Their loads, in the same order.
     pub loads: Box<[Arc<Load>]>,
     /// Chooses among them.
-    pub balancer: Balancer,
+    pub balancer: Arc<Balancer>,
     /// Keeps out endpoints whose answers show that they are not well; `None` where nobody looks.
     pub outliers: Option<Arc<Outliers>>,
     /// How many of its requests may be retries.
@@ -132,7 +132,7 @@ impl Backend {
         Self {
             name,
             loads: Box::new([endpoint.load.clone()]),
-            balancer: Balancer::new(&Balance::default(), &[Member::new(1)]),
+            balancer: Arc::new(Balancer::new(&Balance::default(), &[Member::new(1)], Instant::now())),
             outliers: None,
             budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
             endpoints: Box::new([endpoint]),

@@ -405,7 +405,7 @@ impl Flight<'_> {
         let now = Instant::now();
         match failed.phase {
             Phase::Connect => {
-                verdict::unconnected(in_flight, pool.endpoint(), &failed.error, now);
+                verdict::unconnected(in_flight, pool.endpoint(), self.way.dialer, &failed.error);
                 self.tried.push(at);
             }
             Phase::New => {

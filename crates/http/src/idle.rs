@@ -166,15 +166,19 @@ mod tests {
         #[test]
         fn with_any_closes_the_shortest_rest_is_known(rests in prop::collection::vec(20_u64..100_000, 1..50)) {
             let idle = IdleTime::default();
-            rests.iter().for_each(|rest| idle.closed_after(ms(*rest)));
-            prop_assert_eq!(idle.known(), rests.iter().min().map(|rest| ms(*rest)));
+            for &rest in &rests {
+                idle.closed_after(ms(rest));
+            }
+            prop_assert_eq!(idle.known(), rests.iter().min().map(|&rest| ms(rest)));
         }
 
         #[test]
         fn what_survives_never_makes_known_what_did_not(close in 20_u64..10_000, rests in prop::collection::vec(1_u64..100_000, 1..200)) {
             let idle = IdleTime::default();
             idle.closed_after(ms(close));
-            rests.iter().for_each(|rest| idle.survived(ms(*rest)));
+            for &rest in &rests {
+                idle.survived(ms(rest));
+            }
             let longest = rests.iter().copied().max().unwrap_or(0).max(close);
             prop_assert!(idle.known().unwrap() <= ms(longest));
             prop_assert!(idle.known().unwrap() >= ms(close));

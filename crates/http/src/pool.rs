@@ -379,7 +379,9 @@ impl Pool {
     pub fn close_idle(&self, now: Instant) {
         let terms = self.terms.borrow();
         self.resting.close_old(now, &self.endpoint.idle, &terms);
-        [&self.http2, &self.carried].into_iter().for_each(|shared| shared.close_old(now, &terms));
+        for shared in [&self.http2, &self.carried] {
+            shared.close_old(now, &terms);
+        }
     }
 
     /// Whether no connection is open.
@@ -473,7 +475,7 @@ impl Pool {
         {
             return Err(error.clone());
         }
-        let place = match self.terms.borrow().room.as_ref().map(|room| room.try_take()) {
+        let place = match self.terms.borrow().room.as_ref().map(super::room::Connections::try_take) {
             Some(None) => match shared.crowded(now) {
                 // Better to wait there than for another connection.
                 Some(crowded) => return Ok((crowded, Phase::Reused)),

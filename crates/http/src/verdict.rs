@@ -5,6 +5,7 @@ use std::time::Instant;
 use http::{HeaderMap, Response, StatusCode};
 use outrigger_balance::InFlight;
 
+use crate::connect::Dialer;
 use crate::endpoint::{Backend, Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::forward::Progress;
@@ -45,14 +46,15 @@ fn says_failure(fields: &HeaderMap) -> bool {
     matches!(grpc::status(fields), Some(2 | 4 | 13 | 14 | 15))
 }
 
-/// No connection to an endpoint could be made: it gets no requests for a while.
-pub fn unconnected(in_flight: &mut InFlight, endpoint: &Endpoint, error: &Error, now: Instant) {
-    if !error.is_of_endpoint() {
+/// No connection to an endpoint could be made: it gets no requests for a while. Without an identity of our own, nothing
+/// is known of those in the mesh.
+pub fn unconnected(in_flight: &mut InFlight, endpoint: &Endpoint, dialer: &Dialer, error: &Error) {
+    let mesh = matches!(endpoint.security, Security::Mesh { .. });
+    if !error.is_of_endpoint() || (mesh && dialer.identity.is_none()) {
         return;
     }
-    let stranger =
-        error.reason == Reason::TlsCertificateError && matches!(endpoint.security, Security::Mesh { .. });
-    if stranger {
+    let now = Instant::now();
+    if mesh && error.reason == Reason::TlsCertificateError {
         endpoint.load.met_stranger(now);
     } else {
         endpoint.load.failed(now);

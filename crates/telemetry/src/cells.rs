@@ -170,6 +170,8 @@ pub(crate) struct BackendCell {
     pub(crate) closed: Cell,
     /// By [`MirrorResult`](crate::MirrorResult).
     pub(crate) mirrored: [Cell; 3],
+    /// Requests while so few endpoints are well that all are used.
+    pub(crate) panicked: Cell,
 }
 
 /// All that one worker counts.

@@ -12,7 +12,7 @@ use crate::series::Index;
 use crate::worker::{ConnectResult, MirrorResult};
 
 /// Every metric made here: its name, its help, its type, in the order of [`Family`].
-const FAMILIES: [(&str, &str, MetricType); 18] = {
+const FAMILIES: [(&str, &str, MetricType); 19] = {
     use MetricType::{COUNTER, GAUGE, HISTOGRAM};
     [
         (
@@ -45,6 +45,11 @@ const FAMILIES: [(&str, &str, MetricType); 18] = {
             "Copies of requests for a backend, by what became of them.",
             COUNTER,
         ),
+        (
+            "outrigger_backend_panic_requests_total",
+            "Requests while so few endpoints of the backend are well that all are used.",
+            COUNTER,
+        ),
     ]
 };
 
@@ -69,6 +74,7 @@ enum Family {
     BackendConnections,
     BackendConnectionsOpen,
     MirroredRequests,
+    BackendPanicRequests,
 }
 
 /// Sums the cells of all workers.
@@ -199,6 +205,10 @@ impl Families {
                 if count > 0 {
                     self.counter(Family::MirroredRequests, with(&labels, "result", result.as_str()), count);
                 }
+            }
+            let panicked = total(cells.iter().map(|cell| &cell.panicked));
+            if panicked > 0 {
+                self.counter(Family::BackendPanicRequests, labels.clone(), panicked);
             }
             self.gauge(Family::BackendConnectionsOpen, labels, open);
         }

@@ -142,6 +142,11 @@ impl Worker {
         self.block.backends.cell(series.0).mirrored[result as usize].add(1);
     }
 
+    /// An endpoint of a backend was chosen for a request although so few are well that all are used.
+    pub fn backend_panicked(&self, series: BackendSeries) {
+        self.block.backends.cell(series.0).panicked.add(1);
+    }
+
     /// A connection that is not HTTP begins. [`tcp_finished`](Self::tcp_finished) must follow.
     pub fn tcp_opened(&self, series: TcpSeries) {
         self.block.tcp.cell(series.0).opened.add(1);

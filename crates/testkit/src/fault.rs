@@ -85,19 +85,19 @@ impl Relay {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (_running, mut running) = watch::channel(());
+        let (running, mut ended) = watch::channel(());
         let counts = Arc::<Counts>::default();
         let count = counts.clone();
         std::thread::Builder::new().name(format!("relay-{}", address.port())).spawn(move || {
             runtime.block_on(async move {
                 let Ok(listener) = TcpListener::from_std(listener) else { return };
                 tokio::select! {
-                    _ = running.changed() => {}
+                    _ = ended.changed() => {}
                     () = accept(listener, to, fate, count) => {}
                 }
             });
         })?;
-        Ok(Self { address, counts, _running })
+        Ok(Self { address, counts, _running: running })
     }
 
     /// Where it listens.

@@ -7,6 +7,8 @@ mod change;
 mod control;
 #[path = "mesh/filters.rs"]
 mod filters;
+#[path = "mesh/health.rs"]
+mod health;
 #[path = "mesh/identity.rs"]
 mod identity;
 #[path = "mesh/leaving.rs"]

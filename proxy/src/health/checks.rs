@@ -134,8 +134,10 @@ impl Checker {
         // do not stay together.
         let mut part = 0.0;
         loop {
-            if let Ok(_place) = self.means.places.acquire().await {
-                let identity = self.means.identity.borrow().clone();
+            let identity = self.means.identity.borrow().clone();
+            // Without an identity of our own nobody in the mesh would answer.
+            if identity.is_some() || !self.question.is_of_mesh() {
+                let _place = self.means.places.acquire().await;
                 let found = self.question.ask(identity).await;
                 self.heard(&mut answers, found);
             }

@@ -1,5 +1,6 @@
 //! The backends of the live table, with what did not change of the table before.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,11 +38,17 @@ pub(crate) struct LiveBackend {
     origin: Option<Origin>,
     endpoints: Vec<(EndpointSpec, SocketAddr)>,
     node: Option<Name>,
+    zone: Option<Name>,
 }
 
 impl LiveBackend {
     /// Makes a backend of its configuration, or hands on the one of the table before if nothing has changed.
-    pub(crate) fn build(name: &Name, spec: &Arc<outrigger_config::Backend>, from: &Ingredients<'_>) -> Self {
+    pub(crate) fn build(
+        name: &Name,
+        spec: &Arc<outrigger_config::Backend>,
+        zone: Option<&Name>,
+        from: &Ingredients<'_>,
+    ) -> Self {
         let before = from
             .before
             .and_then(|live| live.snapshot.backend(name.as_str()).and_then(|at| live.backends.get(at)));
@@ -57,18 +64,21 @@ impl LiveBackend {
             && before.spec == *spec
             && before.endpoints == endpoints
             && before.node == node
+            && before.zone.as_ref() == zone
             && same_origin(before.origin.as_ref(), origin.as_ref())
         {
             return before.clone();
         }
+        let kept = carried_over(before, node.as_ref(), origin.as_ref());
         let mut made: Vec<_> = endpoints
             .iter()
-            .map(|(spec, address)| {
-                carried_over(before, spec, *address, node.as_ref(), origin.as_ref())
-                    .unwrap_or_else(|| endpoint(spec, *address, node.as_ref(), origin.as_ref()))
+            .map(|it| match kept.get(it) {
+                Some(kept) => Arc::clone(kept),
+                None => endpoint(&it.0, it.1, node.as_ref(), origin.as_ref()),
             })
             .collect();
-        let mut members: Vec<Member> = endpoints.iter().map(|(spec, _)| Member::new(spec.weight)).collect();
+        let mut members: Vec<Member> =
+            endpoints.iter().map(|(spec, address)| member(spec, *address, zone)).collect();
         if let Some(folder) = files::place(spec, from.folder) {
             made.push(inside(&folder));
             members.push(Member::new(1));
@@ -81,7 +91,7 @@ impl LiveBackend {
             name: name.shared(),
             endpoints: made.into(),
             loads,
-            balancer: Balancer::new(&spec.balance, &members),
+            balancer: balancer(before, spec, &members),
             outliers,
             budget: budget.map_or_else(
                 || Arc::new(Budget::new(&spec.retry_constraint, Instant::now())),
@@ -105,6 +115,7 @@ impl LiveBackend {
             origin,
             endpoints,
             node,
+            zone: zone.cloned(),
         }
     }
 
@@ -229,19 +240,36 @@ fn connections(
     Some(connections)
 }
 
-fn carried_over(
-    before: Option<&LiveBackend>,
-    spec: &EndpointSpec,
-    address: SocketAddr,
+/// The endpoints of the table before by what they were made from.
+fn carried_over<'a>(
+    before: Option<&'a LiveBackend>,
     node: Option<&Name>,
     origin: Option<&Origin>,
-) -> Option<Arc<Endpoint>> {
-    let before = before?;
-    if before.node.as_ref() != node || !same_origin(before.origin.as_ref(), origin) {
-        return None;
+) -> HashMap<&'a (EndpointSpec, SocketAddr), &'a Arc<Endpoint>> {
+    let same =
+        before.filter(|before| before.node.as_ref() == node && same_origin(before.origin.as_ref(), origin));
+    same.into_iter().flat_map(|before| before.endpoints.iter().zip(&before.backend.endpoints)).collect()
+}
+
+/// The balancer of the table before, where nothing that it knows has changed.
+fn balancer(
+    before: Option<&LiveBackend>,
+    spec: &outrigger_config::Backend,
+    members: &[Member],
+) -> Arc<Balancer> {
+    let before = before.map(|before| &before.backend.balancer);
+    let same = before.filter(|before| before.is_for(&spec.balance, members));
+    same.cloned().unwrap_or_else(|| Arc::new(Balancer::new(&spec.balance, members, Instant::now())))
+}
+
+/// An endpoint as the balancer sees it from this zone.
+fn member(spec: &EndpointSpec, address: SocketAddr, zone: Option<&Name>) -> Member {
+    Member {
+        weight: spec.weight,
+        priority: spec.priority,
+        near: zone.is_some() && spec.zone.as_ref() == zone,
+        key: outrigger_balance::hash(address.to_string().as_bytes()),
     }
-    let at = before.endpoints.iter().position(|(s, a)| s == spec && *a == address)?;
-    before.backend.endpoints.get(at).cloned()
 }
 
 fn same_origin(a: Option<&Origin>, b: Option<&Origin>) -> bool {

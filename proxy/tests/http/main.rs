@@ -6,6 +6,8 @@
 
 mod auth;
 mod backend_connections;
+mod balance;
+mod balance_even;
 mod body_filters;
 mod codings;
 mod compression;

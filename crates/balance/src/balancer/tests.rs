@@ -17,7 +17,7 @@ const KINDS: [BalanceKind; 4] = [PeakEwma, LeastRequest, RoundRobin, Random];
 
 fn balancer(kind: BalanceKind, weights: &[u32]) -> Balancer {
     let members: Vec<_> = weights.iter().copied().map(Member::new).collect();
-    Balancer::new(&Balance { kind, ..Balance::default() }, &members)
+    Balancer::new(&Balance { kind, ..Balance::default() }, &members, Instant::now())
 }
 
 /// The place picked by a request for which these were tried.
@@ -165,8 +165,10 @@ fn round_robin_is_exact_and_even() {
     for weights in [&[1, 1, 1][..], &[4, 4], &[1, 2, 5], &[100, 1], &[7, 11, 13, 300]] {
         let loads: Vec<_> = weights.iter().map(|&weight| Arc::new(Load::new(weight, now))).collect();
         let balancer = balancer(RoundRobin, weights);
-        let divisor =
-            weights.iter().copied().fold(0, |a, b| super::greatest_common_divisor(a.into(), b.into()) as u32);
+        let divisor = weights
+            .iter()
+            .copied()
+            .fold(0, |a, b| super::weights::greatest_common_divisor(a.into(), b.into()) as u32);
         let round = (weights.iter().sum::<u32>() / divisor) as usize;
         let mut rng = Rng::with_seed(1);
         let picks: Vec<_> =

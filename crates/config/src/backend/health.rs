@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalar::Duration;
 
-/// Asks each endpoint, now and then, whether it is well.
+/// Asks each endpoint, now and then, whether it is well, over a connection of its own: but not the node's own instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HealthCheck {

@@ -165,3 +165,21 @@ impl<S: Sink> Follower<S> {
         })));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubt_shortens_the_wait_but_to_the_pause() {
+        let (doubts, pause) = (Arc::<Notify>::default(), Duration::from_millis(200));
+        let begun = Instant::now();
+        for _ in 0..1_000 {
+            doubts.notify_one();
+        }
+        doubted(doubts.clone(), pause).await;
+        assert_eq!(begun.elapsed(), pause);
+        let waited = tokio::time::timeout(Duration::from_hours(1), doubted(doubts, pause));
+        assert!(waited.await.is_err(), "what was doubted before was asked for");
+    }
+}

@@ -44,6 +44,6 @@ async fn a_backend_that_always_breaks_off_gets_a_fifth_more_at_most() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: 1,000 requests a second for a minute, of each kind"]
 async fn a_backend_that_fails_for_a_minute() {
-    fail("/status/503", 1000, Duration::from_secs(60)).await;
-    fail("/break", 1000, Duration::from_secs(60)).await;
+    fail("/status/503", 1000, Duration::from_mins(1)).await;
+    fail("/break", 1000, Duration::from_mins(1)).await;
 }

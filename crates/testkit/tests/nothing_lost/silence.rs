@@ -14,7 +14,7 @@ use crate::stage::{put_backend, route};
 const REQUEST: Duration = Duration::from_millis(1500);
 const ATTEMPT: &str = "250ms";
 /// What a busy machine may add.
-const SLACK: Duration = Duration::from_millis(1000);
+const SLACK: Duration = Duration::from_secs(1);
 
 /// One of two instances vanishes for those who call it, after so many bytes of each of its connections.
 async fn vanish(between_sidecars: bool, side: Side, after: u64) {
