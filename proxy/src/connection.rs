@@ -175,7 +175,10 @@ impl Connection {
     {
         let (mut settings, drain) = (self.settings.clone(), self.drain.clone());
         if self.application.is_some() && version != Version::Http1 {
-            Arc::make_mut(&mut settings).unseen_resets = UNSEEN_RESETS_OF_A_SIDECAR;
+            let settings = Arc::make_mut(&mut settings);
+            settings.unseen_resets = UNSEEN_RESETS_OF_A_SIDECAR;
+            // It closes what rests itself. To be told GOAWAY would say that this sidecar is leaving.
+            settings.idle_timeout = None;
         }
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());

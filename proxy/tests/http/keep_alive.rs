@@ -155,7 +155,7 @@ async fn a_connection_gets_no_more_requests_once_it_is_too_old() {
         let mut wire = proxy.connect().await;
         let mut connections: Vec<(serde_json::Value, Instant, Instant)> = Vec::new();
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(1000) {
+        while begun.elapsed() < Duration::from_secs(1) {
             let asked = Instant::now();
             wire.send(GET).await;
             let response = wire.response().await;

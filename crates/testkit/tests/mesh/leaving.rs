@@ -1,4 +1,5 @@
 //! A sidecar that leaves: those that hold connections to it hear it there, before anybody else tells them.
+#![allow(clippy::float_cmp, reason = "metrics are whole numbers")]
 
 use std::time::{Duration, Instant};
 
