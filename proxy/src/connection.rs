@@ -176,7 +176,7 @@ impl Connection {
         let (mut settings, drain) = (self.settings.clone(), self.drain.clone());
         if self.application.is_some() && version != Version::Http1 {
             let settings = Arc::make_mut(&mut settings);
-            settings.unseen_resets = UNSEEN_RESETS_OF_A_SIDECAR;
+            (settings.unseen_resets, settings.many_callers) = (UNSEEN_RESETS_OF_A_SIDECAR, true);
             // It closes what rests itself. To be told GOAWAY would say that this sidecar is leaving.
             settings.idle_timeout = None;
         }

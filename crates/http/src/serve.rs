@@ -50,6 +50,9 @@ pub struct Settings {
     /// How many streams of HTTP/2 a caller may open and reset before they are even looked at (CVE-2023-44487): one more,
     /// and its connection ends.
     pub unseen_resets: usize,
+    /// Whether the caller is another sidecar, which has proven who it is: its connection of HTTP/2 is that of many callers,
+    /// and is not ended because one of them sends small frames that are read slowly.
+    pub many_callers: bool,
     /// How long a caller may take for a request's header; `None`: as long as it likes.
     pub header_timeout: Option<Duration>,
     /// How long a connection is kept on which nothing is asked; `None`: as long as its caller likes.
@@ -73,6 +76,7 @@ impl Default for Settings {
             limits: Limits::default(),
             streams: MAX_STREAMS,
             unseen_resets: MAX_UNSEEN_RESETS,
+            many_callers: false,
             header_timeout: Some(Duration::from_mins(1)),
             idle_timeout: Some(Duration::from_mins(5)),
             body_rate: None,

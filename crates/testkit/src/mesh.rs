@@ -36,9 +36,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod caller;
+mod enrolled;
 mod member;
 
 pub use caller::{Answer, Caller};
+pub use enrolled::Enrolled;
 pub use member::{AppBuilder, Builder, Member, Sidecar};
 
 /// How long anything may take that is waited for, before it is an error.

@@ -83,6 +83,12 @@ impl Binary {
         Instant::now()
     }
 
+    /// Kills it, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::KILL).unwrap();
+        self.ended().await;
+    }
+
     /// Waits for its end, and says how long that took.
     pub(crate) async fn ended(&mut self) -> (ExitStatus, Duration) {
         let asked = Instant::now();

@@ -11,6 +11,7 @@ mod drain;
 mod exhausted;
 mod file;
 mod goaway;
+mod killed;
 mod listeners;
 mod names;
 mod tcp;

@@ -21,9 +21,10 @@ use super::extended::{self, Wanted};
 use super::heard::{Ear, Heard};
 use super::received::{Received, Uploading};
 use super::sending::Sending;
+use super::sieve::Sieve;
 use super::{
-    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits, say_length_once, spell,
-    spelled,
+    ByteStream, CONNECTION_WINDOW, FRAME_OVERHEAD, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, fits,
+    say_length_once, spell, spelled,
 };
 use crate::body::{Incoming, RequestBody};
 use crate::error::Error;
@@ -86,7 +87,7 @@ struct State {
 
 /// What a connection is moved by; to be polled for as long as it lasts.
 pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
-    connection: client::Connection<Ear<IO>, Bytes>,
+    connection: client::Connection<Ear<Sieve<IO>>, Bytes>,
     alive: Option<KeepAlive>,
     state: Rc<State>,
     /// Called once the endpoint says in good order that it takes no more requests.
@@ -98,13 +99,14 @@ pub(crate) async fn handshake<IO>(io: IO, callee: Callee) -> Result<(Connection,
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let (ear, heard) = Ear::new(io);
+    let (ear, heard) = Ear::new(Sieve::new(io));
     let (sender, mut connection) = client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_local_error_reset_streams(Some(MAX_RESETS))
         .max_send_buffer_size(MAX_SEND_BUFFER)
+        .data_frame_budget(FRAME_OVERHEAD)
         .enable_push(false)
         .handshake(ear)
         .await?;

@@ -12,6 +12,7 @@ mod pace;
 mod received;
 mod sending;
 pub(crate) mod server;
+mod sieve;
 mod tunnel;
 
 use std::rc::Rc;
@@ -30,6 +31,10 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How often a connection may have to reset streams because of what its peer did, before it is ended.
 const MAX_RESETS: usize = 1024;
+/// What it may take, as `h2` counts it, to keep small frames of data that nobody has read yet, where many share the
+/// connection: beyond that it would end for all of them. Their messages alone are at most [`CONNECTION_WINDOW`], each
+/// of 5 bytes or more (gRPC), and a frame counts as 256.
+const FRAME_OVERHEAD: usize = 256 / 5 * CONNECTION_WINDOW as usize + CONNECTION_WINDOW as usize;
 /// How much of what is sent on a stream may wait for the connection.
 const MAX_SEND_BUFFER: usize = 400 * 1024;
 

@@ -69,6 +69,8 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
             }
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
+                    // Nothing, and more to come: it would only wear the connection down (see `Sieve`).
+                    Ok(data) if data.is_empty() && !this.body.is_end_stream() => {}
                     Ok(data) => {
                         // The least of claims: what is reserved of a connection's window is withheld from its other
                         // streams, and `send_data` claims the rest.

@@ -25,8 +25,8 @@ use super::pace::{BodyPace, Pace, UnderWay};
 use super::received::Received;
 use super::sending::Sending;
 use super::{
-    ByteStream, CONNECTION_WINDOW, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended, fits, read_anyway,
-    say_length_once, spell, spelled,
+    ByteStream, CONNECTION_WINDOW, FRAME_OVERHEAD, MAX_RESETS, MAX_SEND_BUFFER, STREAM_WINDOW, extended,
+    fits, read_anyway, say_length_once, spell, spelled,
 };
 use crate::body::{BodyError, Due, Incoming};
 use crate::filter::strip_hop_by_hop;
@@ -66,6 +66,11 @@ where
         .max_local_error_reset_streams(Some(MAX_RESETS))
         .max_pending_accept_reset_streams(settings.unseen_resets)
         .max_send_buffer_size(MAX_SEND_BUFFER)
+        .data_frame_budget(if settings.many_callers {
+            FRAME_OVERHEAD
+        } else {
+            CONNECTION_WINDOW as usize / 2
+        })
         .enable_connect_protocol()
         .handshake(ear);
     let greeted = poll_fn(|cx| match Pin::new(&mut handshake).poll(cx) {

@@ -79,9 +79,9 @@ impl<'a> AppBuilder<'a> {
 /// How a sidecar is to be started.
 #[derive(Debug)]
 pub struct Builder<'a> {
-    mesh: &'a Mesh,
-    name: &'a str,
-    address: IpAddr,
+    pub(super) mesh: &'a Mesh,
+    pub(super) name: &'a str,
+    pub(super) address: IpAddr,
     application: Option<SocketAddr>,
     mode: &'static str,
     log: Log,
@@ -156,7 +156,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Its listeners, and the way from the inbound one to the application, whatever it speaks.
-    fn resources(
+    pub(super) fn resources(
         &self,
         node: &Name,
         outbound: SocketAddr,
@@ -182,7 +182,7 @@ fn inbound_name(node: &Name) -> String {
     format!("inbound-{node}")
 }
 
-fn outbound_name(node: &Name) -> String {
+pub(super) fn outbound_name(node: &Name) -> String {
     format!("outbound-{node}")
 }
 

@@ -4,6 +4,7 @@
 
 mod delivery;
 mod failing;
+mod frames;
 mod idle;
 mod restarts;
 mod silence;
