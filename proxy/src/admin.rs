@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -36,6 +36,8 @@ const CONNECTIONS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may last, so that a caller that asks and does not read the answers gives its place free.
 const LIFETIME: Duration = Duration::from_mins(1);
+/// How long a caller may still ask on a connection once another process answers: its request may be on the way.
+pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
 /// The levels of the diagnostics, as `/log` takes and names them.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -54,6 +56,7 @@ GET  /endpoints          every endpoint: how it stands, why, for how long
 GET  /explain?url=URL    which rule takes a request; also method=, header=, listener=
 GET  /log                the level of the diagnostics
 PUT  /log?level=debug    another level: off, error, warn, info, debug, trace
+POST /quitquitquit       the application is gone: ends, once what is under way is done
 ";
 
 /// Whether the proxy takes traffic.
@@ -82,7 +85,7 @@ pub(crate) type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>
 /// Explains what becomes of a request, by the live configuration.
 pub(crate) type Explains = Box<dyn Fn(&Asked) -> Result<Explanation, Unexplained> + Send + Sync>;
 
-/// What the admin interface says, and the one thing that it sets.
+/// What the admin interface says, and what it sets.
 pub(crate) struct Admin {
     /// The current readiness.
     pub(crate) ready: watch::Receiver<Readiness>,
@@ -98,6 +101,10 @@ pub(crate) struct Admin {
     pub(crate) level: Box<dyn Fn() -> String + Send + Sync>,
     /// Sets it.
     pub(crate) set_level: SetLevel,
+    /// Told that the application is gone, and the proxy is to end.
+    pub(crate) quit: watch::Sender<bool>,
+    /// Whether another process answers in place of this one.
+    pub(crate) replaced: watch::Receiver<bool>,
 }
 
 impl fmt::Debug for Admin {
@@ -107,14 +114,15 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// Answers on `listener` until the future is dropped, which ends its connections too.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, surface: Surface) -> Infallible {
+    /// Answers on `listener` until another process does, or the future is dropped, which ends its connections too.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, surface: Surface) {
         let mut connections = JoinSet::new();
         loop {
             while connections.len() >= CONNECTIONS {
                 connections.join_next().await;
             }
             tokio::select! {
+                () = self.replaced() => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         connections.spawn(Arc::clone(&self).connection(stream, surface));
@@ -127,21 +135,48 @@ impl Admin {
                 Some(_) = connections.join_next() => {}
             }
         }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// Returns once another process answers.
+    async fn replaced(&self) {
+        let mut replaced = self.replaced.clone();
+        while !*replaced.borrow_and_update() {
+            if replaced.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, surface: Surface) {
         let service = service_fn(|request| {
             let admin = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(admin.answer(request, surface).await) }
+            async move {
+                let mut response = admin.answer(request, surface).await;
+                if *admin.replaced.borrow() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        let over = async {
+            tokio::select! {
+                () = async {
+                    self.replaced().await;
+                    tokio::time::sleep(LAST_WORD).await;
+                } => {}
+                () = tokio::time::sleep(LIFETIME) => {}
+            }
+        };
         let served = tokio::select! {
             served = &mut connection => served,
-            () = tokio::time::sleep(LIFETIME) => {
+            () = over => {
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(PATIENCE, connection).await.unwrap_or(Ok(()))
             }
@@ -161,6 +196,11 @@ impl Admin {
         };
         match (page, request.method()) {
             (Page::Log, &Method::PUT | &Method::POST) => self.set_log(request).await,
+            (Page::Quit, &Method::POST) => {
+                self.quit.send_replace(true);
+                text(StatusCode::OK, "ending, once what is under way is done\n")
+            }
+            (Page::Quit, _) => not_allowed(page),
             (page, &Method::GET | &Method::HEAD) => {
                 self.show(page, request.uri().query().unwrap_or_default())
             }
@@ -183,6 +223,7 @@ impl Admin {
             Page::Endpoints => respond(StatusCode::OK, JSON, format!("{:#}\n", (self.endpoints)())),
             Page::Log => text(StatusCode::OK, format!("{}\n", (self.level)())),
             Page::Explain => self.explained(query),
+            Page::Quit => not_allowed(page),
         }
     }
 
@@ -233,6 +274,7 @@ enum Page {
     Endpoints,
     Explain,
     Log,
+    Quit,
 }
 
 impl Surface {
@@ -248,6 +290,7 @@ impl Surface {
             ("/endpoints", Self::All) => Some(Page::Endpoints),
             ("/explain", Self::All) => Some(Page::Explain),
             ("/log", Self::All) => Some(Page::Log),
+            ("/quitquitquit", Self::All) => Some(Page::Quit),
             _ => None,
         }
     }
@@ -293,7 +336,11 @@ fn is_local(authority: Option<&str>) -> bool {
 }
 
 fn not_allowed(page: Page) -> Response<Full<Bytes>> {
-    let allowed = if page == Page::Log { "GET, HEAD, PUT, POST" } else { "GET, HEAD" };
+    let allowed = match page {
+        Page::Log => "GET, HEAD, PUT, POST",
+        Page::Quit => "POST",
+        _ => "GET, HEAD",
+    };
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("not allowed: {allowed} are\n"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use outrigger_config::{Name, file};
+use outrigger_net::activation::{self, Activated};
 use outrigger_telemetry::{AccessLog, LevelFilter, LogControl, diagnostics, level};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +19,8 @@ use crate::capture::{self, Capture};
 use crate::dev::{self, cli::Dev};
 use crate::director::{Captured, Tell};
 use crate::explain::{self, Explain};
-use crate::proxy::{Options, Source, StartError, start};
+use crate::proxy::{Ended, Options, Source, StartError, start};
+use crate::systemd;
 
 /// A service-mesh sidecar, and a reverse proxy on a developer's machine.
 #[derive(Debug, Parser)]
@@ -91,15 +93,39 @@ struct RunArgs {
     /// How long connections are still accepted after SIGTERM [default: with --control 5s, else 0s].
     #[arg(long, value_name = "DURATION")]
     drain_delay: Option<outrigger_config::Duration>,
-    /// How long what is under way may take after that.
+    /// How long what is under way may take after that, and the application to be gone.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     drain_grace: outrigger_config::Duration,
+    /// How long the application has no connection open, and refuses any, before it is taken to be gone. Until then
+    /// outbound listeners work as before; `off`: they close with the others.
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    drain_quiet: Quiet,
+    /// A Unix socket. Takes over the listening sockets of the proxy that runs with the same path, without losing a
+    /// connection; the next one takes over from this one.
+    #[arg(long, value_name = "PATH", requires = "config")]
+    upgrade: Option<PathBuf>,
     /// Where requests are logged, as JSON lines.
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     access_log: AccessLogTo,
     /// What is told on standard error: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = |text: &str| level(text))]
     log_level: LevelFilter,
+}
+
+/// A duration, or none.
+#[derive(Debug, Clone, Copy)]
+struct Quiet(Option<Duration>);
+
+impl std::str::FromStr for Quiet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let duration = text.parse::<outrigger_config::Duration>();
+        duration.map(|it| Self(Some(it.get()))).map_err(|why| format!("{why}, or `off`"))
+    }
 }
 
 /// An address, or none.
@@ -183,6 +209,11 @@ fn check(path: &Path) -> ExitCode {
 }
 
 fn run(args: RunArgs) -> ExitCode {
+    // First of all, before anything else has a file open.
+    let activated = match activation::take(&activation::Environment::of_process()) {
+        Ok(activated) => activated,
+        Err(error) => return fail(&error),
+    };
     let log = match prepare(args.log_level) {
         Ok(log) => log,
         Err(error) => return fail(&error),
@@ -195,7 +226,7 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let options = match options(args, access_log.clone(), log) {
+    let options = match options(args, activated, access_log.clone(), log) {
         Ok(options) => options,
         Err(why) => return fail(&why),
     };
@@ -226,7 +257,12 @@ fn raise_open_files() {
     }
 }
 
-fn options(args: RunArgs, access_log: AccessLog, log: LogControl) -> Result<Options, String> {
+fn options(
+    args: RunArgs,
+    activated: Vec<Activated>,
+    access_log: AccessLog,
+    log: LogControl,
+) -> Result<Options, String> {
     let place = |given: Option<Place>, port: u16, sidecar: bool| match given {
         Some(place) => place.0,
         None => sidecar.then(|| SocketAddr::from(([0, 0, 0, 0], port))),
@@ -266,6 +302,9 @@ fn options(args: RunArgs, access_log: AccessLog, log: LogControl) -> Result<Opti
         zone: args.zone,
         drain_delay: args.drain_delay.map_or(default_delay, outrigger_config::Duration::get),
         drain_grace: args.drain_grace.get(),
+        drain_quiet: args.drain_quiet.0,
+        upgrade: args.upgrade,
+        activated,
         access_log,
         log,
         announce,
@@ -299,12 +338,22 @@ pub(crate) async fn until_told(options: Options, beside: impl Future<Output = In
         }
         Err(error) => return fail(&error),
     };
+    systemd::notify("READY=1");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         never = beside => match never {},
-        () = proxy.ended() => return fail(&"ended by itself; see the lines above"),
+        ended = proxy.ended() => {
+            systemd::notify("STOPPING=1");
+            // Nothing is left but to have the threads end.
+            proxy.stop().await;
+            return match ended {
+                Ended::Told => ExitCode::SUCCESS,
+                Ended::Failed => fail(&"ended by itself; see the lines above"),
+            };
+        }
     }
+    systemd::notify("STOPPING=1");
     eprintln!("outrigger: draining; a second signal ends it at once");
     tokio::select! {
         () = proxy.stop() => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use outrigger_balance::Place;
 use outrigger_config::Name;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
@@ -25,7 +26,7 @@ use tracing::debug;
 use crate::local::Local;
 use crate::request::Serving;
 use crate::state::LiveListener;
-use crate::worker::{Open, Worker};
+use crate::worker::{Open, Side, Worker};
 use crate::{edge, inbound, outbound, tcp};
 
 /// How long a caller may take to show what it speaks, where it could also be waiting for the application to speak
@@ -36,8 +37,9 @@ pub(crate) const FIRST_BYTE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a caller that has not shown what it speaks still may once its listener ends: its first bytes may be on
 /// their way.
 const LAST_WORD: Duration = Duration::from_millis(250);
-/// How long a TLS handshake with a caller may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The part of a connection's greatest age that is left to chance, so that those opened together do not end together.
+const AGE_JITTER: f64 = 0.1;
 
 /// What is known of a connection. Requests on it read this, and add nothing to it.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Name,
     pub(crate) direction: Direction,
+    /// Which of the worker's connections it is one of.
+    pub(crate) side: Side,
     /// What its caller may do.
     pub(crate) settings: Arc<Settings>,
     /// Where the caller is.
@@ -60,6 +64,8 @@ pub(crate) struct Connection {
     /// What the caller's sidecar says that the application is to be spoken to in.
     pub(crate) application: Option<Version>,
     pub(crate) drain: Rc<Drain>,
+    /// How long it may be silent both ways where it is not HTTP.
+    pub(crate) tcp_idle: Option<Duration>,
     /// Whether it is one more than its listener may have.
     over: bool,
     /// Where the listener stands in the table of a generation: looked up once for each table, not for each request.
@@ -70,11 +76,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(worker: &Rc<Worker>, live: &LiveListener, peer: SocketAddr, drain: &Rc<Drain>) -> Self {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        live: &LiveListener,
+        peer: SocketAddr,
+        open: Open,
+        drain: &Rc<Drain>,
+    ) -> Self {
         Self {
             worker: worker.clone(),
             listener: live.name.clone(),
             direction: live.direction,
+            side: open.side(),
             settings: live.settings.clone(),
             peer,
             original: None,
@@ -83,10 +96,11 @@ impl Connection {
             hello: None,
             application: None,
             drain: drain.clone(),
+            tcp_idle: live.tcp_idle,
             over: false,
             at: Cell::new((u64::MAX, 0)),
             text: OnceCell::new(),
-            open: worker.open(),
+            open,
         }
     }
 
@@ -105,6 +119,21 @@ impl Connection {
             Error::unsent(Reason::ConnectionLimitReached, details)
         };
         self.over.then(refuse)
+    }
+
+    /// A place for a request, where its listener limits them.
+    ///
+    /// # Errors
+    /// None is free. That is 503 and not 429: they are limited for all callers together, and it is not this one that
+    /// has sent too many.
+    pub(crate) fn enter(&self, local: &Local) -> Result<Option<Place>, Error> {
+        let live = self.at(local).and_then(|at| local.live.listeners.get(at));
+        let Some(limit) = live.and_then(|live| live.requests.as_ref()) else { return Ok(None) };
+        limit.try_take().map(Some).ok_or_else(|| {
+            let (listener, most) = (&self.listener, limit.size());
+            let details = format!("listener {listener} has as many requests in flight as it may, {most}");
+            Error::unsent(Reason::HttpRequestLimitReached, details)
+        })
     }
 
     /// The caller's address as a field's value.
@@ -180,6 +209,12 @@ impl Connection {
             // It closes what rests itself. To be told GOAWAY would say that this sidecar is leaving.
             settings.idle_timeout = None;
         }
+        if let Some(age) = settings.max_age {
+            // Another sidecar sees to it itself, with what its own backend says.
+            let ours = self.application.is_none() && self.caller.is_none();
+            let part = 1.0 - AGE_JITTER * self.worker.random.borrow_mut().f64();
+            Arc::make_mut(&mut settings).max_age = ours.then(|| age.mul_f64(part));
+        }
         let connection = Rc::new(self);
         let (peer, listener) = (connection.peer, connection.listener.clone());
         let serving = Serving { connection, refusal };
@@ -195,6 +230,7 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
+    open: Open,
     listener: Name,
     drain: Rc<Drain>,
 ) {
@@ -203,7 +239,7 @@ pub(crate) async fn serve(
         worker.local().and_then(|local| local.live.listeners.iter().find(|l| l.name == listener).cloned());
     let Some(live) = found else { return };
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let mut connection = Connection::new(&worker, &live, peer, &drain);
+    let mut connection = Connection::new(&worker, &live, peer, open, &drain);
     connection.open.show(&live);
     if live.is_over() {
         connection.turn_away();
@@ -215,23 +251,25 @@ pub(crate) async fn serve(
     }
 }
 
-/// Terminates TLS on a connection; `None`, having said why, if that fails.
+/// Terminates TLS on a connection within a time, if there is a limit; `None`, having said why, if that fails.
 pub(crate) async fn terminate(
     connection: &Connection,
     stream: TcpStream,
     config: Arc<ServerConfig>,
+    limit: Option<Duration>,
 ) -> Option<TlsStream<TcpStream>> {
     let handshake = connection.opening(TlsAcceptor::from(config).accept(stream));
     let peer = connection.peer;
     let listener = &connection.listener;
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+    let limit = limit.unwrap_or(Duration::MAX);
+    match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
             debug!(%peer, %listener, %error, "TLS with the caller failed");
             None
         }
         Err(_) => {
-            debug!(%peer, %listener, "TLS with the caller took longer than {HANDSHAKE_TIMEOUT:?}");
+            debug!(%peer, %listener, "TLS with the caller took longer than {limit:?}");
             None
         }
     }

@@ -1,10 +1,12 @@
 //! The one task that makes every change live: of the configuration, of certificates, of this node's identity, of the
 //! addresses behind names. Each makes one new table, and the workers go over to it before the change is acknowledged.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,12 +16,12 @@ use outrigger_config::{Kind, Listener, Name, Resource, Spec};
 use outrigger_control::message::Refusal;
 use outrigger_telemetry::Metrics;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::Instant;
 use tracing::info;
 
 use crate::admin::Readiness;
+use crate::drain::Opens;
 use crate::files;
-use crate::listeners::{self, Sockets};
+use crate::listeners::{self, Given, Sockets};
 use crate::resolve::Addresses;
 use crate::secrets::{self, Secrets};
 use crate::source::{ConfigFile, Event};
@@ -84,8 +86,19 @@ pub(crate) struct Director {
     node: Node,
     secrets: Secrets,
     sockets: BTreeMap<Name, Arc<Sockets>>,
+    /// Sockets that were open before this process, for listeners that may come to want them.
+    pub(crate) given: Vec<Given>,
+    /// For whom listeners are opened that are not open yet.
+    pub(crate) opens: Rc<Cell<Opens>>,
     announced: BTreeSet<(Name, SocketAddr)>,
     /// What could not be made live last time, so that it is said once.
+    problems: Vec<Refusal>,
+}
+
+/// A table that has been made, and not handed out.
+pub(crate) struct Made {
+    live: Arc<Live>,
+    /// What could not be made of the configuration.
     problems: Vec<Refusal>,
 }
 
@@ -119,6 +132,8 @@ impl Director {
             node: Node { name: node, zone, captured: captured.is_some(), ..Node::default() },
             secrets: Secrets::default(),
             sockets: BTreeMap::new(),
+            given: Vec::new(),
+            opens: Rc::default(),
             announced: BTreeSet::new(),
             problems: Vec::new(),
         }
@@ -209,6 +224,12 @@ impl Director {
 
     /// Makes what is known now one table, and has every worker act on it.
     pub(crate) async fn go_live(&mut self) {
+        let made = self.make().await;
+        self.hand_out(made).await;
+    }
+
+    /// Makes what is known now one table. Its listeners are bound; nothing is accepted on those that are new.
+    pub(crate) async fn make(&mut self) -> Made {
         let mut resources = self.resources.clone();
         self.add_captured(&mut resources);
         let snapshot = Snapshot::build(self.revision, resources);
@@ -233,10 +254,43 @@ impl Director {
                 folder: self.file.is_some().then_some(&self.folder),
             },
         ));
-        self.hand_out(&live).await;
+        Made { live, problems }
+    }
+
+    /// Has every worker act on a table.
+    pub(crate) async fn hand_out(&mut self, Made { live, problems }: Made) {
+        let mut waiting = Vec::new();
+        for orders in &self.means.orders {
+            let (done, adopted) = oneshot::channel();
+            if orders.send(Order::Live(live.clone(), done)).await.is_ok() {
+                waiting.push(adopted);
+            }
+        }
+        for adopted in waiting {
+            let _ = adopted.await;
+        }
         *self.means.published.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
         self.means.adopted.notify_one();
         self.report(problems);
+    }
+
+    /// What keeps a table from being all that the configuration says; empty if nothing does.
+    pub(crate) fn lacks(&self, made: &Made) -> Vec<String> {
+        let problem = |it: &Refusal| format!("{} {}: {}: {}", it.kind, it.name, it.field, it.reason);
+        let mut lacks: Vec<_> = made.problems.iter().map(problem).collect();
+        if self.rejected > 0 {
+            lacks.push(format!("{} of its objects cannot be used, as said above", self.rejected));
+        }
+        lacks
+    }
+
+    /// Has the sockets take connections that were only reserved.
+    pub(crate) fn listen(&self) {
+        for (name, sockets) in &self.sockets {
+            if let Err(error) = sockets.listen() {
+                (self.means.complain)(&format!("Listener {name}: a worker cannot listen: {error}"));
+            }
+        }
     }
 
     /// The listeners for captured traffic, unless the configuration has its own by these names.
@@ -281,9 +335,21 @@ impl Director {
         let able = |name: &Name, spec: &Listener| {
             secrets::terminated(spec).is_none() || self.secrets.listeners.contains_key(name)
         };
-        let wanted =
-            snapshot.listeners.iter().filter(|l| able(&l.name, &l.spec)).map(|l| (&l.name, &*l.spec));
-        let refused = listeners::bind(&mut self.sockets, wanted, self.means.orders.len());
+        let open = |name: &Name, spec: &Listener| match self.opens.get() {
+            Opens::Everybody => true,
+            Opens::Application if spec.direction == Direction::Outbound => true,
+            Opens::Application | Opens::Nobody => {
+                self.sockets.get(name).is_some_and(|sockets| sockets.are_on(spec.address))
+            }
+        };
+        let wanted: Vec<_> = snapshot
+            .listeners
+            .iter()
+            .filter(|l| able(&l.name, &l.spec) && open(&l.name, &l.spec))
+            .map(|l| (&l.name, &*l.spec))
+            .collect();
+        let workers = self.means.orders.len();
+        let refused = listeners::bind(&mut self.sockets, &mut self.given, wanted.into_iter(), workers);
         let refusal = |(name, error): (Name, outrigger_net::listen::BindError)| Refusal {
             kind: Kind::Listener.as_str().into(),
             name,
@@ -291,19 +357,6 @@ impl Director {
             reason: error.to_string(),
         };
         refused.into_iter().map(refusal).collect()
-    }
-
-    async fn hand_out(&self, live: &Arc<Live>) {
-        let mut waiting = Vec::new();
-        for orders in &self.means.orders {
-            let (done, adopted) = oneshot::channel();
-            if orders.send(Order::Live(live.clone(), done)).await.is_ok() {
-                waiting.push(adopted);
-            }
-        }
-        for adopted in waiting {
-            let _ = adopted.await;
-        }
     }
 
     /// Says what has changed: where it listens, what could not be made live.
@@ -340,6 +393,18 @@ impl Director {
         self.means.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Lets go of sockets of the process before that no listener wants, and says which of the service manager's none does:
+    /// they stay open, for one that may come to want them.
+    pub(crate) fn say_unwanted(&mut self) {
+        self.given.retain(|given| given.asked.is_none());
+        for Given { name, local, .. } in &self.given {
+            (self.means.complain)(&format!(
+                "no listener wants the socket {name:?} on {local} that was opened for this process; \
+                 one with this address or name would"
+            ));
+        }
+    }
+
     /// Whether there are listeners, and none of them could be opened.
     pub(crate) fn is_deaf(&self) -> bool {
         let any = self.problems.iter().any(|problem| problem.kind == Kind::Listener.as_str());
@@ -359,36 +424,6 @@ impl Director {
     /// What could not be made live.
     pub(crate) fn problems(&self) -> &[Refusal] {
         &self.problems
-    }
-
-    /// Ends all traffic in order: not ready; then, after `delay`, no more connections, and those that are open end with
-    /// what is under way on them; what is left after `grace` is cut.
-    pub(crate) async fn drain(&self, delay: Duration, grace: Duration) {
-        self.means.ready.send_replace(Readiness::NotReady("draining".into()));
-        self.means.metrics.ready.set(0);
-        for orders in &self.means.orders {
-            let _ = orders.send(Order::Announce).await;
-        }
-        tokio::time::sleep(delay).await;
-        let mut waiting = Vec::new();
-        for orders in &self.means.orders {
-            let (done, quiet) = oneshot::channel();
-            if orders.send(Order::Drain(done)).await.is_ok() {
-                waiting.push(quiet);
-            }
-        }
-        let until = Instant::now() + grace;
-        for quiet in waiting {
-            if tokio::time::timeout_at(until, quiet).await.is_err() {
-                (self.means.complain)(&format!(
-                    "connections were still open after the grace period of {grace:?}; they are cut"
-                ));
-                break;
-            }
-        }
-        for orders in &self.means.orders {
-            let _ = orders.send(Order::Stop).await;
-        }
     }
 }
 

@@ -53,7 +53,7 @@ async fn secure(mut connection: Connection, stream: TcpStream, live: &LiveListen
         debug!(listener = %connection.listener, "no certificate to terminate TLS with");
         return;
     };
-    let Some(stream) = terminate(&connection, stream, config).await else { return };
+    let Some(stream) = terminate(&connection, stream, config, live.handshake).await else { return };
     connection.secure = true;
     if live.protocol == Some(Protocol::Tls) {
         return tcp::relay(connection, stream).await;

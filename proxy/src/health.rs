@@ -110,7 +110,7 @@ impl Seen {
                     (state, was) if was == Some(state) => {}
                     (now, _) => {
                         let why = now.why();
-                        warn!(backend = name, endpoint = %address, state, "the endpoint gets no requests: {why}");
+                        warn!(backend = name, endpoint = %address, state, "requests are kept away from the endpoint: {why}");
                     }
                 }
                 let shown = if standing.state == State::Trial { was } else { None };

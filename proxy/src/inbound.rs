@@ -45,7 +45,7 @@ async fn tls(mut connection: Connection, stream: TcpStream, live: &LiveListener)
             "a caller wants mutual TLS, and this node has no identity yet");
         return;
     };
-    if let Some(stream) = terminate(&connection, stream, config).await {
+    if let Some(stream) = terminate(&connection, stream, config, live.handshake).await {
         member(connection, stream, live).await;
     }
 }

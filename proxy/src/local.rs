@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use outrigger_balance::Limits;
 use outrigger_certs::Identity;
 use outrigger_http::connect::{Dialer, OwnDoor, Watch};
 use outrigger_http::pool::Pool;
@@ -178,6 +179,9 @@ impl Local {
         if let Some(found) = self.direct.borrow().get(&address) {
             return found.clone();
         }
+        if !mesh && self.live.node.captured {
+            self.live.node.applications.add(address);
+        }
         let load = Arc::new(outrigger_balance::Load::new(1, Instant::now()));
         let endpoint = Arc::new(Endpoint::new(address, Security::Plain, load));
         let pool = Pool::new(endpoint.clone());
@@ -189,6 +193,7 @@ impl Local {
                 pool,
                 self.means.dialer(self.live.direct, None, CONNECT_TIMEOUT),
                 self.live.direct,
+                None,
             ),
         )
     }
@@ -202,12 +207,8 @@ impl Local {
         let endpoint = backend.backend.endpoints.get(*place)?.clone();
         let pool = backend.pools.get(*place)?.clone();
         let dialer = backend.dialer.clone();
-        Some(
-            self.remember(
-                address,
-                alone(backend.backend.name.clone(), endpoint, pool, dialer, backend.series),
-            ),
-        )
+        let (name, limits) = (backend.backend.name.clone(), backend.backend.limits.clone());
+        Some(self.remember(address, alone(name, endpoint, pool, dialer, backend.series, limits)))
     }
 
     fn remember(&self, address: SocketAddr, backend: LocalBackend) -> Rc<LocalBackend> {
@@ -259,15 +260,16 @@ impl Watch for Count {
     }
 }
 
-/// A backend of one endpoint: no balancing between it and others.
+/// A backend of one endpoint: no balancing between it and others. It shares the limits of the backend that it is of.
 fn alone(
     name: Arc<str>,
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool>,
     dialer: Dialer,
     series: BackendSeries,
+    limits: Option<Arc<Limits>>,
 ) -> LocalBackend {
-    let backend = Backend::of_one(name, endpoint, dialer.timeout);
+    let backend = Backend { limits, ..Backend::of_one(name, endpoint, dialer.timeout) };
     LocalBackend {
         backend: Arc::new(backend),
         pools: Box::new([pool]),

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::director::CAPTURED_INBOUND;
 use crate::state::{Live, LiveListener};
 use crate::tcp;
-use crate::worker::Worker;
+use crate::worker::{Side, Worker};
 
 /// How many bytes are on the way before the writer waits.
 const BUFFER: usize = 64 * 1024;
@@ -37,7 +37,7 @@ impl OwnDoor for Own {
         let local = worker.local()?;
         let (listener, original) = before(&local.live, address)?;
         let (ours, theirs) = tokio::io::duplex(BUFFER);
-        let mut connection = Connection::new(&worker, listener, address, &worker.own);
+        let mut connection = Connection::new(&worker, listener, address, worker.open(Side::Own), &worker.own);
         connection.original = original;
         connection.caller = local.live.node.identity.as_ref().map(|identity| identity.id().clone());
         let version = match wire {

@@ -2,29 +2,29 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use outrigger_config::Name;
-use outrigger_config::explain::{Unexplained, explain};
+use outrigger_net::activation::Activated;
 use outrigger_net::listen;
 use outrigger_telemetry::{AccessLog, LogControl, Metrics};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::admin::{Admin, Readiness, Surface};
+use crate::admin::Readiness;
 use crate::director::{Captured, Director, Means, Published, STARTING, Tell};
+use crate::drain::{End, Leaving, Terms};
+use crate::faces::{self, Answering, Places, Shown, interface};
 use crate::health::{self, Findings};
+use crate::listeners::Given;
 use crate::resolve::Resolver;
 use crate::source::{ConfigFile, Event, follow_control};
 use crate::state::Doubt;
+use crate::takeover::{Claim, Door, Shop, UpgradeError};
 use crate::watch::Follower;
 use crate::{threads, worker};
-
-/// Where the admin interface is where nobody says.
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
 
 /// Where a proxy gets its configuration from.
 #[derive(Debug)]
@@ -55,8 +55,16 @@ pub struct Options {
     pub zone: Option<Name>,
     /// How long connections are still accepted after the end was announced.
     pub drain_delay: Duration,
-    /// How long what is under way may take after that.
+    /// How long what is under way may take after that, and the application, for which outbound listeners stay open.
     pub drain_grace: Duration,
+    /// How long the application must have had no connection open before it is taken to be gone; `None`: outbound
+    /// listeners close with the others.
+    pub drain_quiet: Option<Duration>,
+    /// A Unix socket: the listening sockets of the proxy that is found there are taken over, and the next one finds this
+    /// proxy there. For a proxy from a file.
+    pub upgrade: Option<PathBuf>,
+    /// Listening sockets that were opened for this process.
+    pub activated: Vec<Activated>,
     /// Where requests are logged.
     pub access_log: AccessLog,
     /// The level of the diagnostics, read and set by the admin interface.
@@ -86,6 +94,9 @@ impl Options {
             zone: None,
             drain_delay: Duration::ZERO,
             drain_grace: Duration::from_secs(10),
+            drain_quiet: None,
+            upgrade: None,
+            activated: Vec::new(),
             access_log: AccessLog::off(),
             log: LogControl::detached(),
             announce: Arc::new(|_| ()),
@@ -135,6 +146,9 @@ pub enum StartError {
     /// None of the listeners could be opened.
     #[error("none of the listeners could be opened:\n{0}")]
     Deaf(String),
+    /// The running proxy could not be replaced.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// The system refuses a thread or a runtime.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -158,16 +172,18 @@ pub struct Proxy {
     published: Published,
     ready: watch::Receiver<Readiness>,
     metrics: Metrics,
-    drain: Stop,
-    stop: Option<oneshot::Sender<Stop>>,
-    ended: Option<oneshot::Receiver<()>>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: Option<oneshot::Receiver<Ended>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Stop {
-    delay: Duration,
-    grace: Duration,
+/// How a proxy ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// As it was told to, by whoever runs it, over the admin interface, or by the process that took its place.
+    Told,
+    /// Nothing can come of it any more; why was said.
+    Failed,
 }
 
 /// Starts a proxy. From a file, it listens when this returns; from the control API, it may still wait for a
@@ -191,7 +207,6 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
             worker::run(index, cells, buffer, receiver).await;
         })?);
     }
-    let drain = Stop { delay: options.drain_delay, grace: options.drain_grace };
     let published = Published::default();
     let (ready, readiness) = watch::channel(Readiness::NotReady(STARTING.into()));
     let (stop, stopped) = oneshot::channel();
@@ -209,9 +224,8 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
                 }
             };
             if started.send(Ok(addresses)).is_ok() {
-                control.run(stopped).await;
+                let _ = end.send(control.run(stopped).await);
             }
-            let _ = end.send(());
         }
     };
     running.push(threads::spawn("control".into(), control)?);
@@ -224,7 +238,6 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
         published,
         ready: readiness,
         metrics,
-        drain,
         stop: Some(stop),
         ended: Some(ended),
         threads: running,
@@ -236,17 +249,48 @@ struct Control {
     director: Director,
     events: mpsc::UnboundedReceiver<Event>,
     files: mpsc::Receiver<()>,
+    leaving: Leaving,
+    /// Tells the admin interface that another process answers.
+    replaced: watch::Sender<bool>,
+    upgrade: Option<(Door, Shop)>,
+    /// What answers those who watch over the proxy.
+    answering: Answering,
+    announce: Tell,
 }
 
 impl Control {
-    async fn run(mut self, stopped: oneshot::Receiver<Stop>) {
-        let stop = tokio::select! {
-            stop = stopped => stop,
-            () = self.director.run(self.events, self.files) => return,
+    async fn run(self, stopped: oneshot::Receiver<()>) -> Ended {
+        let Self { mut director, events, files, leaving, replaced, upgrade, answering, announce } = self;
+        // Changes go live to the end: the application is served until then.
+        let mut directing = std::pin::pin!(director.run(events, files));
+        let mut told = leaving.gone.clone();
+        let next = async {
+            match &upgrade {
+                Some((door, shop)) => door.replaced(shop).await,
+                None => std::future::pending().await,
+            }
         };
-        // Without a word the proxy was dropped: it ends at once.
-        let Stop { delay, grace } = stop.unwrap_or(Stop { delay: Duration::ZERO, grace: Duration::ZERO });
-        self.director.drain(delay, grace).await;
+        let end = tokio::select! {
+            stop = stopped => if stop.is_ok() { End::Told } else { End::Dropped },
+            Ok(_) = told.wait_for(|gone| *gone) => End::Told,
+            process = next => {
+                announce(&format!("process {process} has taken over; ending once what is under way is done"));
+                End::Replaced
+            }
+            () = &mut directing => return Ended::Failed,
+        };
+        // Whoever comes now starts afresh.
+        drop(upgrade);
+        replaced.send_replace(end == End::Replaced);
+        let mut ending = std::pin::pin!(leaving.run(end));
+        tokio::select! {
+            () = &mut ending => {}
+            () = directing => ending.await,
+        }
+        if end == End::Replaced {
+            answering.ended().await;
+        }
+        Ended::Told
     }
 }
 
@@ -259,61 +303,85 @@ async fn begin(
     ready: watch::Sender<Readiness>,
 ) -> Result<(Addresses, Control), StartError> {
     let (events, heard) = mpsc::unbounded_channel();
-    let (mut node, mut doubted_control) = (None, None);
-    let (mut file, mut admin) = (None, options.admin);
-    match options.source {
-        Source::File(path) => file = Some(ConfigFile::open(path, &*options.complain)?),
-        Source::Text(text) => file = Some(ConfigFile::of_text(&text, &*options.complain)?),
-        Source::Control(control) => {
-            node = Some(control.node.clone());
-            let doubts = Arc::<Notify>::default();
-            tokio::spawn(follow_control(control, events.clone(), doubts.clone()));
-            doubted_control = Some(doubts);
-        }
-    }
-    admin = admin.or(file.as_ref().and_then(|file| file.admin));
-    let surfaces = [
-        (Surface::All, Some(admin.unwrap_or(ADMIN)), "admin"),
-        (Surface::Metrics, options.metrics, "metrics"),
-        (Surface::Ready, options.ready, "readiness"),
-    ];
+    let (node, file, doubted_control) = follow(options.source, &*options.complain, &events)?;
+    let (mut claim, door) = upgrade(options.upgrade.as_deref()).await?;
+    let mut given: Vec<Given> = options.activated.into_iter().map(Given::from).collect();
+    given.extend(claim.iter_mut().flat_map(|claim| claim.listeners.drain(..)));
+    let admin = options.admin.or(file.as_ref().and_then(|file| file.admin));
+    let places = Places { admin, metrics: options.metrics, ready: options.ready };
+    let faces = faces::open(places, claim.as_mut().map(|claim| &mut claim.own), &mut given)?;
+    let (quit, gone) = watch::channel(false);
+    let replaced = watch::Sender::new(false);
     let (adopted, findings) = (Arc::<Notify>::default(), Findings::default());
-    let interface = Arc::new(interface(&metrics, &published, &findings, ready.subscribe(), options.log));
-    let addresses = watch_over(&interface, surfaces, &options.announce)?;
+    let (metrics_too, published_too, findings_too) = (metrics.clone(), published.clone(), findings.clone());
+    let shown = Shown { metrics: metrics_too, published: published_too, findings: findings_too };
+    let interface = interface(shown, ready.subscribe(), options.log, quit, replaced.subscribe());
+    let interface = Arc::new(interface);
+    let mut answering = None;
+    if claim.is_none() {
+        answering = Some(faces::answer(&interface, &faces, &options.announce)?);
+        door.as_ref().map_or(Ok(()), Door::put)?;
+    }
     show_endpoints(&metrics, &published, &findings);
     tokio::task::spawn_local(health::tend(published.clone(), adopted.clone(), findings));
     let (follower, files) = Follower::start();
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
     let (doubt, doubted) = mpsc::channel(64);
+    let from_file = file.is_some();
     let means = Means {
-        metrics,
-        orders,
-        published,
+        metrics: metrics.clone(),
+        orders: orders.clone(),
+        published: published.clone(),
         adopted,
-        ready,
+        ready: ready.clone(),
         addresses: Resolver::system().start(names, doubted),
         wanted,
         doubt: Doubt { names: doubt, control: doubted_control },
         follower,
-        announce: options.announce,
-        complain: options.complain,
+        announce: options.announce.clone(),
+        complain: options.complain.clone(),
         zone: options.zone,
     };
-    let from_file = file.is_some();
     let mut director = Director::new(means, node, file, options.captured);
+    director.given = given;
     if from_file {
-        director.reread();
-        director.go_live().await;
-        if director.is_deaf() {
-            let why: Vec<_> = director.problems().iter().map(|problem| problem.reason.clone()).collect();
-            return Err(StartError::Deaf(why.join("\n")));
-        }
-        if !director.listens() {
-            director
-                .complain("no listener is open: the file has none that can be used; once it has, they open");
-        }
+        first(&mut director, claim.as_ref()).await?;
     }
-    Ok((addresses, Control { director, events: heard, files }))
+    if let Some(claim) = claim {
+        answering = Some(faces::answer(&interface, &faces, &options.announce)?);
+        in_place(claim, door.as_ref(), &options.announce, &options.complain).await;
+    }
+    let (addresses, answering) = answering.unwrap_or_default();
+    let complain = options.complain;
+    let (orders_too, published_too) = (orders.clone(), published.clone());
+    let shop = Shop { orders: orders_too, published: published_too, faces, complain: complain.clone() };
+    let terms = Terms { delay: options.drain_delay, grace: options.drain_grace, quiet: options.drain_quiet };
+    let opens = director.opens.clone();
+    let leaving = Leaving { terms, orders, published, ready, metrics, gone, opens, complain };
+    let upgrade = door.map(|door| (door, shop));
+    let announce = options.announce;
+    let control = Control { director, events: heard, files, leaving, replaced, upgrade, answering, announce };
+    Ok((addresses, control))
+}
+
+/// What is known of a source once it is followed: the node's name, the file, and who hears of doubts in what it said.
+type Followed = (Option<Name>, Option<ConfigFile>, Option<Arc<Notify>>);
+
+/// Reads a file, or begins to follow the control API.
+fn follow(
+    source: Source,
+    complain: &dyn Fn(&str),
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<Followed, StartError> {
+    Ok(match source {
+        Source::File(path) => (None, Some(ConfigFile::open(path, complain)?), None),
+        Source::Text(text) => (None, Some(ConfigFile::of_text(&text, complain)?), None),
+        Source::Control(control) => {
+            let (node, doubts) = (control.node.clone(), Arc::<Notify>::default());
+            tokio::spawn(follow_control(control, events.clone(), doubts.clone()));
+            (Some(node), None, Some(doubts))
+        }
+    })
 }
 
 /// Adds what is known of endpoints to the metrics.
@@ -325,73 +393,45 @@ fn show_endpoints(metrics: &Metrics, published: &Published, findings: &Findings)
     }
 }
 
-fn interface(
-    metrics: &Metrics,
-    published: &Published,
-    findings: &Findings,
-    ready: watch::Receiver<Readiness>,
-    log: LogControl,
-) -> Admin {
-    let (seen, findings) = (published.clone(), findings.clone());
-    let (metrics, published, set) = (metrics.clone(), published.clone(), log.clone());
-    let explained = published.clone();
-    Admin {
-        ready,
-        metrics: Box::new(move || metrics.encode()),
-        config: Box::new(move || {
-            let live = published.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            live.map_or(serde_json::Value::Null, |live| {
-                let mut config = live.snapshot.resources_json();
-                config["revision"] = live.snapshot.revision.into();
-                if let Some(identity) = &live.node.identity {
-                    config["identity"] = identity.id().as_str().into();
-                }
-                config
-            })
-        }),
-        endpoints: Box::new(move || health::endpoints(&seen, &findings)),
-        explain: Box::new(move |asked| {
-            let live = explained.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            live.map_or(Err(Unexplained::NoListener), |live| explain(&live.snapshot, asked))
-        }),
-        level: Box::new(move || log.level()),
-        set_level: Box::new(move |level| set.set(level).map_err(|error| error.to_string())),
-    }
+/// Finds the process to be replaced, and makes the place where the next one finds this one.
+async fn upgrade(path: Option<&Path>) -> Result<(Option<Claim>, Option<Door>), UpgradeError> {
+    let Some(path) = path else { return Ok((None, None)) };
+    let claim = Claim::make(path).await?;
+    Ok((claim, Some(Door::make(path)?)))
 }
 
-/// Opens the interfaces for those who watch over the proxy.
-fn watch_over(
-    interface: &Arc<Admin>,
-    surfaces: [(Surface, Option<SocketAddr>, &'static str); 3],
-    announce: &Tell,
-) -> Result<Addresses, StartError> {
-    let mut addresses = Addresses::default();
-    for (surface, address, what) in surfaces {
-        let Some(address) = address else { continue };
-        if surface == Surface::All && !address.ip().is_loopback() {
-            return Err(StartError::ExposedAdmin(address));
-        }
-        let hint = match surface {
-            Surface::All => {
-                "; --admin ADDRESS, or `admin: { address: … }` in the file, moves the admin interface"
-            }
-            Surface::Metrics => "; --metrics ADDRESS moves the metrics",
-            Surface::Ready => "; --ready ADDRESS moves the readiness",
-        };
-        let refuse = |source| StartError::Listen { what, source, hint };
-        let bound = listen::bind(address, 1).map_err(refuse)?;
-        let Some(socket) = bound.sockets.into_iter().next() else { continue };
-        tokio::spawn(interface.clone().serve(TcpListener::from_std(socket)?, surface));
-        let open = if bound.local.ip().is_loopback() { "" } else { " (not authenticated)" };
-        announce(&format!("{what} on http://{}{open}", bound.local));
-        let place = match surface {
-            Surface::All => &mut addresses.admin,
-            Surface::Metrics => &mut addresses.metrics,
-            Surface::Ready => &mut addresses.ready,
-        };
-        *place = Some(bound.local);
+/// Tells the process that is replaced so, and is found in its place.
+async fn in_place(claim: Claim, door: Option<&Door>, announce: &Tell, complain: &Tell) {
+    let before = claim.pid;
+    claim.accepting().await;
+    if let Some(error) = door.and_then(|door| door.put().err()) {
+        complain(&format!("{error}; the next upgrade will not find this process"));
     }
-    Ok(addresses)
+    announce(&format!("takes over from process {before}"));
+}
+
+/// Makes the configuration of a file live. Where another process is replaced, only if nothing of it is lacking.
+async fn first(director: &mut Director, claim: Option<&Claim>) -> Result<(), StartError> {
+    director.reread();
+    let made = director.make().await;
+    if let Some(claim) = claim {
+        let lacks = director.lacks(&made);
+        if !lacks.is_empty() {
+            return Err(UpgradeError::Lacking(lacks.join("\n")).into());
+        }
+        claim.ready().await?;
+        director.listen();
+    }
+    director.hand_out(made).await;
+    if director.is_deaf() {
+        let why: Vec<_> = director.problems().iter().map(|problem| problem.reason.clone()).collect();
+        return Err(StartError::Deaf(why.join("\n")));
+    }
+    if !director.listens() {
+        director.complain("no listener is open: the file has none that can be used; once it has, they open");
+    }
+    director.say_unwanted();
+    Ok(())
 }
 
 impl Proxy {
@@ -427,7 +467,7 @@ impl Proxy {
     /// Drains it, and returns once nothing of it is left: see [`Options::drain_delay`] and [`Options::drain_grace`].
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
-            let _ = stop.send(self.drain);
+            let _ = stop.send(());
         }
         if let Some(ended) = self.ended.take() {
             let _ = ended.await;
@@ -437,10 +477,14 @@ impl Proxy {
         }
     }
 
-    /// Returns if it ends by itself.
-    pub async fn ended(&mut self) {
-        if let Some(ended) = &mut self.ended {
-            let _ = ended.await;
-        }
+    /// Returns once it has ended without [`Proxy::stop`]: somebody asked for it at the admin interface, another process
+    /// has taken over, or nothing can come of it.
+    pub async fn ended(&mut self) -> Ended {
+        let ended = match &mut self.ended {
+            Some(ended) => ended.await.unwrap_or(Ended::Failed),
+            None => Ended::Told,
+        };
+        self.ended = None;
+        ended
     }
 }

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use outrigger_balance::Place;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::Direction;
 use outrigger_http::body::{End, Observe, Upload};
@@ -44,6 +45,8 @@ pub(crate) struct Record {
     pub(crate) panic: bool,
     /// What only the access log wants to know.
     line: Option<Box<Line>>,
+    /// Its place among the requests of the listener, where those are limited.
+    place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -88,7 +91,14 @@ impl Record {
             ended: false,
             panic: false,
             line,
+            place: None,
         }
+    }
+
+    /// The same, with a place that is free again when the record ends.
+    pub(crate) fn holding(mut self, place: Option<Place>) -> Self {
+        self.place = place;
+        self
     }
 
     /// Its endpoint was chosen in panic.
@@ -110,6 +120,11 @@ impl Record {
         }
         headers.insert(CONTENT_LENGTH, bytes.len().into());
         Bytes::new()
+    }
+
+    /// For how long nothing may move on its connection, once that is used for something else.
+    pub(crate) fn stream_timeout(&self) -> Option<Duration> {
+        self.connection.settings.stream_timeout
     }
 
     /// When the request came.
@@ -157,14 +172,14 @@ impl Record {
 
     fn reason(&self, end: End) -> Option<Reason> {
         match (self.reason, end) {
-            (Some(reason), _) | (None, End::Refused(reason)) => Some(reason),
+            (Some(reason), _) | (None, End::Refused(reason) | End::Silent(reason)) => Some(reason),
             (None, End::Complete | End::CallerGone) => None,
             (None, End::BackendBroke) => Some(Reason::HttpResponseIncomplete),
             (None, End::Timeout) => Some(Reason::HttpResponseTimeout),
         }
     }
 
-    fn write(&self, end: End, response_bytes: u64, duration: std::time::Duration) {
+    fn write(&self, end: End, response_bytes: u64, duration: Duration) {
         let Some(line) = &self.line else { return };
         let rule = self.rule.and_then(|rule| self.local.live.snapshot.http_rules.get(rule));
         let backend = self.to.as_ref().map(|to| &to.backend);
@@ -221,12 +236,11 @@ impl Observe for Record {
         }
     }
 
-    fn timed_out(&mut self) -> Option<HeaderMap> {
+    fn timed_out(&mut self, error: &Error) -> Option<HeaderMap> {
         // gRPC-Web has its trailers in the body.
         self.call.filter(|call| *call == grpc::MEDIA_TYPE)?;
-        let error = Error::sent(Reason::HttpResponseTimeout, "the request timeout of the route passed");
         let mut trailers = HeaderMap::new();
-        self.grpc_status = Some(grpc::end(&error, &mut trailers));
+        self.grpc_status = Some(grpc::end(error, &mut trailers));
         Some(trailers)
     }
 }
@@ -243,6 +257,7 @@ impl Drop for Record {
 impl Record {
     fn finish(&mut self, end: End, bytes: u64, now: Instant) {
         self.ended = true;
+        drop(self.place.take());
         let duration = now.saturating_duration_since(self.started);
         if let Some(series) = self.series {
             self.connection.worker.metrics.request_finished(

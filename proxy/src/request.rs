@@ -70,7 +70,11 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
         return Reply::new(response);
     };
     let version = asked.request.version();
-    let mut record = Record::begin(connection.clone(), local.clone(), &asked.request);
+    let place = match connection.enter(&local) {
+        Ok(place) => place,
+        Err(error) => return refused(&connection, &asked.request, error),
+    };
+    let mut record = Record::begin(connection.clone(), local.clone(), &asked.request).holding(place);
     let decision = Decision::make(&local, &connection, &asked.request);
     record.decided(decision.rule, decision.series);
     if decision.filters.is_some() || decision.plan.is_err() {
@@ -82,7 +86,7 @@ async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked
         (None, Ok(plan)) => carry_out(&connection, plan, asked, record).await,
         (None, Err(error)) => fail(error, record),
     };
-    if connection.worker.announces_end() && version != Version::HTTP_2 {
+    if connection.worker.announces_end(connection.side) && version != Version::HTTP_2 {
         reply.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     reply
@@ -95,6 +99,7 @@ fn refused<B>(connection: &Rc<Connection>, request: &Request<B>, error: Error) -
     let series = connection.at(&local).and_then(|at| local.live.listeners.get(at)).map(|l| l.unrouted);
     let mut record = Record::begin(connection.clone(), local, request);
     record.decided(None, series);
+    record.call = called(request);
     fail(error, record)
 }
 
@@ -301,8 +306,11 @@ fn pass_on(
 pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
-    if error.reason == Reason::ConnectionLimitReached {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(seconds) = error.reason.retry_after() {
+        headers.insert(RETRY_AFTER, seconds.into());
+        if record.call.is_some() {
+            headers.insert(grpc::RETRY_PUSHBACK, (seconds * 1000).into());
+        }
     }
     let unreached = !error.reached && record.is_of_a_sidecar();
     if unreached {

@@ -4,11 +4,14 @@
 
 mod backend;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use outrigger_balance::Limit;
 use outrigger_certs::Identity;
 use outrigger_config::listener::{Direction, ListenerHttp, MtlsMode, Protocol, TlsMode};
 use outrigger_config::route::{HeaderModifier, HttpFilter};
@@ -65,6 +68,30 @@ pub(crate) struct Node {
     pub(crate) mesh: Option<Arc<ServerConfig>>,
     /// Whether its application's traffic may be captured.
     pub(crate) captured: bool,
+    /// Where its application turned out to be.
+    pub(crate) applications: Applications,
+}
+
+/// Addresses of the application that captured traffic was addressed to. Locked when one is first connected to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Applications(Arc<Mutex<BTreeSet<SocketAddr>>>);
+
+impl Applications {
+    /// How many are remembered: enough to tell whether the application is there.
+    const MOST: usize = 64;
+
+    /// Remembers one.
+    pub(crate) fn add(&self, address: SocketAddr) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < Self::MOST {
+            known.insert(address);
+        }
+    }
+
+    /// Those that are known.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
 }
 
 #[derive(Debug)]
@@ -95,6 +122,12 @@ pub(crate) struct LiveListener {
     pub(crate) open: Arc<AtomicU32>,
     /// How many may be.
     pub(crate) most: Option<u32>,
+    /// Requests in flight, over all tables and workers, where they are limited.
+    pub(crate) requests: Option<Arc<Limit>>,
+    /// How long a TLS handshake with a caller may take.
+    pub(crate) handshake: Option<Duration>,
+    /// How long a connection that is not HTTP may be silent both ways.
+    pub(crate) tcp_idle: Option<Duration>,
     /// For requests that no route takes.
     pub(crate) unrouted: Series,
     /// For connections that no route takes.
@@ -225,6 +258,9 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
         connections: from.metrics.connection_series(direction, name),
         open: before.map(|before| before.open.clone()).unwrap_or_default(),
         most: spec.http.limits.connections,
+        requests: requests(spec, before),
+        handshake: spec.timeouts.tls_handshake.limit(),
+        tcp_idle: spec.timeouts.tcp_idle.limit(),
         unrouted: from.metrics.request_series(&RequestLabels {
             direction,
             listener: name,
@@ -241,6 +277,16 @@ fn listener(entry: &ListenerEntry, from: &Ingredients<'_>) -> LiveListener {
     }
 }
 
+/// A listener's requests in flight, with those of the table before.
+fn requests(spec: &Listener, before: Option<&Arc<LiveListener>>) -> Option<Arc<Limit>> {
+    let most = spec.http.limits.requests?;
+    let Some(limit) = before.and_then(|before| before.requests.clone()) else {
+        return Some(Limit::new(most));
+    };
+    limit.resize(most);
+    Some(limit)
+}
+
 fn settings(http: &ListenerHttp) -> Settings {
     let (limits, timeouts) = (&http.limits, &http.timeouts);
     Settings {
@@ -248,6 +294,8 @@ fn settings(http: &ListenerHttp) -> Settings {
         streams: limits.streams_per_connection,
         header_timeout: timeouts.header(),
         idle_timeout: timeouts.idle(),
+        stream_timeout: timeouts.stream(),
+        max_age: timeouts.max_connection_age(),
         body_rate: limits
             .min_body_rate
             .map(|rate| BodyRate { bytes: rate.bytes_per_second.into(), grace: rate.grace.get() }),

@@ -26,8 +26,6 @@ use crate::plan::TcpPlan;
 const MAX_CONNECT_TRIES: usize = 5;
 /// As much of a callee's first word is read at once.
 const FIRST_WORD: usize = 512;
-/// How long a connection may be silent both ways.
-const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// What became of a connection.
 #[derive(Debug, Default)]
@@ -68,7 +66,7 @@ pub(crate) async fn relay_silent(
             relay.opened();
             // An error here shows again when the rest is carried.
             let _ = caller.write_all(&word).await;
-            let mut outcome = carry(reached, caller).await;
+            let mut outcome = carry(reached, caller, relay.connection.tcp_idle).await;
             outcome.received += word.len() as u64;
             relay.ended(&outcome);
         }
@@ -124,7 +122,7 @@ impl Relay {
         self.opened();
         let outcome = match &self.plan.to {
             Ok(to) => match reach(to, &self.connection).await {
-                Ok(reached) => carry(reached, caller).await,
+                Ok(reached) => carry(reached, caller, self.connection.tcp_idle).await,
                 Err((at, error)) => refused(&error, at),
             },
             Err(error) => {
@@ -232,12 +230,12 @@ fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
 }
 
 /// Copies both ways between a caller and the callee that was reached for it.
-async fn carry<IO>(reached: Reached, mut caller: IO) -> Outcome
+async fn carry<IO>(reached: Reached, mut caller: IO, idle: Option<Duration>) -> Outcome
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let Reached { at, mut callee, _under_way } = reached;
-    let copied = both(&mut caller, &mut callee, Some(IDLE_TIMEOUT)).await;
+    let copied = both(&mut caller, &mut callee, idle).await;
     if copied.broken {
         break_off(&caller);
         if let Some(stream) = callee.plain() {
@@ -247,9 +245,12 @@ where
     let error = match copied.error {
         Some((Side::A, error)) => Some(format!("caller: {error}")),
         Some((Side::B, error)) => Some(format!("callee: {error}")),
-        None => copied.idle.then(|| format!("nothing was sent either way for {IDLE_TIMEOUT:?}")),
+        None => {
+            copied.idle.then(|| format!("nothing was sent either way for {:?}", idle.unwrap_or_default()))
+        }
     };
-    Outcome { endpoint: Some(at), sent: copied.a_to_b, received: copied.b_to_a, error, reason: None }
+    let reason = copied.idle.then_some(Reason::ConnectionReadTimeout);
+    Outcome { endpoint: Some(at), sent: copied.a_to_b, received: copied.b_to_a, error, reason }
 }
 
 /// Has TCP end with a reset, so that half of an answer is not taken for the whole. TLS needs none: it ends without its

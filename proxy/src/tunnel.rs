@@ -81,11 +81,15 @@ impl Tunnel {
     }
 }
 
-/// Copies between both sides until both have closed.
+/// Copies between both sides until both have closed, or neither has said anything for too long.
 pub(crate) fn open(caller: OnUpgrade, callee: OnUpgrade, lease: Lease, record: Record) {
     tokio::task::spawn_local(async move {
-        let copied = relay(caller, callee).await;
-        let end = if copied.is_some() { End::Complete } else { End::CallerGone };
+        let copied = relay(caller, callee, record.stream_timeout()).await;
+        let end = match &copied {
+            Some(copied) if copied.idle => End::Silent(Reason::ConnectionReadTimeout),
+            Some(_) => End::Complete,
+            None => End::CallerGone,
+        };
         record.ended(end, copied.map_or(0, |copied| copied.b_to_a), Instant::now());
         drop(lease);
     });

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_config::Name;
+use outrigger_config::listener::Direction;
 use outrigger_http::serve::{Drain, TICK};
+use outrigger_net::listen;
 use outrigger_telemetry::{ConnectionSeries, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -34,12 +36,70 @@ const LOG_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) enum Order {
     /// Acts on this table from now on, and answers once it does.
     Live(Arc<Live>, oneshot::Sender<()>),
-    /// Tells HTTP/1.1 callers with each response that the connection ends.
+    /// Tells who calls the application that this proxy is leaving, and goes on accepting: HTTP/1.1 with each response,
+    /// other sidecars with GOAWAY as well, so that they go elsewhere from the next request on.
     Announce,
-    /// Accepts no more, ends what is open when what is under way is done, and answers when nothing is left.
-    Drain(oneshot::Sender<()>),
+    /// On one side, accepts no more, and ends what is open when what is under way is done.
+    Drain(Side),
+    /// Answers when nothing is open on one side.
+    Quiet(Side, oneshot::Sender<()>),
+    /// Answers since when the application has had no connection open; `None` while it has one.
+    Idle(oneshot::Sender<Option<Instant>>),
+    /// Answers with copies of the sockets that it accepts on.
+    Lend(oneshot::Sender<Vec<(Name, std::net::TcpListener)>>),
+    /// Accepts no more, because another process does, and tells all callers to connect anew.
+    HandOver,
     /// Ends at once.
     Stop,
+}
+
+/// Whose connections they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Of those who call the application, and of a standalone proxy's callers.
+    Inbound,
+    /// Of the application.
+    Outbound,
+    /// Of the application to itself, which never leave the process.
+    Own,
+}
+
+impl Side {
+    /// Of the connections to a listener.
+    pub(crate) const fn of(direction: Direction) -> Self {
+        match direction {
+            Direction::Outbound => Self::Outbound,
+            Direction::Inbound | Direction::Edge => Self::Inbound,
+        }
+    }
+}
+
+/// The connections of one side.
+#[derive(Debug)]
+struct Half {
+    /// Connections open, upgraded and opaque ones included.
+    open: Cell<usize>,
+    /// When the last one was opened or closed.
+    last: Cell<Instant>,
+    /// Whether callers are told that their connection ends.
+    announcing: Cell<bool>,
+    /// Whether nothing is accepted any more.
+    closed: Cell<bool>,
+    /// Tasks that accept, also those that are about to end and still take what had come.
+    accepting: Cell<usize>,
+}
+
+impl Half {
+    fn new() -> Self {
+        let (open, last) = (Cell::new(0), Cell::new(Instant::now()));
+        let (announcing, closed) = (Cell::new(false), Cell::new(false));
+        Self { open, last, announcing, closed, accepting: Cell::new(0) }
+    }
+
+    fn count(&self, open: usize) {
+        self.open.set(open);
+        self.last.set(Instant::now());
+    }
 }
 
 /// One worker's part of the proxy.
@@ -57,13 +117,12 @@ pub(crate) struct Worker {
     pub(crate) random: RefCell<fastrand::Rng>,
     /// Ends the connections that the application makes to itself.
     pub(crate) own: Rc<Drain>,
-    announcing: Cell<bool>,
-    draining: Cell<bool>,
+    inbound: Half,
+    outbound: Half,
+    to_itself: Half,
     /// Copies of requests under way.
     pub(crate) mirrors: Cell<u32>,
-    /// Connections open, upgraded and opaque ones included.
-    open: Cell<usize>,
-    /// Told when the last connection closes.
+    /// Told when the last connection of a side closes.
     quiet: Notify,
 }
 
@@ -71,15 +130,24 @@ pub(crate) struct Worker {
 #[derive(Debug)]
 struct Running {
     address: SocketAddr,
+    direction: Direction,
     drain: Rc<Drain>,
+    sockets: Vec<Accepting>,
+}
+
+/// A socket that this worker accepts on.
+#[derive(Debug)]
+struct Accepting {
+    socket: Rc<TcpListener>,
     /// Ends the accepting.
-    _accepting: oneshot::Sender<()>,
+    _until: oneshot::Sender<()>,
 }
 
 /// Counts a connection as open while it lives.
 #[derive(Debug)]
 pub(crate) struct Open {
     worker: Rc<Worker>,
+    side: Side,
     /// Where it is shown, if it came from outside.
     series: Option<ConnectionSeries>,
     /// The connections of its listener, which it is one of.
@@ -87,6 +155,11 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// Which of the worker's connections it is one of.
+    pub(crate) const fn side(&self) -> Side {
+        self.side
+    }
+
     /// Shows it among the connections of its listener.
     pub(crate) fn show(&mut self, listener: &LiveListener) {
         self.worker.metrics.connection_opened(listener.connections);
@@ -104,8 +177,9 @@ impl Drop for Open {
         if let Some(series) = self.series {
             self.worker.metrics.connection_closed(series);
         }
-        let open = self.worker.open.get().saturating_sub(1);
-        self.worker.open.set(open);
+        let half = self.worker.half(self.side);
+        let open = half.open.get().saturating_sub(1);
+        half.count(open);
         if open == 0 {
             self.worker.quiet.notify_waiters();
         }
@@ -129,10 +203,10 @@ pub(crate) async fn run(
         pending: Cell::new(false),
         random: RefCell::new(fastrand::Rng::new()),
         own: Rc::default(),
-        announcing: Cell::new(false),
-        draining: Cell::new(false),
+        inbound: Half::new(),
+        outbound: Half::new(),
+        to_itself: Half::new(),
         mirrors: Cell::new(0),
-        open: Cell::new(0),
         quiet: Notify::new(),
     });
     tokio::task::spawn_local(sweep(worker.clone()));
@@ -143,15 +217,23 @@ pub(crate) async fn run(
                 worker.adopt(live);
                 let _ = done.send(());
             }
-            Order::Announce => worker.announcing.set(true),
-            Order::Drain(done) => {
-                worker.drain();
+            Order::Announce => worker.announce(),
+            Order::Drain(side) => worker.drain(side),
+            Order::Quiet(side, done) => {
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
-                    worker.until_quiet().await;
+                    worker.until_quiet(side).await;
                     let _ = done.send(());
                 });
             }
+            Order::Idle(since) => {
+                let half = &worker.outbound;
+                let _ = since.send((half.open.get() == 0).then(|| half.last.get()));
+            }
+            Order::Lend(lent) => {
+                let _ = lent.send(worker.lend());
+            }
+            Order::HandOver => worker.hand_over(),
             Order::Stop => break,
         }
     }
@@ -188,9 +270,17 @@ impl Worker {
         self.live.borrow().clone()
     }
 
-    /// Whether HTTP/1.1 callers are to be told that their connection ends.
-    pub(crate) const fn announces_end(&self) -> bool {
-        self.announcing.get()
+    const fn half(&self, side: Side) -> &Half {
+        match side {
+            Side::Inbound => &self.inbound,
+            Side::Outbound => &self.outbound,
+            Side::Own => &self.to_itself,
+        }
+    }
+
+    /// Whether HTTP/1.1 callers of a side are to be told that their connection ends.
+    pub(crate) const fn announces_end(&self, side: Side) -> bool {
+        self.half(side).announcing.get()
     }
 
     /// Whether requests are logged.
@@ -209,9 +299,10 @@ impl Worker {
     }
 
     /// Counts one more connection, until the value is dropped.
-    pub(crate) fn open(self: &Rc<Self>) -> Open {
-        self.open.set(self.open.get() + 1);
-        Open { worker: self.clone(), series: None, among: None }
+    pub(crate) fn open(self: &Rc<Self>, side: Side) -> Open {
+        let half = self.half(side);
+        half.count(half.open.get() + 1);
+        Open { worker: self.clone(), side, series: None, among: None }
     }
 
     fn adopt(self: &Rc<Self>, live: Arc<Live>) {
@@ -223,60 +314,114 @@ impl Worker {
 
     /// Accepts on the listeners of the table, and lets go of those that are gone from it.
     fn listen(self: &Rc<Self>, live: &Live) {
-        if self.draining.get() {
-            return;
-        }
         let mut running = self.running.borrow_mut();
         running.retain(|name, running| {
-            let stays = live.listeners.iter().any(|listener| {
-                listener.name == *name
-                    && listener.sockets.as_ref().is_some_and(|s| s.local == running.address)
-            });
+            // What is ending has been told so, and ends whatever becomes of the configuration.
+            let stays = self.half(Side::of(running.direction)).closed.get()
+                || live.listeners.iter().any(|listener| {
+                    listener.name == *name
+                        && listener.sockets.as_ref().is_some_and(|s| s.local == running.address)
+                });
             if !stays {
                 running.drain.begin();
             }
             stays
         });
         for listener in &live.listeners {
-            let Some(sockets) = listener.sockets.as_ref().filter(|_| !running.contains_key(&listener.name))
-            else {
-                continue;
-            };
-            let Some(socket) = sockets.take(self.index) else { continue };
-            let socket = match TcpListener::from_std(socket) {
-                Ok(socket) => socket,
-                Err(error) => {
-                    error!(listener = %listener.name, %error, "cannot accept");
-                    continue;
-                }
-            };
+            let side = Side::of(listener.direction);
+            let wanted = !self.half(side).closed.get() && !running.contains_key(&listener.name);
+            let Some(sockets) = listener.sockets.as_ref().filter(|_| wanted) else { continue };
             let drain = Rc::new(Drain::default());
-            let (accepting, gone) = oneshot::channel();
-            tokio::task::spawn_local(accept(
-                self.clone(),
-                socket,
-                listener.name.clone(),
-                drain.clone(),
-                gone,
-            ));
-            running.insert(
-                listener.name.clone(),
-                Running { address: sockets.local, drain, _accepting: accepting },
-            );
+            let accept = |socket| self.accept_on(socket, side, &listener.name, &drain);
+            let accepting: Vec<_> = sockets.take(self.index).into_iter().filter_map(accept).collect();
+            if !accepting.is_empty() {
+                let (address, direction) = (sockets.local, listener.direction);
+                let here = Running { address, direction, drain, sockets: accepting };
+                running.insert(listener.name.clone(), here);
+            }
         }
     }
 
-    fn drain(&self) {
-        self.draining.set(true);
-        self.announcing.set(true);
-        self.own.begin();
-        for (_, running) in self.running.borrow_mut().drain() {
-            running.drain.begin();
+    fn accept_on(
+        self: &Rc<Self>,
+        socket: std::net::TcpListener,
+        side: Side,
+        listener: &Name,
+        drain: &Rc<Drain>,
+    ) -> Option<Accepting> {
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => Rc::new(socket),
+            Err(error) => {
+                error!(%listener, %error, "cannot accept");
+                return None;
+            }
+        };
+        let (until, gone) = oneshot::channel();
+        let (worker, name, drain, accepts) = (self.clone(), listener.clone(), drain.clone(), socket.clone());
+        let half = self.half(side);
+        half.accepting.set(half.accepting.get() + 1);
+        tokio::task::spawn_local(async move {
+            accept(&worker, accepts, side, name, drain, gone).await;
+            let half = worker.half(side);
+            half.accepting.set(half.accepting.get().saturating_sub(1));
+            worker.quiet.notify_waiters();
+        });
+        Some(Accepting { socket, _until: until })
+    }
+
+    fn announce(&self) {
+        self.inbound.announcing.set(true);
+        for running in self.running.borrow().values() {
+            if running.direction == Direction::Inbound {
+                running.drain.leave();
+            }
         }
     }
 
-    async fn until_quiet(&self) {
-        while self.open.get() > 0 {
+    fn drain(&self, side: Side) {
+        let half = self.half(side);
+        half.closed.set(true);
+        half.announcing.set(true);
+        if side == Side::Outbound {
+            self.own.begin();
+        }
+        for running in self.running.borrow_mut().values_mut() {
+            if Side::of(running.direction) == side {
+                running.sockets.clear();
+                running.drain.begin();
+            }
+        }
+    }
+
+    fn hand_over(&self) {
+        for half in [&self.inbound, &self.outbound] {
+            half.closed.set(true);
+            half.announcing.set(true);
+        }
+        for running in self.running.borrow_mut().values_mut() {
+            running.sockets.clear();
+            running.drain.leave();
+        }
+    }
+
+    fn lend(&self) -> Vec<(Name, std::net::TcpListener)> {
+        let running = self.running.borrow();
+        let all = running.iter().flat_map(|(name, running)| running.sockets.iter().map(move |it| (name, it)));
+        all.filter_map(|(name, accepting)| match listen::copy(&*accepting.socket) {
+            Ok(socket) => Some((name.clone(), socket)),
+            Err(error) => {
+                warn!(listener = %name, %error, "cannot copy a socket");
+                None
+            }
+        })
+        .collect()
+    }
+
+    /// Waits until nothing is open on a side that has been closed.
+    async fn until_quiet(&self, side: Side) {
+        let half = self.half(side);
+        let own = || side == Side::Outbound && self.to_itself.open.get() > 0;
+        while half.open.get() > 0 || half.accepting.get() > 0 || own() {
             self.quiet.notified().await;
         }
     }
@@ -284,8 +429,9 @@ impl Worker {
 
 /// Accepts on one socket until `gone` says that the listener is.
 async fn accept(
-    worker: Rc<Worker>,
-    socket: TcpListener,
+    worker: &Rc<Worker>,
+    socket: Rc<TcpListener>,
+    side: Side,
     listener: Name,
     drain: Rc<Drain>,
     mut gone: oneshot::Receiver<()>,
@@ -297,14 +443,14 @@ async fn accept(
             _ = &mut gone => {
                 // What the kernel took on for this socket would be reset with it.
                 while let Some(Ok((stream, peer))) = ready(socket.accept()).await {
-                    serve(&worker, stream, peer, &listener, &drain);
+                    serve(worker, stream, peer, side, &listener, &drain);
                 }
                 return;
             }
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => serve(&worker, stream, peer, &listener, &drain),
+            Ok((stream, peer)) => serve(worker, stream, peer, side, &listener, &drain),
             Err(error) if is_of_the_connection(&error) => debug!(%listener, %error, "a caller left at once"),
             Err(error) => {
                 if complained.is_none_or(|at| at.elapsed() >= ACCEPT_COMPLAINT) {
@@ -331,7 +477,16 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused)
 }
 
-fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, listener: &Name, drain: &Rc<Drain>) {
-    let task = connection::serve(worker.clone(), stream, peer, listener.clone(), drain.clone());
+fn serve(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    side: Side,
+    listener: &Name,
+    drain: &Rc<Drain>,
+) {
+    // Counted from now on, not from when its task first runs: a worker that ends might not see it before.
+    let open = worker.open(side);
+    let task = connection::serve(worker.clone(), stream, peer, open, listener.clone(), drain.clone());
     tokio::task::spawn_local(task);
 }

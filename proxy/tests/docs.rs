@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use outrigger_http::Reason;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -16,6 +16,7 @@ const PAGES: [&str; 7] = [
     "docs/ROUTES.md",
     "docs/HTTP.md",
     "docs/DEV.md",
+    "docs/TIMEOUTS.md",
 ];
 
 /// Programs that are not ours: their names alone are known.

@@ -23,6 +23,8 @@ use crate::Load;
 const REDRAWS: usize = 4;
 /// The same where endpoints warm up, and many draws fall on such that do not have their full share.
 const REDRAWS_WARMING: usize = 16;
+/// How many endpoints are looked at in turn for one that has not got its part, before those of other zones are.
+const STRICT_LOOKS: usize = 16;
 /// Of two endpoints, the second must cost less than this share of the first to be taken instead: less is noise, and
 /// then the turn decides, which goes by weight.
 const CLEARLY_LESS: f32 = 0.8;
@@ -242,7 +244,7 @@ impl Balancer {
         let b = usable(second)?;
         let (mut cost, mut other) = (weights.queue(a, 1.0), weights.queue(b, 1.0));
         if by_latency {
-            weigh(&mut cost, &mut other, a.expected(now), b.expected(now));
+            weigh(&mut cost, &mut other, a.felt(now), b.felt(now));
         }
         Some(if other < cost * CLEARLY_LESS { second } else { first })
     }
@@ -282,8 +284,8 @@ impl Choice<'_> {
         let (count, tried) = (self.loads.len(), self.wish.tried);
         let start = if count == 0 { 0 } else { rng.usize(..count) };
         let reachable = |at: usize| self.loads.get(at).is_some_and(|load| load.reachable(self.now));
-        scan(count, start, |at| !tried.contains(&at) && reachable(at))
-            .or_else(|| scan(count, start, |at| !tried.contains(&at)))
+        scan(count, start, count, |at| !tried.contains(&at) && reachable(at))
+            .or_else(|| scan(count, start, count, |at| !tried.contains(&at)))
     }
 
     /// Whether an endpoint may take the request.
@@ -320,7 +322,7 @@ impl Choice<'_> {
         let found = match self.balancer.spec.kind {
             BalanceKind::PeakEwma => self.better_of_two(group, usable, rng, |a, b| {
                 let (mut cost, mut other) = (self.queue(group, a), self.queue(group, b));
-                weigh(&mut cost, &mut other, a.expected(self.now), b.expected(self.now));
+                weigh(&mut cost, &mut other, a.felt(self.now), b.felt(self.now));
                 (cost, other)
             }),
             BalanceKind::LeastRequest => {
@@ -341,8 +343,9 @@ impl Choice<'_> {
         };
         found.or_else(|| {
             let count = group.len(self.loads.len());
-            let start = if strict || count == 0 { return None } else { rng.usize(..count) };
-            scan(count, start, |at| usable(group.place(at))).map(|at| group.place(at))
+            let start = if count == 0 { return None } else { rng.usize(..count) };
+            let looks = if strict { STRICT_LOOKS } else { count };
+            scan(count, start, looks, |at| usable(group.place(at))).map(|at| group.place(at))
         })
     }
 
@@ -398,11 +401,11 @@ impl Choice<'_> {
         if count < 2 {
             return None;
         }
-        (0..2 * REDRAWS)
-            .map(|draw| {
-                group.place(if draw < REDRAWS { group.weights.draw(rng) } else { rng.usize(..count) })
-            })
-            .find(|&place| place != first && usable(place))
+        (0..2 * REDRAWS).find_map(|draw| {
+            let place =
+                group.place(if draw < REDRAWS { group.weights.draw(rng) } else { rng.usize(..count) });
+            (place != first && usable(place) && self.warm(place, rng)).then_some(place)
+        })
     }
 }
 
@@ -416,9 +419,9 @@ fn weigh(a: &mut f32, b: &mut f32, latency_of_a: f32, latency_of_b: f32) {
     }
 }
 
-/// The first usable endpoint from `start` on, around the end.
-fn scan(count: usize, start: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
-    (start..count).chain(0..start).find(|&at| usable(at))
+/// The first usable endpoint from `start` on, around the end, among so many.
+fn scan(count: usize, start: usize, looks: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
+    (start..count).chain(0..start).take(looks).find(|&at| usable(at))
 }
 
 #[cfg(test)]

@@ -13,6 +13,14 @@ pub use self::in_flight::InFlight;
 
 /// The time constant with which an estimate of latency falls, in seconds: after 10 s less than 1% of a peak is left.
 const DECAY: f32 = 2.0;
+/// The time constant of what is less, as a multiple of it: to try again what takes milliseconds costs milliseconds.
+const PATIENCE: f32 = 5.0;
+/// The shortest time constant, in seconds.
+const SHORTEST_DECAY: f32 = 0.1;
+/// How fast what is usual rises with each sample that is higher.
+const RISE: f32 = 1.1;
+/// A peak of this many seconds may be anybody's accident: a process that had to wait for its processor.
+const ACCIDENT: f32 = 0.05;
 /// What an endpoint counts as that was given a request and has never answered one, in seconds.
 const UNKNOWN: f32 = 1.0;
 /// How long an endpoint that says it is leaving is left alone, in milliseconds. Then it is looked at again.
@@ -36,6 +44,9 @@ pub struct Load {
     picked: AtomicU32,
     /// The estimate in seconds (the bits of an `f32`) above the time of the last sample; `0` before the first.
     estimate: AtomicU64,
+    /// What requests usually take at least, in seconds (the bits of an `f32`); `0` before the first sample. Peaks do not
+    /// show in it.
+    usual: AtomicU32,
     /// Why requests are kept away, see [`Health`]; `0`: nothing keeps them.
     health: AtomicU64,
     /// The last ejection, see [`Ejection`]; `0`: there was none.
@@ -79,6 +90,7 @@ impl Load {
             in_flight: AtomicU32::new(0),
             picked: AtomicU32::new(NEVER),
             estimate: AtomicU64::new(0),
+            usual: AtomicU32::new(0),
             health: AtomicU64::new(0),
             ejection: AtomicU64::new(0),
             recovered: AtomicU32::new(0),
@@ -302,7 +314,18 @@ impl Load {
         }
     }
 
-    /// The estimate in seconds by which the endpoint is chosen: it falls since the last sample or request.
+    /// The latency in seconds by which the endpoint is chosen: what its requests usually take, or a peak of late beyond what
+    /// may be an accident. Equal endpoints so get the same, however noisy they are, and one that is slow gets little at once.
+    pub(crate) fn felt(&self, now: Instant) -> f32 {
+        let usual = f32::from_bits(self.usual.load(Relaxed));
+        if usual <= 0.0 {
+            return self.expected(now);
+        }
+        let idle = since(self.tick(now), self.picked.load(Relaxed));
+        (usual * remaining(usual, idle)).max(self.expected(now) - ACCIDENT)
+    }
+
+    /// The estimate of latency in seconds: it falls since the last sample or request.
     pub(crate) fn expected(&self, now: Instant) -> f32 {
         let picked = self.picked.load(Relaxed);
         if picked == NEVER {
@@ -311,15 +334,16 @@ impl Load {
         let tick = self.tick(now);
         let packed = self.estimate.load(Relaxed);
         if packed == 0 {
-            return UNKNOWN * remaining(since(tick, picked));
+            return UNKNOWN * remaining(UNKNOWN, since(tick, picked));
         }
         let (estimate, sampled) = unpack(packed);
-        estimate * remaining(since(tick, picked).min(since(tick, sampled)))
+        estimate * remaining(estimate, since(tick, picked).min(since(tick, sampled)))
     }
 
     /// Takes a sample of the latency, in seconds.
     fn sample(&self, seconds: f32, now: Instant) {
         let tick = self.tick(now);
+        self.sample_usual(seconds, tick);
         // A lost race loses one sample among many, which is cheaper than a loop.
         let packed = self.estimate.load(Relaxed);
         let (estimate, sampled) = unpack(packed);
@@ -330,11 +354,25 @@ impl Load {
             if elapsed == 0 {
                 return;
             }
-            let kept = remaining(elapsed);
+            let kept = remaining(estimate, elapsed);
             estimate * kept + seconds * (1.0 - kept)
         };
         // A sample of nothing at the very first tick would read as "no sample".
         self.estimate.store(pack(next.max(f32::MIN_POSITIVE), tick), Relaxed);
+    }
+
+    fn sample_usual(&self, seconds: f32, tick: u32) {
+        let usual = f32::from_bits(self.usual.load(Relaxed));
+        let (_, sampled) = unpack(self.estimate.load(Relaxed));
+        let fallen = usual * remaining(usual, since(tick, sampled));
+        let next = if usual <= 0.0 {
+            seconds
+        } else if seconds < fallen {
+            f32::midpoint(fallen, seconds)
+        } else {
+            seconds.min(usual * RISE)
+        };
+        self.usual.store(next.max(f32::MIN_POSITIVE).to_bits(), Relaxed);
     }
 
     /// Changes what keeps requests away, and notes when that began.
@@ -374,9 +412,12 @@ fn since(now: u32, then: u32) -> u32 {
     if then.wrapping_sub(now) < 1_000 { 0 } else { elapsed }
 }
 
-/// The share of an estimate that is left after so many milliseconds.
-fn remaining(millis: u32) -> f32 {
-    if millis == 0 { 1.0 } else { (-(millis as f32) / (1_000.0 * DECAY)).exp() }
+/// The share of an estimate, in seconds, that is left after so many milliseconds.
+fn remaining(estimate: f32, millis: u32) -> f32 {
+    if millis == 0 {
+        return 1.0;
+    }
+    (-(millis as f32) / (1_000.0 * (estimate * PATIENCE).clamp(SHORTEST_DECAY, DECAY))).exp()
 }
 
 fn pack(estimate: f32, tick: u32) -> u64 {

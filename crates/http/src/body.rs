@@ -376,6 +376,8 @@ pub enum End {
     Refused(Reason),
     /// The route's request timeout passed.
     Timeout,
+    /// Nothing moved for too long.
+    Silent(Reason),
 }
 
 /// Is told, once, how a response ended.
@@ -386,9 +388,9 @@ pub trait Observe {
     /// These trailers are on their way to the caller.
     fn trailers(&mut self, _trailers: &HeaderMap) {}
 
-    /// The trailers that tell a caller that the route's request timeout has passed, where it understands any. Otherwise
-    /// the response is broken off.
-    fn timed_out(&mut self) -> Option<HeaderMap> {
+    /// The trailers that tell a caller that it has taken too long, where it understands any. Otherwise the response is
+    /// broken off.
+    fn timed_out(&mut self, _error: &Error) -> Option<HeaderMap> {
         None
     }
 }
@@ -399,6 +401,11 @@ pub trait Due: Body {
     /// read of it waits to be sent, for then it is not read.
     fn poll_due(&mut self, _: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         Poll::Pending
+    }
+
+    /// Ends it because nothing has moved for too long; the trailers that say so, if its caller understands them.
+    fn give_up(&mut self) -> Option<HeaderMap> {
+        None
     }
 }
 
@@ -412,6 +419,8 @@ impl Due for http_body_util::Full<Bytes> {}
 pub struct ResponseBody<O: Observe> {
     source: Origin,
     bytes: u64,
+    /// Whether more of it is waited for, and not for the caller to take what there is.
+    awaited: bool,
     deadline: Option<Pin<Box<Sleep>>>,
     observer: Option<O>,
 }
@@ -429,12 +438,18 @@ enum Origin {
 impl<O: Observe> ResponseBody<O> {
     /// A body made here. Not a byte of it is sent if it is empty.
     pub fn full(bytes: impl Into<Bytes>, observer: O) -> Self {
-        Self { source: Origin::Full(bytes.into()), bytes: 0, deadline: None, observer: Some(observer) }
+        Self {
+            source: Origin::Full(bytes.into()),
+            bytes: 0,
+            awaited: false,
+            deadline: None,
+            observer: Some(observer),
+        }
     }
 
     /// No body, and nobody to tell.
     pub const fn empty() -> Self {
-        Self { source: Origin::Full(Bytes::new()), bytes: 0, deadline: None, observer: None }
+        Self { source: Origin::Full(Bytes::new()), bytes: 0, awaited: false, deadline: None, observer: None }
     }
 
     /// A backend's body, streamed as it comes until `deadline`.
@@ -445,6 +460,7 @@ impl<O: Observe> ResponseBody<O> {
         Self {
             source: Origin::Backend { incoming, lease: Some(lease) },
             bytes: 0,
+            awaited: false,
             deadline,
             observer: Some(observer),
         }
@@ -458,7 +474,7 @@ impl<O: Observe> ResponseBody<O> {
             match end {
                 End::Complete => lease.give_back(now),
                 End::BackendBroke => lease.broke(now),
-                End::CallerGone | End::Timeout | End::Refused(_) => {}
+                End::CallerGone | End::Timeout | End::Silent(_) | End::Refused(_) => {}
             }
         }
         if let Some(observer) = self.observer.take() {
@@ -467,12 +483,17 @@ impl<O: Observe> ResponseBody<O> {
     }
 
     /// Ends it because its time is over; the trailers to say so with, if there are any.
-    fn time_out(&mut self) -> Option<HeaderMap> {
-        let last = self.observer.as_mut().and_then(Observe::timed_out);
-        self.end(End::Timeout);
+    fn time_out(&mut self, end: End, error: &Error) -> Option<HeaderMap> {
+        let last = self.observer.as_mut().and_then(|observer| observer.timed_out(error));
+        self.end(end);
         // What is left of it is the backend's no more.
         (self.source, self.deadline) = (Origin::Full(Bytes::new()), None);
         last
+    }
+
+    fn late(&mut self) -> Option<HeaderMap> {
+        let error = Error::sent(Reason::HttpResponseTimeout, "the request timeout of the route passed");
+        self.time_out(End::Timeout, &error)
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -486,7 +507,16 @@ impl<O: Observe> ResponseBody<O> {
 impl<O: Observe + Unpin> Due for ResponseBody<O> {
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         std::task::ready!(self.poll_deadline(cx));
-        Poll::Ready(self.time_out())
+        Poll::Ready(self.late())
+    }
+
+    fn give_up(&mut self) -> Option<HeaderMap> {
+        let (reason, details) = if self.awaited {
+            (Reason::ConnectionReadTimeout, "nothing was sent either way within the stream timeout")
+        } else {
+            (Reason::ConnectionWriteTimeout, "the caller took nothing within the stream timeout")
+        };
+        self.time_out(End::Silent(reason), &Error::sent(reason, details))
     }
 }
 
@@ -507,14 +537,16 @@ impl<O: Observe + Unpin> Body for ResponseBody<O> {
             Origin::Backend { incoming, .. } => match Pin::new(incoming).poll_frame(cx) {
                 Poll::Ready(frame) if !late || frame.is_none() => frame,
                 _ => {
+                    this.awaited = true;
                     if !late {
                         std::task::ready!(this.poll_deadline(cx));
                     }
-                    let last = this.time_out();
+                    let last = this.late();
                     return Poll::Ready(Some(last.map(Frame::trailers).ok_or(BodyError::Timeout)));
                 }
             },
         };
+        this.awaited = false;
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
+use outrigger_balance::{Balancer, Budget, Limits, Load, Member, Outliers};
 use outrigger_config::SpiffeId;
 use outrigger_config::backend::{Balance, RetryConstraint};
 use rustls::ClientConfig;
@@ -107,6 +107,8 @@ pub struct Backend {
     pub outliers: Option<Arc<Outliers>>,
     /// How many of its requests may be retries.
     pub budget: Arc<Budget>,
+    /// How much may be under way there, where that is limited.
+    pub limits: Option<Arc<Limits>>,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
     /// How many connections it may have, where that is limited.
@@ -136,6 +138,7 @@ impl Backend {
             outliers: None,
             budget: Arc::new(Budget::new(&RetryConstraint::default(), Instant::now())),
             endpoints: Box::new([endpoint]),
+            limits: None,
             connect_timeout,
             connections: None,
             empty: None,

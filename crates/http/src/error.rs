@@ -31,6 +31,12 @@ pub enum Reason {
     ConnectionTimeout,
     /// The listener, or the backend, has as many connections as it may.
     ConnectionLimitReached,
+    /// The listener, or the backend, has as many requests in flight as it may. Ours.
+    HttpRequestLimitReached,
+    /// Nothing came from the application for too long, nor did anything go to it.
+    ConnectionReadTimeout,
+    /// The caller did not take anything for too long.
+    ConnectionWriteTimeout,
     /// The connection broke before the response.
     ConnectionTerminated,
     /// TLS with the endpoint failed.
@@ -75,13 +81,16 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
         Self::ConnectionLimitReached,
+        Self::HttpRequestLimitReached,
+        Self::ConnectionReadTimeout,
+        Self::ConnectionWriteTimeout,
         Self::ConnectionTerminated,
         Self::TlsProtocolError,
         Self::TlsCertificateError,
@@ -119,6 +128,15 @@ impl Reason {
             Self::ConnectionTimeout => ("connection_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee),
             Self::ConnectionLimitReached => {
                 ("connection_limit_reached", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy)
+            }
+            Self::HttpRequestLimitReached => {
+                ("http_request_limit_reached", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy)
+            }
+            Self::ConnectionReadTimeout => {
+                ("connection_read_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Callee)
+            }
+            Self::ConnectionWriteTimeout => {
+                ("connection_write_timeout", StatusCode::GATEWAY_TIMEOUT, Source::Caller)
             }
             Self::ConnectionTerminated => ("connection_terminated", StatusCode::BAD_GATEWAY, Source::Callee),
             Self::TlsProtocolError => ("tls_protocol_error", StatusCode::SERVICE_UNAVAILABLE, Source::Callee),
@@ -168,6 +186,15 @@ impl Reason {
             Self::ProxyInternalError => {
                 ("proxy_internal_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
             }
+        }
+    }
+
+    /// After how many seconds a caller may well try again (`Retry-After`), where it was refused only because much was under
+    /// way: such a moment passes.
+    pub const fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::ConnectionLimitReached | Self::HttpRequestLimitReached => Some(1),
+            _ => None,
         }
     }
 

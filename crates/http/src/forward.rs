@@ -2,14 +2,18 @@
 //! is safe and the route wants it.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Request, Response};
-use outrigger_balance::{InFlight, Wish, backoff};
+use outrigger_balance::{InFlight, Limits as BackendLimits, Wish, backoff};
 use outrigger_config::route::{Retry, Timeouts};
 use smallvec::SmallVec;
 
+use crate::admission::Admitted;
 use crate::body::Incoming;
 use crate::body::{RequestBody, Upload};
 use crate::connect::{Dialer, Wire};
@@ -216,8 +220,17 @@ pub async fn forward(
     upload: Option<&Upload>,
     progress: &mut Progress,
 ) -> Result<(Answered, Lease), Error> {
-    let mut flight = Flight { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false };
-    let flown = flight.fly(slot, upload);
+    let interim = slot.as_ref().map(|outgoing| outgoing.interim.clone()).unwrap_or_default();
+    let flown = async {
+        let mut flight =
+            Flight { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false };
+        let mut flown = pin!(flight.admitted(slot, upload));
+        poll_fn(|cx| match flown.as_mut().poll(cx) {
+            Poll::Ready(flown) => Poll::Ready(flown),
+            Poll::Pending => interim.silence().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+        })
+        .await
+    };
     let Some(deadline) = way.deadline else { return flown.await };
     tokio::time::timeout_at(deadline.into(), flown).await.unwrap_or_else(|_| {
         verdict::too_late(way.backend, progress);
@@ -242,6 +255,40 @@ struct Flight<'a> {
 }
 
 impl Flight<'_> {
+    /// Goes on once it is let in.
+    async fn admitted(
+        &mut self,
+        slot: &mut Slot,
+        upload: Option<&Upload>,
+    ) -> Result<(Answered, Lease), Error> {
+        match &self.way.backend.limits {
+            None => self.fly(slot, upload).await,
+            // Boxed, for every request would have the room for it.
+            Some(limits) => Box::pin(self.limited(limits, slot, upload)).await,
+        }
+    }
+
+    async fn limited(
+        &mut self,
+        limits: &BackendLimits,
+        slot: &mut Slot,
+        upload: Option<&Upload>,
+    ) -> Result<(Answered, Lease), Error> {
+        let admitted = Admitted::at(limits, &self.way.backend.name).await?;
+        let flown = self.fly(slot, upload).await;
+        let Some(admitted) = admitted else { return flown };
+        match flown {
+            Ok((answered, lease)) => {
+                let place = admitted.answered(&answered, self.progress.attempts);
+                Ok((answered, lease.with_place(place)))
+            }
+            Err(error) => {
+                admitted.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
     async fn fly(&mut self, slot: &mut Slot, upload: Option<&Upload>) -> Result<(Answered, Lease), Error> {
         let Some(outgoing) = &*slot else {
             return Err(Error::unsent(Reason::ProxyInternalError, "there is no request to send"));
@@ -310,8 +357,11 @@ impl Flight<'_> {
     ) -> Option<(Next, Outgoing)> {
         let (endpoint, now) = (pool.endpoint(), Instant::now());
         if unreached(endpoint, response) {
-            // As where no connection is made: it says nothing of how fast it will be when it is back.
-            endpoint.load.failed(now);
+            // As where no connection is made: it says nothing of how fast it will be when it is back. Where it only has
+            // enough to do, others may have less, and it is well.
+            if !is_busy(response) {
+                endpoint.load.failed(now);
+            }
             in_flight.unconnected(now);
             if let Some(again) = self.elsewhere(spare) {
                 return Some((Next::AtOnce, again));
@@ -494,6 +544,12 @@ fn unreached<B>(endpoint: &Endpoint, response: &Response<B>) -> bool {
     response.status().is_server_error()
         && matches!(endpoint.security, Security::Mesh { .. } | Security::Own)
         && response.headers().contains_key(UNREACHED)
+}
+
+/// Whether a sidecar could not pass a request on for nothing but that much is under way there.
+fn is_busy<B>(response: &Response<B>) -> bool {
+    let reason = response.headers().get(UNREACHED).and_then(|name| Reason::find(name.to_str().ok()?));
+    reason.is_some_and(|reason| reason.retry_after().is_some())
 }
 
 /// What HTTP/1.1 requests travel in between two sidecars. Measured with `outrigger-bench run --saturate --paths sidecars`,

@@ -10,6 +10,10 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// What the status means, percent-encoded.
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// After how many milliseconds a call may be tried again
+/// (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback>).
+pub const RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
 /// A status of gRPC: the numbers that a proxy uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status(pub u8);

@@ -7,6 +7,7 @@
 //!
 //! Not here: which backend a request goes to (the plan, in the proxy), and who may call.
 
+mod admission;
 pub mod body;
 pub mod connect;
 mod copy;

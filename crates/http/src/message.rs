@@ -81,6 +81,11 @@ pub trait InterimSink: fmt::Debug {
     fn has_finished(&self) -> bool {
         false
     }
+
+    /// Why the request is to fail, once nothing has moved on it for too long. Whoever waits is woken then.
+    fn silence(&self) -> Option<Error> {
+        None
+    }
 }
 
 /// Where the interim responses to a request go; nowhere, if its caller cannot understand them.
@@ -103,6 +108,11 @@ impl Interim {
     /// Whether the caller has said its last on its connection: it may still read, or be gone.
     pub fn has_finished(&self) -> bool {
         self.0.as_ref().is_some_and(|sink| sink.has_finished())
+    }
+
+    /// Why the request is to fail, once nothing has moved on it for too long.
+    pub(crate) fn silence(&self) -> Option<Error> {
+        self.0.as_ref()?.silence()
     }
 }
 

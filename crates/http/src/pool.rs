@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use http::header::UPGRADE;
 use http::uri::Scheme;
-use outrigger_balance::InFlight;
+use outrigger_balance::{InFlight, Place as RequestPlace};
 use outrigger_certs::Identity;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -113,6 +113,8 @@ pub struct Lease {
     pool: Rc<Pool>,
     held: Held,
     in_flight: Option<InFlight>,
+    /// Its place among the requests of the backend, where those are limited.
+    place: Option<RequestPlace>,
 }
 
 #[derive(Debug)]
@@ -156,6 +158,12 @@ impl Lease {
     /// Ties the endpoint's load to the lease: it ends when the response does.
     pub(crate) fn with_load(mut self, in_flight: InFlight) -> Self {
         self.in_flight = Some(in_flight);
+        self
+    }
+
+    /// Ties the request's place at the backend to the lease.
+    pub(crate) fn with_place(mut self, place: Option<RequestPlace>) -> Self {
+        self.place = place;
         self
     }
 }
@@ -335,7 +343,7 @@ impl Pool {
     }
 
     fn lease(self: &Rc<Self>, held: Held) -> Lease {
-        Lease { pool: self.clone(), held, in_flight: None }
+        Lease { pool: self.clone(), held, in_flight: None, place: None }
     }
 
     fn take_idle(&self, now: Instant) -> Option<Http1> {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use crate::body::{BodyError, Due};
+use crate::error::{Error, Reason};
 use crate::h1::{self, Limits};
 use crate::h2;
 use crate::message::Handler;
@@ -59,6 +60,11 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// How fast a request's body has to come while it is waited for.
     pub body_rate: Option<BodyRate>,
+    /// For how long nothing may move on a request, its response, or the connection that they were upgraded to; `None`: as
+    /// long as both sides like.
+    pub stream_timeout: Option<Duration>,
+    /// After how long a connection is told to end in order; `None`: never.
+    pub max_age: Option<Duration>,
 }
 
 /// How fast a body has to come.
@@ -80,6 +86,8 @@ impl Default for Settings {
             header_timeout: Some(Duration::from_mins(1)),
             idle_timeout: Some(Duration::from_mins(5)),
             body_rate: None,
+            stream_timeout: Some(Duration::from_hours(1)),
+            max_age: None,
         }
     }
 }
@@ -91,6 +99,25 @@ impl Settings {
 
     pub(crate) fn idle_ticks(&self) -> u32 {
         self.idle_timeout.map_or(u32::MAX, ticks)
+    }
+
+    pub(crate) fn stream_ticks(&self) -> u32 {
+        self.stream_timeout.map_or(u32::MAX, ticks)
+    }
+
+    pub(crate) fn age_ticks(&self) -> u32 {
+        self.max_age.map_or(u32::MAX, ticks)
+    }
+
+    /// Why a request fails on which nothing has moved for too long. `awaited`: a part of its body is waited for.
+    pub(crate) fn silence(&self, awaited: bool) -> Error {
+        let time = self.stream_timeout.unwrap_or_default();
+        if awaited {
+            let details = format!("nothing of the request's body came within the stream timeout of {time:?}");
+            return Error::sent(Reason::HttpRequestTimeout, details);
+        }
+        let details = format!("nothing was sent either way within the stream timeout of {time:?}");
+        Error::sent(Reason::ConnectionReadTimeout, details)
     }
 
     /// Whether a body of which so many bytes came while it was waited for is too slow.
@@ -112,12 +139,15 @@ pub(crate) trait Caller {
     fn tick(&self);
     /// The connection is to end.
     fn wind_down(&self);
+    /// The proxy is leaving, and goes on serving whoever stays.
+    fn leave(&self) {}
 }
 
 /// Tells the connections of one worker, or of one listener, to end when what is under way is done; and what time it is.
 #[derive(Default)]
 pub struct Drain {
     on: Cell<bool>,
+    leaving: Cell<bool>,
     notify: Notify,
     now: Cell<u32>,
     callers: RefCell<Vec<Weak<dyn Caller>>>,
@@ -135,6 +165,18 @@ impl Drain {
         self.on.set(true);
         self.notify.notify_waiters();
         self.each(|caller| caller.wind_down());
+    }
+
+    /// Tells the callers of HTTP/2 that this end is leaving: GOAWAY, in both phases, so that their next request goes
+    /// elsewhere. New connections are served, and told the same after their first request.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.each(|caller| caller.leave());
+    }
+
+    /// Whether that was told.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     /// Whether they were told.

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use outrigger_net::copy::{Copied, both};
@@ -84,8 +85,43 @@ impl Future for OnUpgrade {
     }
 }
 
-/// Waits for both sides of an upgrade, and copies until both have closed. `None` if one of them never came.
-pub async fn relay(caller: OnUpgrade, callee: OnUpgrade) -> Option<Copied> {
+/// Waits for both sides of an upgrade, and copies until both have closed, or nothing has moved for the `idle` time. `None`
+/// if one of them never came.
+pub async fn relay(caller: OnUpgrade, callee: OnUpgrade, idle: Option<Duration>) -> Option<Copied> {
     let (caller, callee) = tokio::join!(caller, callee);
-    Some(both(caller?, callee?, None).await)
+    Some(both(caller?, callee?, idle).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::serve::Settings;
+
+    fn side() -> (DuplexStream, OnUpgrade) {
+        let (far, near) = duplex(64);
+        let (there, upgrade) = OnUpgrade::pair();
+        there.send(Tunnel::new(Bytes::new(), near)).unwrap();
+        (far, upgrade)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_websocket_that_is_silent_for_half_an_hour_is_kept_and_one_that_is_lost_is_not() {
+        let ((mut caller, a), (mut callee, b)) = (side(), side());
+        let story = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_mins(30)).await;
+                caller.write_all(b"ping").await.unwrap();
+                let mut heard = [0; 4];
+                callee.read_exact(&mut heard).await.unwrap();
+                assert_eq!(&heard, b"ping");
+            }
+            tokio::time::Instant::now()
+        };
+        let (copied, heard) = tokio::join!(relay(a, b, Settings::default().stream_timeout), story);
+        let copied = copied.unwrap();
+        assert!(copied.idle && copied.a_to_b == 12, "{copied:?}");
+        assert_eq!(heard.elapsed(), Duration::from_hours(1));
+    }
 }

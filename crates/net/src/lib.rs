@@ -3,13 +3,15 @@
 //! What stands between the kernel and the request path. Everything here is handed plain values: this crate knows
 //! neither the configuration nor HTTP semantics, and no other crate of the workspace.
 //!
-//! `unsafe` is confined to `peek`, which says why.
+//! `unsafe` is confined to `peek` and `activation`, which say why.
 
+pub mod activation;
 pub mod capture;
 pub mod copy;
 pub mod detect;
 pub mod hello;
 pub mod listen;
 pub mod original;
+pub mod pass;
 mod peek;
 pub mod quiet;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -107,15 +108,57 @@ fn open(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<Bound>) -> 
     bound.map_err(|source| BindError::new(address, source))
 }
 
+/// The same, but for connections: none comes before [`listen`] has been called for each socket.
+///
+/// # Errors
+/// As [`bind_beside`].
+pub fn reserve_beside(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
+    open(address, |address| reserve(address, count))
+}
+
+/// Has a bound socket take connections; one that does already goes on.
+///
+/// # Errors
+/// What the system says.
+pub fn listen(socket: &TcpListener) -> io::Result<()> {
+    SockRef::from(socket).listen(BACKLOG)
+}
+
+/// Another handle of the same socket: a connection goes to whichever accepts first.
+///
+/// # Errors
+/// No file descriptor is left.
+pub fn copy(socket: &impl AsFd) -> io::Result<TcpListener> {
+    Ok(socket.as_fd().try_clone_to_owned()?.into())
+}
+
+/// Makes a socket that another process has opened one like those of this module. Answers where it listens.
+///
+/// # Errors
+/// It is not one that listens for TCP.
+pub fn adopt(socket: &TcpListener) -> io::Result<SocketAddr> {
+    let of = SockRef::from(socket);
+    if of.r#type()? != Type::STREAM || !of.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"));
+    }
+    let local = socket.local_addr()?;
+    socket.set_nonblocking(true)?;
+    options(&of)?;
+    Ok(local)
+}
+
 fn share(address: SocketAddr, count: usize) -> io::Result<Bound> {
+    let bound = reserve(address, count)?;
+    bound.sockets.iter().try_for_each(listen)?;
+    Ok(bound)
+}
+
+fn reserve(address: SocketAddr, count: usize) -> io::Result<Bound> {
     let first = socket(address, Sharing::Workers)?;
     let local = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..count {
         sockets.push(socket(local, Sharing::Workers)?);
-    }
-    for socket in &sockets {
-        SockRef::from(socket).listen(BACKLOG)?;
     }
     Ok(Bound { local, sockets })
 }

@@ -41,7 +41,7 @@ mod member;
 
 pub use caller::{Answer, Caller};
 pub use enrolled::Enrolled;
-pub use member::{AppBuilder, Builder, Member, Sidecar};
+pub use member::{AppBuilder, Builder, Leaving, Member, Sidecar};
 
 /// How long anything may take that is waited for, before it is an error.
 const PATIENCE: Duration = Duration::from_secs(30);

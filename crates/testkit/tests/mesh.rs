@@ -15,6 +15,8 @@ mod identity;
 mod leaving;
 #[path = "mesh/load.rs"]
 mod load;
+#[path = "mesh/parting.rs"]
+mod parting;
 #[path = "mesh/protocol.rs"]
 mod protocol;
 #[path = "mesh/story.rs"]

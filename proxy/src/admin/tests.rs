@@ -17,6 +17,8 @@ struct Served {
     address: SocketAddr,
     ready: watch::Sender<Readiness>,
     level: Arc<Mutex<String>>,
+    told: watch::Receiver<bool>,
+    elsewhere: watch::Sender<bool>,
 }
 
 /// A response in its parts; the body as text.
@@ -34,6 +36,8 @@ impl Served {
         let (ready, readiness) = watch::channel(Readiness::NotReady("no configuration yet".into()));
         let level = Arc::new(Mutex::new("info".to_owned()));
         let (shown, set) = (Arc::clone(&level), Arc::clone(&level));
+        let (quit, told) = watch::channel(false);
+        let elsewhere = watch::Sender::new(false);
         let admin = Admin {
             ready: readiness,
             metrics: Box::new(|| "outrigger_config_rejected 0\n".to_owned()),
@@ -48,9 +52,11 @@ impl Served {
                 level.clone_into(&mut set.lock().unwrap());
                 Ok(())
             }),
+            quit,
+            replaced: elsewhere.subscribe(),
         };
         tokio::spawn(Arc::new(admin).serve(listener, surface));
-        Self { address, ready, level }
+        Self { address, ready, level, told, elsewhere }
     }
 
     /// Sends a request as it is, its head without the last empty line, and reads to the end.
@@ -109,6 +115,33 @@ async fn each_page_is_there() {
     for path in index.lines().filter_map(|line| line.strip_prefix("GET  ")?.split(' ').next()) {
         assert_ne!(admin.get(path).await.0, 404, "{path} is listed");
     }
+}
+
+#[tokio::test]
+async fn the_end_is_asked_for_by_post_and_from_here_alone() {
+    let mut admin = Served::start(Surface::All).await;
+    assert_eq!(admin.ask("GET", "/quitquitquit").await.status, 405);
+    let page =
+        admin.send("POST /quitquitquit HTTP/1.1\nHost: localhost\nOrigin: https://evil.test", "").await;
+    assert_eq!(page.status, 403);
+    assert!(!*admin.told.borrow());
+    assert_eq!(admin.ask("POST", "/quitquitquit").await.status, 200);
+    assert!(*admin.told.borrow_and_update());
+    for surface in [Surface::Metrics, Surface::Ready] {
+        let face = Served::start(surface).await;
+        assert_eq!(face.ask("POST", "/quitquitquit").await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn once_another_process_answers_this_one_takes_no_more_and_ends_what_is_open() {
+    let admin = Served::start(Surface::All).await;
+    let mut kept = TcpStream::connect(admin.address).await.unwrap();
+    kept.write_all(b"GET /healthz/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    assert!(kept.read(&mut [0; 1024]).await.unwrap() > 0);
+    admin.elsewhere.send_replace(true);
+    assert_eq!(kept.read(&mut [0; 1024]).await.unwrap(), 0);
+    assert!(TcpStream::connect(admin.address).await.is_err());
 }
 
 #[tokio::test]
@@ -229,9 +262,12 @@ async fn a_page_that_panics_ends_its_connection_alone() {
         explain: Box::new(|asked| explain(&Snapshot::default(), asked)),
         level: Box::new(String::new),
         set_level: Box::new(|_| Ok(())),
+        quit: watch::Sender::new(false),
+        replaced: watch::Sender::new(false).subscribe(),
     };
     tokio::spawn(Arc::new(admin).serve(listener, Surface::All));
-    let served = Served { address, ready, level: Arc::default() };
+    let (told, elsewhere) = (watch::Sender::new(false).subscribe(), watch::Sender::new(false));
+    let served = Served { address, ready, level: Arc::default(), told, elsewhere };
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     assert_eq!(stream.read(&mut [0; 64]).await.unwrap_or(0), 0);

@@ -167,16 +167,16 @@ impl Checker {
                     outliers.reached(&self.load, now);
                 }
             }
-            Found::Ill { unconnected: Some(reason), .. } => {
-                // Whoever else is there need not be asked three times.
-                if *reason == Reason::TlsCertificateError && self.question.is_of_mesh() {
-                    self.load.met_stranger(now);
-                }
-                if let Some(hosts) = &told.hosts {
-                    hosts.doubt();
-                }
+            // Whoever else is there need not be asked three times.
+            Found::Ill { unconnected: Some(Reason::TlsCertificateError), .. }
+                if self.question.is_of_mesh() =>
+            {
+                self.load.met_stranger(now);
             }
             _ => {}
+        }
+        if let (Found::Late | Found::Ill { unconnected: Some(_), .. }, Some(hosts)) = (&found, &told.hosts) {
+            hosts.doubt();
         }
         debug!(backend = &*told.backend, endpoint = %self.question.address(), ?found, "health check");
         let mut kept = self.means.findings.kept();

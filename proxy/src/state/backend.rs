@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use outrigger_balance::{Balancer, Budget, Load, Member, Outliers};
+use outrigger_balance::{Balancer, Budget, Limits, Load, Member, Outliers};
 use outrigger_config::backend::{BackendProtocol, Endpoint as EndpointSpec, HealthCheck};
 use outrigger_config::{HostPort, Name};
 use outrigger_http::endpoint::{Empty, Origin};
@@ -97,6 +97,7 @@ impl LiveBackend {
                 || Arc::new(Budget::new(&spec.retry_constraint, Instant::now())),
                 |before| before.backend.budget.clone(),
             ),
+            limits: limits(before, spec),
             connect_timeout: spec.connect_timeout(),
             connections: connections(name, spec, before),
             empty: match unresolved {
@@ -225,6 +226,17 @@ fn addresses(
     }
     let missing = missing.filter(|_| found.is_empty());
     (found, missing)
+}
+
+/// A backend's limits, with what is under way in the table before.
+fn limits(before: Option<&LiveBackend>, spec: &outrigger_config::Backend) -> Option<Arc<Limits>> {
+    let held = before.and_then(|before| before.backend.limits.as_ref());
+    let same = before.is_some_and(|before| before.spec.limits == spec.limits);
+    if same {
+        held.cloned()
+    } else {
+        Limits::new(&spec.limits, held.map(|held| &**held), Instant::now()).map(Arc::new)
+    }
 }
 
 /// The count of its connections, where they are limited, which goes on from the table before.

@@ -54,7 +54,8 @@ async fn exactly_so_many_failures_in_a_row_are_seen_by_callers() {
     ];
     for (rule, mood) in cases {
         let (good, bad) = (Stub::start().await, Stub::start().await);
-        let proxy = start(rule, "consecutiveFailures: 3", &[good.address, bad.address]).await;
+        let config = with_rule(rule, &backend("consecutiveFailures: 3"), &[good.address, bad.address]);
+        let proxy = Running::start_with(&config, |options| options.workers = Some(2)).await;
         assert_eq!(failures(&proxy, 10).await, 0);
         let before = bad.requests();
         bad.is(mood);

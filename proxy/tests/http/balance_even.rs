@@ -14,7 +14,6 @@ use crate::grpc::framed;
 use crate::http2;
 use crate::support::{Running, with_rule};
 
-const KINDS: [&str; 3] = ["PeakEwma", "LeastRequest", "RoundRobin"];
 /// How many requests are under way at a time.
 const AT_ONCE: usize = 16;
 
@@ -56,7 +55,9 @@ async fn each_of_ten_endpoints_is_within_a_tenth_of_the_mean_and_an_eleventh_soo
     for _ in 0..11 {
         apps.push(App::builder().start().await);
     }
-    for (kind, request) in KINDS.into_iter().flat_map(|kind| [(kind, get as fn() -> _), (kind, call)]) {
+    let kinds: [(&str, fn() -> _); 4] =
+        [("PeakEwma", call), ("PeakEwma", get), ("LeastRequest", call), ("RoundRobin", get)];
+    for (kind, request) in kinds {
         let backend = format!("protocol: H2C, balance: {{ type: {kind} }}");
         let ten: Vec<_> = apps[..10].iter().map(App::address).collect();
         let eleven: Vec<_> = apps.iter().map(App::address).collect();

@@ -22,6 +22,7 @@ mod http2;
 mod http2_backend;
 mod instead;
 mod keep_alive;
+mod limits;
 mod messages;
 mod mirror;
 mod noise;

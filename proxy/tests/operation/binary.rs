@@ -29,7 +29,7 @@ impl Binary {
         Self::spawn(shell.args(["-c", &script, env!("CARGO_BIN_EXE_outrigger"), "run"]).args(arguments))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, stderr) = (lines(child.stdout.take()), lines(child.stderr.take()));

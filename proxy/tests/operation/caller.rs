@@ -102,6 +102,14 @@ impl Http2 {
         Answer::read(send.send_request(request).await?).await
     }
 
+    /// The same; `None` where the connection has said that it ends before the request was sent.
+    pub(crate) async fn try_get(&self, url: &str) -> Option<hyper::Result<Answer>> {
+        match self.get(url).await {
+            Err(error) if error.is_canceled() || error.is_closed() => None,
+            answer => Some(answer),
+        }
+    }
+
     pub(crate) async fn closed(self) {
         let Self { send, connection } = self;
         let ended = tokio::time::timeout(PATIENCE, connection).await;

@@ -1,6 +1,9 @@
 //! What a caller of HTTP/2 is told when the proxy ends, frame by frame (RFC 9113, section 6.8).
 
-use outrigger_proxy::{Options, Source, start};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use outrigger_proxy::{Options, Proxy, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -45,36 +48,105 @@ fn last_stream(goaway: &[u8]) -> u32 {
     u32::from_be_bytes([goaway[0], goaway[1], goaway[2], goaway[3]])
 }
 
-#[tokio::test]
-async fn a_caller_of_http2_is_told_in_two_phases_and_its_request_is_finished() {
-    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = app.local_addr().unwrap();
-    let desk = Desk::new();
-    let config = format!(
-        "listeners: [{{ name: web, address: '127.0.0.1:0', protocol: HTTP }}]\n\
-         httpRoutes: [{{ name: all, listeners: [web], rules: [{{ backendRefs: [{{ name: app }}] }}] }}]\n\
-         backends: [{{ name: app, endpoints: [{{ address: '{address}' }}] }}]\n"
-    );
-    desk.write("proxy.yaml", &config);
-    let proxy = start(Options::quiet(Source::File(desk.path("proxy.yaml")))).await.unwrap();
-    let mut caller = TcpStream::connect(proxy.listener("web").unwrap()).await.unwrap();
+/// A request as the first of a connection, or a later one: GET http / by the static table, and the authority as a literal
+/// that is not remembered (RFC 7541, section 6).
+async fn request(caller: &mut TcpStream, stream: u32) {
+    send(caller, HEADERS, END_STREAM_AND_HEADERS, stream, b"\x82\x86\x84\x01\x04shop").await;
+}
+
+async fn connect(proxy: &Proxy, listener: &str) -> TcpStream {
+    let mut caller = TcpStream::connect(proxy.listener(listener).unwrap()).await.unwrap();
     caller.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     send(&mut caller, SETTINGS, 0, 0, &[]).await;
-    // GET http / by the static table, and the authority as a literal (RFC 7541, section 6).
-    send(&mut caller, HEADERS, END_STREAM_AND_HEADERS, 1, b"\x82\x86\x84\x41\x04shop").await;
-    let (mut callee, _) = app.accept().await.unwrap();
-    assert!(callee.read(&mut [0; 4096]).await.unwrap() > 0, "the request is under way");
+    caller
+}
+
+/// The next request of a connection that the proxy keeps to the application.
+async fn asked(callee: &mut TcpStream) {
+    assert!(callee.read(&mut [0; 4096]).await.unwrap() > 0, "a request comes");
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+fn config(direction: &str, app: SocketAddr) -> String {
+    format!(
+        "listeners: [{{ name: web, address: '127.0.0.1:0', direction: {direction}, protocol: HTTP }}]\n\
+         httpRoutes: [{{ name: all, listeners: [web], rules: [{{ backendRefs: [{{ name: app }}] }}] }}]\n\
+         backends: [{{ name: app, endpoints: [{{ address: '{app}' }}] }}]\n"
+    )
+}
+
+#[tokio::test]
+async fn a_caller_of_http2_is_told_in_two_phases_and_its_requests_are_finished() {
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let desk = Desk::new();
+    let proxy = desk.start(&config("Edge", app.local_addr().unwrap())).await;
+    let mut caller = connect(&proxy, "web").await;
+    request(&mut caller, 1).await;
+    let (mut first_callee, _) = app.accept().await.unwrap();
+    asked(&mut first_callee).await;
 
     let stopping = tokio::spawn(proxy.stop());
     let (_, _, first) = next(&mut caller, GOAWAY).await;
     assert_eq!(last_stream(&first), ALL_STREAMS);
     let (_, _, ping) = next(&mut caller, PING).await;
+    // Sent before the caller has heard: it is served as well.
+    request(&mut caller, 3).await;
+    let (mut second_callee, _) = app.accept().await.unwrap();
+    asked(&mut second_callee).await;
     send(&mut caller, PING, ACK, 0, &ping).await;
     let (_, _, second) = next(&mut caller, GOAWAY).await;
-    assert_eq!(last_stream(&second), 1, "what is under way is not refused");
+    assert_eq!(last_stream(&second), 3, "what is under way is not refused");
 
-    callee.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-    let (_, stream, head) = next(&mut caller, HEADERS).await;
-    assert_eq!((stream, head.first()), (1, Some(&0x88)), "200, by the static table");
+    for (callee, stream) in [(&mut second_callee, 3), (&mut first_callee, 1)] {
+        callee.write_all(OK).await.unwrap();
+        let (_, answered, head) = next(&mut caller, HEADERS).await;
+        assert_eq!((answered, head.first()), (stream, Some(&0x88)), "200, by the static table");
+    }
+    tokio::time::timeout(PATIENCE, stopping).await.expect("nothing is left").unwrap();
+}
+
+/// Before a control plane has heard of it: who calls the application is told at once, and served meanwhile.
+#[tokio::test]
+async fn callers_of_an_application_are_told_when_its_sidecar_begins_to_leave() {
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let desk = Desk::new();
+    desk.write("proxy.yaml", &config("Inbound", app.local_addr().unwrap()));
+    let options = Options { drain_delay: Duration::from_secs(3), ..desk.options(&desk.path("proxy.yaml")) };
+    let proxy = start(options).await.unwrap();
+    let web = proxy.listener("web").unwrap();
+    let mut idle = connect(&proxy, "web").await;
+    request(&mut idle, 1).await;
+    let (mut callee, _) = app.accept().await.unwrap();
+    asked(&mut callee).await;
+    callee.write_all(OK).await.unwrap();
+    next(&mut idle, HEADERS).await;
+
+    let told = Instant::now();
+    let stopping = tokio::spawn(proxy.stop());
+    let (_, _, first) = next(&mut idle, GOAWAY).await;
+    assert_eq!(last_stream(&first), ALL_STREAMS);
+    let (_, _, ping) = next(&mut idle, PING).await;
+    send(&mut idle, PING, ACK, 0, &ping).await;
+    assert_eq!(last_stream(&next(&mut idle, GOAWAY).await.2), 1);
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "nothing is under way");
+
+    // Who connects now is served, and told after that: told before, it could not ask.
+    let mut late = TcpStream::connect(web).await.unwrap();
+    late.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    send(&mut late, SETTINGS, 0, 0, &[]).await;
+    let (_, _, settings) = next(&mut late, SETTINGS).await;
+    assert!(!settings.is_empty());
+    request(&mut late, 1).await;
+    let answer = async {
+        // The connection to the application is used again.
+        asked(&mut callee).await;
+        callee.write_all(OK).await.unwrap();
+    };
+    let ((), (_, _, goaway)) = tokio::join!(answer, next(&mut late, GOAWAY));
+    assert_eq!(last_stream(&goaway), ALL_STREAMS);
+    assert_eq!(next(&mut late, HEADERS).await.1, 1);
+    assert!(told.elapsed() < Duration::from_secs(3), "all of that within the delay");
+    drop(late);
     tokio::time::timeout(PATIENCE, stopping).await.expect("nothing is left").unwrap();
 }

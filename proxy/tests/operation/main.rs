@@ -8,12 +8,16 @@ mod desk;
 
 mod admin;
 mod drain;
+mod endpoints;
 mod exhausted;
 mod file;
 mod goaway;
 mod killed;
+mod leaving;
 mod listeners;
 mod names;
+mod silence;
 mod tcp;
 mod tls;
 mod tls_route;
+mod upgrade;

@@ -47,6 +47,8 @@ struct State<IO> {
     limits: Limits,
     /// Whether the other side has said its last.
     read_closed: bool,
+    /// Whether any byte was read since this was last looked at.
+    moved: bool,
     out: Outbox,
 }
 
@@ -69,6 +71,7 @@ impl<IO> Conn<IO> {
             decoder: Decoder::new(Framing::Length(0)),
             limits,
             read_closed: false,
+            moved: false,
             out: Outbox::default(),
         };
         Self {
@@ -110,6 +113,12 @@ impl<IO> Conn<IO> {
     pub(super) fn wake(&self) {
         self.driver.wake();
         self.reader.wake();
+    }
+
+    /// Whether any byte has moved since this was last asked.
+    pub(super) fn has_moved(&self) -> bool {
+        let state = &mut *self.state.borrow_mut();
+        std::mem::take(&mut state.moved) | std::mem::take(&mut state.out.moved)
     }
 
     /// Remembers who drives it.
@@ -318,6 +327,7 @@ impl<IO: AsyncRead + Unpin> State<IO> {
         ready!(Pin::new(io).poll_read(cx, &mut room))?;
         let filled = room.filled();
         self.inbox.extend_from_slice(filled);
+        self.moved = true;
         self.read_closed |= filled.is_empty();
         Poll::Ready(Ok(filled.len()))
     }

@@ -29,6 +29,8 @@ pub(super) struct Outbox {
     unflushed: bool,
     /// Whether any byte of the message under way was written.
     pub(super) begun: bool,
+    /// Whether any byte was written since this was last looked at.
+    pub(super) moved: bool,
 }
 
 /// How a body is written (RFC 9112, section 6).
@@ -141,6 +143,7 @@ impl Outbox {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.begun = true;
+            self.moved = true;
             self.unflushed = true;
             self.advance(written);
         }

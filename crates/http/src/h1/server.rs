@@ -21,6 +21,7 @@ use super::conn::{Body, Conn, Next, Sending, Source, Unsent};
 use super::encode::{self, AnswerTo, is_switch};
 use super::head::{self, RequestHead, Wrong};
 use crate::body::{BodyError, Due, Incoming};
+use crate::error::Error;
 use crate::filter;
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
 use crate::serve::{Caller, Drain, LAST_WORD, Settings};
@@ -54,6 +55,11 @@ struct Pace {
     /// Whether anything was ever asked.
     asked: Cell<bool>,
     expired: Cell<bool>,
+    /// For how many ticks nothing has moved on the request under way, and whether that is too long.
+    still: Cell<u32>,
+    silent: Cell<bool>,
+    /// The connection's age in ticks.
+    age: Cell<u32>,
     last_word: RefCell<Option<Pin<Box<Sleep>>>>,
 }
 
@@ -71,6 +77,18 @@ enum Phase {
 }
 
 impl Pace {
+    /// Whether nothing has moved on the request under way for as long as that may be.
+    fn is_silent(&self, moved: bool) -> bool {
+        let under_way = matches!(self.phase.get(), Phase::Busy | Phase::Body);
+        self.still.set(if moved || !under_way { 0 } else { self.still.get().saturating_add(1) });
+        self.still.get() > self.settings.stream_ticks()
+    }
+
+    /// Whether the connection is to end after the response under way.
+    fn is_last(&self) -> bool {
+        self.drain.is_on() || self.age.get() > self.settings.age_ticks()
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.drain.now());
@@ -94,8 +112,13 @@ impl Pace {
 
 impl<IO> Caller for Served<IO> {
     fn tick(&self) {
+        self.pace.age.set(self.pace.age.get().saturating_add(1));
         if self.pace.is_over() {
             self.pace.expired.set(true);
+            self.conn.wake();
+        }
+        if self.pace.is_silent(self.conn.has_moved()) {
+            self.pace.silent.set(true);
             self.conn.wake();
         }
     }
@@ -129,12 +152,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> InterimSink for Served<IO> {
     fn has_finished(&self) -> bool {
         self.conn.is_read_closed()
     }
+
+    fn silence(&self) -> Option<Error> {
+        let awaited = self.pace.phase.get() == Phase::Body;
+        self.pace.silent.get().then(|| self.pace.settings.silence(awaited))
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Source for Served<IO> {
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.pace.expired.get() {
             return Poll::Ready(Some(Err(BodyError::too_slow())));
+        }
+        if self.pace.silent.get() {
+            return Poll::Ready(Some(Err(BodyError::Refused(self.pace.settings.silence(true)))));
         }
         let frame = self.conn.poll_body(cx, Wrong::of_request);
         match &frame {
@@ -180,6 +211,9 @@ where
         bytes: Cell::default(),
         asked: Cell::default(),
         expired: Cell::default(),
+        still: Cell::default(),
+        silent: Cell::default(),
+        age: Cell::default(),
         last_word: RefCell::default(),
     };
     let served = Rc::new(Served { conn, pace, awaits: Cell::default() });
@@ -285,7 +319,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         self.awaits.set(false);
         // A body that nobody has read would be taken for the next request.
         let unread = !self.conn.is_read() && !self.conn.is_held() && !self.conn.discard_buffered();
-        to.keep_alive &= !unread && !self.pace.drain.is_on() && !self.conn.is_read_closed();
+        to.keep_alive &= !unread && !self.pace.is_last() && !self.conn.is_read_closed();
         let status = reply.response.status();
         let keep_alive = self.respond(reply, &to).await?;
         if is_switch(&to.method, status)
@@ -313,6 +347,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         let pace = &self.pace;
         pace.asked.set(true);
         pace.expired.set(false);
+        pace.still.set(0);
+        pace.silent.set(false);
         pace.waited.set(0);
         pace.bytes.set(0);
         self.awaits.set(head.version == Version::HTTP_11);
@@ -357,6 +393,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         B::Error: fmt::Display,
     {
         let Reply { response, spelling } = reply;
+        self.pace.still.set(0);
+        self.pace.silent.set(false);
         let (mut parts, body) = Response::into_parts(response);
         let (mut coding, mut keep_alive) = (super::outbox::Coding::Done, false);
         self.conn.write(|out| {
@@ -371,6 +409,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         }
         let mut sending = Sending::new(body, coding);
         let sent = poll_fn(|cx| {
+            if self.pace.silent.get() {
+                sending.body_mut().map(Due::give_up);
+                let silent = io::Error::new(io::ErrorKind::TimedOut, self.pace.settings.silence(false));
+                return Poll::Ready(Err(Unsent::Io(silent)));
+            }
             let sent = sending.poll_send(&self.conn, cx);
             if sent.is_pending() {
                 let _ = self.poll_meanwhile(cx).map_err(Unsent::Io)?;

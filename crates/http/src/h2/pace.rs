@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Context;
 
 use crate::body::BodyError;
+use crate::error::Error;
 use crate::serve::{Caller, Drain, Settings};
 use crate::sleeper::Sleeper;
 
@@ -21,6 +22,8 @@ pub(super) struct Pace {
     quiet: Cell<u32>,
     /// Whether the connection is to end.
     ending: Cell<bool>,
+    /// Its age in ticks.
+    age: Cell<u32>,
     sleeper: Sleeper,
 }
 
@@ -31,7 +34,8 @@ impl Pace {
             under_way: Cell::new(0),
             asked: Cell::new(false),
             quiet: Cell::new(0),
-            ending: Cell::new(drain.is_on()),
+            ending: Cell::new(drain.is_on() || drain.is_leaving()),
+            age: Cell::new(0),
             sleeper: Sleeper::default(),
         });
         drain.remember(Rc::downgrade(&pace) as Weak<dyn Caller>);
@@ -66,6 +70,10 @@ impl Pace {
 
 impl Caller for Pace {
     fn tick(&self) {
+        self.age.set(self.age.get().saturating_add(1));
+        if self.age.get() > self.settings.age_ticks() && !self.ending.get() {
+            self.end();
+        }
         if self.under_way.get() > 0 {
             return;
         }
@@ -80,6 +88,10 @@ impl Caller for Pace {
     fn wind_down(&self) {
         self.end();
     }
+
+    fn leave(&self) {
+        self.end();
+    }
 }
 
 /// A request that is under way.
@@ -90,6 +102,72 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
         self.0.quiet.set(0);
+    }
+}
+
+/// Whether anything moves on a stream, for the eyes of its caller's drain.
+#[derive(Debug)]
+pub(super) struct Motion {
+    settings: Arc<Settings>,
+    moved: Cell<bool>,
+    /// For how many ticks nothing has moved, and whether that is too long.
+    still: Cell<u32>,
+    silent: Cell<bool>,
+    /// Whether a part of the request's body is waited for.
+    awaited: Cell<bool>,
+    sleeper: Sleeper,
+}
+
+impl Motion {
+    pub(super) fn new(settings: &Arc<Settings>) -> Self {
+        Self {
+            settings: settings.clone(),
+            moved: Cell::new(true),
+            still: Cell::new(0),
+            silent: Cell::new(false),
+            awaited: Cell::new(false),
+            sleeper: Sleeper::default(),
+        }
+    }
+
+    /// The response begins.
+    pub(super) fn begin(&self) {
+        self.note();
+        self.silent.set(false);
+    }
+
+    /// Something has moved.
+    pub(super) fn note(&self) {
+        self.moved.set(true);
+    }
+
+    /// Notes whether a part of the request's body is waited for.
+    pub(super) fn awaits(&self, awaits: bool) {
+        self.awaited.set(awaits);
+        if !awaits {
+            self.note();
+        }
+    }
+
+    /// Whether nothing has moved for too long. If not, the task is woken once that is so.
+    pub(super) fn is_silent(&self, cx: &Context<'_>) -> bool {
+        if !self.silent.get() {
+            self.sleeper.wait(cx);
+        }
+        self.silent.get()
+    }
+
+    /// Why the request fails, once nothing has moved for too long.
+    pub(super) fn silence(&self) -> Option<Error> {
+        self.silent.get().then(|| self.settings.silence(self.awaited.get()))
+    }
+
+    pub(super) fn tick(&self) {
+        self.still.set(if self.moved.take() { 0 } else { self.still.get().saturating_add(1) });
+        if self.still.get() > self.settings.stream_ticks() {
+            self.silent.set(true);
+            self.sleeper.wake();
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use super::fits;
 use super::pace::BodyPace;
+use super::server::Respond;
 use crate::body::BodyError;
 use crate::error::Error;
 use crate::h1::{Limits, SPELLING, Wrong};
@@ -36,6 +37,8 @@ pub(crate) struct Received {
     carried: bool,
     /// Of a request, where it may not come too slowly.
     pace: Option<Rc<BodyPace>>,
+    /// Of a request: the stream that it comes on.
+    request: Option<Rc<Respond>>,
 }
 
 /// The task that sends the request's body, if there still is one. Dropped, it ends, and the stream is reset.
@@ -65,6 +68,7 @@ impl Received {
             uploading: Uploading::default(),
             carried: false,
             pace: None,
+            request: None,
         }
     }
 
@@ -77,6 +81,12 @@ impl Received {
     /// Watches over how fast it comes.
     pub(super) fn with_pace(mut self, pace: Option<Rc<BodyPace>>) -> Self {
         self.pace = pace;
+        self
+    }
+
+    /// It is a request's, which is answered there.
+    pub(super) fn of(mut self, request: Rc<Respond>) -> Self {
+        self.request = Some(request);
         self
     }
 
@@ -97,6 +107,12 @@ impl Body for Received {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = this.poll(cx);
+        if let Some(request) = &this.request {
+            request.motion.awaits(polled.is_pending());
+            if let Some(error) = request.motion.silence() {
+                return Poll::Ready(Some(Err(BodyError::Refused(error))));
+            }
+        }
         if let Some(pace) = &this.pace {
             match &polled {
                 Poll::Pending => pace.wait(cx)?,

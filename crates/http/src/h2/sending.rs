@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 
 use super::passed_on;
+use super::server::Respond;
 use crate::body::{BodyError, Due};
 use crate::h1::SPELLING;
 
@@ -20,11 +22,19 @@ pub(super) struct Sending<B> {
     next: Option<(Bytes, bool)>,
     /// Whether the peer is another sidecar, which is told how trailers were spelled.
     carried: bool,
+    /// Of a response: the stream that it goes out on.
+    response: Option<Rc<Respond>>,
 }
 
 impl<B> Sending<B> {
     pub(super) const fn new(body: B, stream: SendStream<Bytes>, carried: bool) -> Self {
-        Self { body, stream, next: None, carried }
+        Self { body, stream, next: None, carried, response: None }
+    }
+
+    /// It is a response.
+    pub(super) fn of(mut self, response: Rc<Respond>) -> Self {
+        self.response = Some(response);
+        self
     }
 }
 
@@ -39,11 +49,25 @@ impl<B> Sending<B> {
     }
 }
 
+impl<B: Due> Sending<B> {
+    /// Nothing has moved for too long.
+    fn give_up(&mut self) {
+        match self.body.give_up() {
+            Some(trailers) => self.end_with(trailers),
+            None => self.stream.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
 impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        if this.response.as_ref().is_some_and(|response| response.motion.is_silent(cx)) {
+            this.give_up();
+            return Poll::Ready(());
+        }
         // Wakes this task when the peer resets the stream, whatever it waits for.
         while this.stream.poll_reset(cx).is_pending() {
             if let Some((data, last)) = &mut this.next {
@@ -63,6 +87,9 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
                 }
                 let (data, last) = (std::mem::take(data), *last);
                 this.next = None;
+                if let Some(response) = &this.response {
+                    response.motion.note();
+                }
                 if this.stream.send_data(data, last).is_err() || last {
                     return Poll::Ready(());
                 }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::alive::{KeepAlive, Terms};
 use super::heard::Ear;
-use super::pace::{BodyPace, Pace, UnderWay};
+use super::pace::{BodyPace, Motion, Pace, UnderWay};
 use super::received::Received;
 use super::sending::Sending;
 use super::{
@@ -29,10 +29,11 @@ use super::{
     fits, read_anyway, say_length_once, spell, spelled,
 };
 use crate::body::{BodyError, Due, Incoming};
+use crate::error::Error;
 use crate::filter::strip_hop_by_hop;
 use crate::h1::{Limits, Wrong, same_host};
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
-use crate::serve::{Drain, LAST_WORD, Settings};
+use crate::serve::{Caller as Watched, Drain, LAST_WORD, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
 /// A caller that is gone is found within 50 seconds.
@@ -81,6 +82,7 @@ where
     drop(handshake);
     let mut alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
     let mut ending = false;
+    let mut parting = pin!(parting(&pace));
     let caller = Caller { handler, pace: pace.clone(), settings, drain, carried };
     poll_fn(|cx| {
         loop {
@@ -91,12 +93,14 @@ where
                 Poll::Ready(Some(Ok((request, respond)))) => caller.accept(request, respond),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
-                // Only now: a request that is there already is under way.
-                Poll::Pending if !ending && pace.is_ending(cx) => {
+                Poll::Pending if ending => return parting.as_mut().poll(cx).map(Ok),
+                Poll::Pending if !pace.is_ending(cx) => return Poll::Pending,
+                // Only now: a request that is there already is under way. One whose caller has yet to ask is on its way,
+                // and were GOAWAY there before it, the caller could not send it.
+                Poll::Pending if pace.asked() || last_word.as_mut().poll(cx).is_ready() => {
                     ending = true;
                     connection.graceful_shutdown();
                 }
-                Poll::Pending if ending => return last_word.as_mut().poll(cx).map(Ok),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -107,6 +111,12 @@ where
 /// Ends when a connection that is to end has had its time, on which nothing was ever asked.
 async fn last_word(pace: &Pace) {
     poll_fn(|cx| if pace.is_ending(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    tokio::time::sleep(LAST_WORD).await;
+    poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
+}
+
+/// Ends when a caller that never asked has had its time to answer GOAWAY.
+async fn parting(pace: &Pace) {
     tokio::time::sleep(LAST_WORD).await;
     poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
 }
@@ -122,15 +132,30 @@ struct Caller<H> {
 
 /// The way back to the caller, until the final response has begun.
 #[derive(Debug)]
-struct Respond {
+pub(super) struct Respond {
     stream: RefCell<Option<SendResponse<Bytes>>>,
     /// How many bytes of interim responses there were.
     interim: Cell<usize>,
     /// Whether the caller is told how headers were spelled.
     carried: bool,
+    /// Whether anything moves either way, to the end of the response.
+    pub(super) motion: Motion,
+}
+
+impl Watched for Respond {
+    fn tick(&self) {
+        self.motion.tick();
+    }
+
+    /// A request under way is finished.
+    fn wind_down(&self) {}
 }
 
 impl InterimSink for Respond {
+    fn silence(&self) -> Option<Error> {
+        self.motion.silence()
+    }
+
     fn send(&self, interim: &InterimResponse) {
         let mut head = Response::new(());
         *head.status_mut() = interim.response.status();
@@ -175,7 +200,11 @@ where
             stream: RefCell::new(Some(respond)),
             interim: Cell::default(),
             carried: self.carried,
+            motion: Motion::new(&self.settings),
         });
+        if self.settings.stream_timeout.is_some() {
+            self.drain.remember(Rc::downgrade(&respond) as Weak<dyn Watched>);
+        }
         let spelling = if self.carried { spelled(&mut parts.headers) } else { None };
         say_length_once(&mut parts.headers);
         let head = parts.method == Method::HEAD;
@@ -196,7 +225,8 @@ where
         } else {
             let pace = BodyPace::new(&self.settings, &self.drain);
             let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request)
-                .carried(self.carried);
+                .carried(self.carried)
+                .of(stream.respond.clone());
             (Incoming::http2(body.with_pace(pace)), None)
         };
         let request = Request::from_parts(parts, body);
@@ -250,7 +280,11 @@ impl Stream {
     {
         let waiting = poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
             Poll::Ready(reply) => Poll::Ready(Some(reply)),
-            Poll::Pending => self.poll_reset(cx).map(|()| None),
+            Poll::Pending => {
+                // Woken once nothing has moved for too long: whoever answers sees to that.
+                let _ = self.respond.motion.is_silent(cx);
+                self.poll_reset(cx).map(|()| None)
+            }
         });
         let reply = waiting.await;
         // What it holds is not needed while the response is sent.
@@ -274,6 +308,8 @@ impl Stream {
         B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let carried = self.respond.carried;
+        let response = self.respond.clone();
+        response.motion.begin();
         let (mut parts, mut body) = reply.response.into_parts();
         if self.upgraded && parts.status == StatusCode::SWITCHING_PROTOCOLS {
             extended::from_switching(&mut parts.status, &mut parts.headers);
@@ -302,7 +338,7 @@ impl Stream {
             // Not sent, but gone through: its observer hears that it ended.
             while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
         } else if !empty {
-            Sending::new(body, stream, carried).await;
+            Sending::new(body, stream, carried).of(response).await;
         }
         Ok(())
     }

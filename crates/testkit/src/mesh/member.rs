@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_config::{Kind, Name, Resource, SpiffeId};
 use outrigger_proxy::{Options, Proxy, Source};
@@ -64,6 +65,12 @@ impl<'a> AppBuilder<'a> {
         self
     }
 
+    /// How the sidecar leaves.
+    pub fn leaving(mut self, leaving: Leaving) -> Self {
+        self.sidecar = self.sidecar.leaving(leaving);
+        self
+    }
+
     /// Starts both.
     ///
     /// # Errors
@@ -84,7 +91,17 @@ pub struct Builder<'a> {
     pub(super) address: IpAddr,
     application: Option<SocketAddr>,
     mode: &'static str,
+    leaving: Leaving,
     log: Log,
+}
+
+/// How a sidecar leaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Leaving {
+    /// How long it still accepts callers of its application.
+    pub delay: Duration,
+    /// How long its application has to be quiet before it is taken to be gone; `None`: it is not waited for.
+    pub quiet: Option<Duration>,
 }
 
 /// A log has nothing to show.
@@ -100,7 +117,8 @@ impl std::fmt::Debug for Log {
 impl<'a> Builder<'a> {
     pub(super) fn new(mesh: &'a Mesh, name: &'a str) -> Self {
         let log = Log(AccessLog::off());
-        Self { mesh, name, address: mesh.address(), application: None, mode: "Strict", log }
+        let leaving = Leaving { delay: Duration::ZERO, quiet: None };
+        Self { mesh, name, address: mesh.address(), application: None, mode: "Strict", leaving, log }
     }
 
     /// The application behind it, of any protocol: it gets a listener for it, which takes mutual TLS alone.
@@ -118,6 +136,12 @@ impl<'a> Builder<'a> {
     /// It logs requests there.
     pub fn log(mut self, log: AccessLog) -> Self {
         self.log = Log(log);
+        self
+    }
+
+    /// How it leaves; else at once, whatever its application does.
+    pub fn leaving(mut self, leaving: Leaving) -> Self {
+        self.leaving = leaving;
         self
     }
 
@@ -139,6 +163,7 @@ impl<'a> Builder<'a> {
             outbound: any,
             inbound: None,
             log: self.log.clone(),
+            leaving: self.leaving,
             proxy: None,
             name,
             identity,
@@ -196,6 +221,7 @@ pub struct Sidecar {
     folder: PathBuf,
     token: PathBuf,
     log: Log,
+    leaving: Leaving,
     outbound: SocketAddr,
     inbound: Option<SocketAddr>,
     complaints: Arc<std::sync::Mutex<Vec<String>>>,
@@ -272,7 +298,13 @@ impl Sidecar {
             complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
         };
         let access_log = self.log.0.clone();
-        let options = Options { access_log, complain: Arc::new(complain), ..Options::quiet(source) };
+        let options = Options {
+            access_log,
+            complain: Arc::new(complain),
+            drain_delay: self.leaving.delay,
+            drain_quiet: self.leaving.quiet,
+            ..Options::quiet(source)
+        };
         let proxy = outrigger_proxy::start(options).await?;
         self.running.names().insert(self.name.clone());
         within(proxy.ready(), || format!("{} is ready; {:?}", self.name, self.complaints())).await?;
@@ -289,6 +321,17 @@ impl Sidecar {
         if let Some(proxy) = self.proxy.take() {
             proxy.stop().await;
         }
+    }
+
+    /// Begins to stop it, as SIGTERM does; ready once it has ended. Until it is dropped, stopped or killed, it counts as
+    /// running for [`Mesh::settled`].
+    pub fn leave(&mut self) -> tokio::task::JoinHandle<()> {
+        let proxy = self.proxy.take();
+        tokio::spawn(async {
+            if let Some(proxy) = proxy {
+                proxy.stop().await;
+            }
+        })
     }
 
     /// Ends it at once: every connection breaks.

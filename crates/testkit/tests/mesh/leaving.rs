@@ -1,96 +1,93 @@
-//! A sidecar that leaves: those that hold connections to it hear it there, before anybody else tells them.
-#![allow(clippy::float_cmp, reason = "metrics are whole numbers")]
+//! A sidecar that leaves: its peers hear it from itself, and its application is served until it is gone.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::Method;
 use outrigger_config::Kind;
-use outrigger_testkit::mesh::{Member, Mesh, Sidecar};
+use outrigger_testkit::mesh::{Leaving, Mesh};
 use serde_json::json;
 
-/// Two instances of an application, and a sidecar that calls them in turn.
-async fn stage(mesh: &Mesh) -> (Member, Member, Sidecar) {
-    let (one, two) = (mesh.app("one").start().await.unwrap(), mesh.app("two").start().await.unwrap());
+use crate::load::Load;
+use crate::story::{DAY, Shop};
+
+/// The usual mesh, where `v1` leaves so.
+async fn shop(certificates_for: Duration, leaving: Leaving) -> Shop {
+    let mesh = Mesh::with_certificates_for(certificates_for).await.unwrap();
+    let v1 = mesh.app("v1").leaving(leaving).start().await.unwrap();
+    let v2 = mesh.app("v2").start().await.unwrap();
     let web = mesh.sidecar("web").start().await.unwrap();
-    let endpoints = [one.sidecar.endpoint(), two.sidecar.endpoint()];
-    let spec = json!({ "endpoints": endpoints, "balance": { "type": "RoundRobin" } });
-    mesh.put(Kind::Backend, "api", spec).await.unwrap();
-    let route =
-        json!({ "listeners": [web.outbound_name()], "rules": [{ "backendRefs": [{ "name": "api" }] }] });
-    let revision = mesh.put(Kind::HttpRoute, "api", route).await.unwrap();
-    mesh.settled(revision).await.unwrap();
-    (one, two, web)
-}
-
-/// The sum of a metric of a sidecar over the lines that have all of these parts.
-fn metric(of: &Sidecar, name: &str, parts: &[&str]) -> f64 {
-    let text = of.proxy().unwrap().metrics();
-    let mine =
-        text.lines().filter(|line| line.starts_with(name) && parts.iter().all(|part| line.contains(part)));
-    mine.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < patience, "not within 20 s: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+    for (name, members) in [("v2", vec![&v2]), ("api", vec![&v1, &v2])] {
+        let endpoints: Vec<_> = members.iter().map(|member| member.sidecar.endpoint()).collect();
+        mesh.put(Kind::Backend, name, json!({ "endpoints": endpoints })).await.unwrap();
     }
+    Shop { web, v1, v2, mesh }
 }
 
 #[tokio::test]
-async fn peers_with_idle_connections_go_elsewhere_before_any_configuration_says_so() {
-    let mesh = Mesh::start().await.unwrap();
-    let (mut one, _two, web) = stage(&mesh).await;
-    let mut caller = web.caller();
-    let mut apps = Vec::new();
-    for _ in 0..4 {
-        apps.push(caller.get("api", "/").await.unwrap().app().to_owned());
-    }
-    assert!(apps.contains(&"one".into()) && apps.contains(&"two".into()), "{apps:?}");
-    let revision = web.proxy().unwrap().revision();
-    one.sidecar.stop().await;
-    until("the word of it has come", || {
-        metric(&web, "outrigger_backend_endpoints", &["backend=\"api\"", "state=\"leaving\""]) == 1.0
-    })
-    .await;
-    for nth in 0..40 {
-        let method = if nth % 2 == 0 { Method::GET } else { Method::POST };
-        let answer = caller.call(method, "api", "/", Bytes::from_static(b"hi")).await.unwrap();
-        assert_eq!((answer.status.as_u16(), answer.app()), (200, "two"));
-    }
-    // It was not even tried.
-    let refused = ["refused", "failed"].map(|result| format!("result=\"{result}\""));
-    for result in &refused {
-        assert_eq!(metric(&web, "outrigger_backend_connections_total", &["backend=\"api\"", result]), 0.0);
-    }
-    assert_eq!(web.proxy().unwrap().revision(), revision);
+async fn callers_go_elsewhere_as_soon_as_an_instance_says_that_it_leaves() {
+    let mut shop = shop(DAY, Leaving { delay: Duration::from_secs(2), quiet: None }).await;
+    shop.route_to_both().await;
+    // Not idempotent: each is sent again only where it is known not to have reached the application.
+    let mut load = Load::start(&shop.web, Method::POST, "/");
+    load.more(1000).await;
+    assert!(shop.v1.app.requests() > 100);
+    let leaving = shop.v1.sidecar.leave();
+    // A round trip for each of the callers, and more: all that was under way has been answered.
+    load.more(100).await;
+    let before = shop.v1.app.requests();
+    load.more(1000).await;
+    assert!(!leaving.is_finished(), "it still accepts");
+    assert_eq!(shop.v1.app.requests(), before, "nobody asks there any more");
+    leaving.await.unwrap();
+    load.more(1000).await;
+    // Discovery hears of it long after.
+    let endpoints = [shop.v2.sidecar.endpoint()];
+    shop.mesh.put(Kind::Backend, "api", json!({ "endpoints": endpoints })).await.unwrap();
+    load.more(500).await;
+    load.end().await.is_whole(3500);
+    assert_eq!(shop.v1.app.requests(), before);
 }
 
 #[tokio::test]
-async fn one_that_was_said_to_leave_and_is_there_again_is_found_to_stay() {
-    let mesh = Mesh::start().await.unwrap();
-    let (mut one, mut two, web) = stage(&mesh).await;
-    let mut caller = web.caller();
-    for _ in 0..4 {
-        assert_eq!(caller.get("api", "/").await.unwrap().status, 200);
+async fn an_application_that_stops_slowly_is_served_with_news_and_fresh_certificates() {
+    let lifetime = Duration::from_secs(3);
+    let leaving = Leaving { delay: Duration::from_millis(100), quiet: Some(Duration::from_millis(800)) };
+    let mut shop = shop(lifetime, leaving).await;
+    let route = |status: u16| {
+        let tell = json!({ "set": [{ "name": "x-route", "value": status.to_string() }] });
+        let filters = json!([{ "type": "ResponseHeaderModifier", "responseHeaderModifier": tell }]);
+        let rule = json!({ "filters": filters, "backendRefs": [{ "name": "v2" }] });
+        json!({ "listeners": ["outbound-v1"], "rules": [rule] })
+    };
+    let revision = shop.mesh.put(Kind::HttpRoute, "from-v1", route(1)).await.unwrap();
+    shop.mesh.settled(revision).await.unwrap();
+    let leaving = shop.v1.sidecar.leave();
+    shop.v1.app.stop().await;
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    for turn in 0..40 {
+        every.tick().await;
+        if turn == 20 {
+            let revision = shop.mesh.put(Kind::HttpRoute, "from-v1", route(2)).await.unwrap();
+            shop.mesh.settled(revision).await.unwrap();
+        }
+        if turn == 35 {
+            // The certificate that it left with is over, and a new handshake needs another.
+            shop.v2.sidecar.stop().await;
+            shop.v2.sidecar.start().await.unwrap();
+        }
+        // A connection of its own each time.
+        let answer = shop.v1.sidecar.caller().get("v2", "/").await.unwrap();
+        let seen = answer.headers.get("x-route").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(
+            (answer.status.as_u16(), answer.app()),
+            (200, "v2"),
+            "at {turn}: {}",
+            answer.proxy_status()
+        );
+        assert_eq!(seen.as_deref(), Some(if turn < 20 { "1" } else { "2" }), "at {turn}");
     }
-    one.sidecar.stop().await;
-    until("the word of it has come", || {
-        metric(&web, "outrigger_backend_endpoints", &["backend=\"api\"", "state=\"leaving\""]) == 1.0
-    })
-    .await;
-    // Started anew where it was; but now there is no other that could be asked instead.
-    one.sidecar.start().await.unwrap();
-    two.sidecar.stop().await;
-    until("the word of the other has come", || {
-        metric(&web, "outrigger_backend_endpoints", &["backend=\"api\"", "state=\"leaving\""]) == 2.0
-    })
-    .await;
-    for _ in 0..20 {
-        let answer = caller.get("api", "/").await.unwrap();
-        assert_eq!((answer.status.as_u16(), answer.app()), (200, "one"));
-    }
-    assert_eq!(metric(&web, "outrigger_backend_endpoints", &["backend=\"api\"", "state=\"well\""]), 1.0);
+    let gone = tokio::time::Instant::now();
+    leaving.await.unwrap();
+    assert!(gone.elapsed() < Duration::from_secs(3), "{:?} after its application", gone.elapsed());
+    assert!(shop.v1.sidecar.caller().get("v2", "/").await.is_err());
 }

@@ -1,17 +1,22 @@
 //! HTTP/2 in small pieces: what one call does to its connection is not felt by the others that share it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use outrigger_config::Kind as Object;
+use outrigger_testkit::app::App;
 use outrigger_testkit::load::{Kind, Load, Traffic};
 use outrigger_testkit::mesh::{Mesh, Sidecar};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::stage::put_backend;
+
+const MESSAGE: &[u8] = b"\0\0\0\0\x01x";
 
 /// A server of gRPC that sends what it is told to, in frames of their own, and an empty frame before its trailers, as
 /// those do that are built on nghttp2.
@@ -48,8 +53,14 @@ async fn answer(
         }
     }
     for _ in 0..if many { messages } else { 0 } {
-        // Each is handed over by itself: `h2` does not join frames.
-        if send.send_data(Bytes::from_static(b"\0\0\0\0\x01x"), false).is_err() {
+        // Each is handed over by itself, as soon as there is room: `h2` does not join frames.
+        send.reserve_capacity(MESSAGE.len());
+        while send.capacity() < MESSAGE.len() {
+            if !matches!(poll_fn(|cx| send.poll_capacity(cx)).await, Some(Ok(_))) {
+                return;
+            }
+        }
+        if send.send_data(Bytes::from_static(MESSAGE), false).is_err() {
             return;
         }
     }
@@ -84,16 +95,17 @@ async fn empty_frames_wear_no_connection_out() {
 #[tokio::test]
 async fn a_slow_reader_of_small_messages_ends_no_other_call() {
     let (_mesh, web, _callee) = stage(server(30_000).await).await;
-    let stream = TcpStream::connect(web.outbound()).await.unwrap();
-    let mut caller = h2::client::Builder::new();
-    let (sender, connection) =
-        caller.data_frame_budget(usize::MAX).handshake::<_, Bytes>(stream).await.unwrap();
-    tokio::spawn(connection);
     let mut slow = Vec::new();
     for _ in 0..3 {
+        let stream = TcpStream::connect(web.outbound()).await.unwrap();
+        // The caller itself takes frames of any size.
+        let mut caller = h2::client::Builder::new();
+        let caller = caller.data_frame_budget(usize::MAX).handshake::<_, Bytes>(stream);
+        let (sender, connection) = caller.await.unwrap();
+        tokio::spawn(connection);
         let request = Request::post("http://api/grpc/Many").header("content-type", "application/grpc");
         let request = request.header("te", "trailers").body(()).unwrap();
-        let (response, _) = sender.clone().ready().await.unwrap().send_request(request, true).unwrap();
+        let (response, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
         slow.push(response.await.unwrap().into_body());
     }
     let load = Load::start(web.outbound(), Traffic::new(Kind::Unary, 100));
@@ -109,4 +121,29 @@ async fn a_slow_reader_of_small_messages_ends_no_other_call() {
         assert_eq!(came, 30_000 * 6, "every message came, if late");
         assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
     }
+}
+
+/// Callers that ask for much and read nothing leave room for the others on the connection between two sidecars.
+#[tokio::test]
+async fn callers_that_read_nothing_starve_no_other() {
+    let app = App::builder().start().await;
+    let (mesh, web, _callee) = stage(app.address()).await;
+    let route =
+        json!({ "listeners": [web.outbound_name()], "rules": [{ "backendRefs": [{ "name": "api" }] }] });
+    let revision = mesh.put(Object::HttpRoute, "api", route).await.unwrap();
+    mesh.settled(revision).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(web.outbound()).await.unwrap();
+        stream.write_all(b"GET /bytes/100000000 HTTP/1.1\r\nhost: api\r\n\r\n").await.unwrap();
+        // It has begun, and then nobody reads.
+        stream.read_exact(&mut [0; 16]).await.unwrap();
+        silent.push(stream);
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let patience = Duration::from_secs(3);
+    let traffic = Traffic { patience, path: "/bytes/100".into(), ..Traffic::new(Kind::Http1, 50) };
+    let load = Load::start(web.outbound(), traffic);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    load.end().await.is_whole(45);
 }

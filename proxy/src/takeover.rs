@@ -1,0 +1,406 @@
+//! A new process takes over the listening sockets of the one that runs (`--upgrade PATH`), over a Unix socket at that
+//! path. Both are the same sockets of the kernel, so callers that wait to be accepted wait on.
+//!
+//! One line of JSON at a time, each answered before the next ([`Word`]):
+//!
+//! ```text
+//! running: {"offer":{"version":1,"pid":7,"sockets":[{"use":"listener","name":"web","asked":…,"local":…,"count":2}]}}
+//! new:     {"take":{"version":1,"pid":8}}            it wants them
+//! running: the sockets, in that order                (SCM_RIGHTS)
+//! new:     "ready"                                   all that its configuration says is there
+//! running: "yours"
+//! new:     "accepting"                               its workers do
+//! ```
+//!
+//! The running process goes on as if nothing had happened unless it hears the last word. The new one accepts nothing
+//! before it hears `yours`, or the running one is gone.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use outrigger_net::{listen, pass};
+use rustix::net::sockopt::socket_peercred;
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::director::{Published, Tell};
+use crate::faces::Face;
+use crate::listeners::Given;
+use crate::worker::Order;
+
+/// What is spoken. A process that speaks another is refused.
+const VERSION: u32 = 1;
+/// How long the other may take for a word that needs no work.
+const PROMPT: Duration = Duration::from_secs(10);
+/// How long the new process may take to set itself up.
+const SETUP: Duration = Duration::from_mins(1);
+/// How long a line may be.
+const MAX_LINE: usize = 1024 * 1024;
+
+/// What the two say to each other.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    /// The running process: these sockets are to be had.
+    Offer { version: u32, pid: u32, sockets: Vec<Offered> },
+    /// The new one: it wants them.
+    Take { version: u32, pid: u32 },
+    /// The new one: all is set up.
+    Ready,
+    /// The running one: it stops once the other accepts.
+    Yours,
+    /// The new one: it accepts.
+    Accepting,
+    /// The running one: it does not stop, for this reason.
+    No(String),
+}
+
+/// Sockets with one address.
+#[derive(Debug, Serialize, Deserialize)]
+struct Offered {
+    /// What they are for.
+    r#use: Use,
+    /// The listener's name, or what of the proxy's own it is.
+    name: String,
+    /// The address that was asked for, perhaps with port 0.
+    asked: SocketAddr,
+    /// Where they listen.
+    local: SocketAddr,
+    /// How many there are.
+    count: usize,
+}
+
+/// What sockets are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Use {
+    /// A listener of the configuration.
+    Listener,
+    /// The proxy's own: administration, metrics, readiness.
+    Own,
+}
+
+/// Why a proxy could not be replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The path cannot be used.
+    #[error("--upgrade {}: {source}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Somebody else's process is there.
+    #[error("--upgrade {}: the process there belongs to user {theirs}, and this one to {ours}; start it as the same user, or choose another path", path.display())]
+    Stranger {
+        /// The path.
+        path: PathBuf,
+        /// Its user.
+        theirs: u32,
+        /// This process's.
+        ours: u32,
+    },
+    /// The running proxy did not play its part.
+    #[error("--upgrade: the running proxy {0}; it goes on")]
+    Refused(String),
+    /// The configuration is not whole, so that something that runs would be lost.
+    #[error(
+        "--upgrade: nothing was taken over, and the running proxy goes on, because of this configuration:\n{0}"
+    )]
+    Lacking(String),
+}
+
+async fn say(stream: &UnixStream, word: &Word) -> io::Result<()> {
+    let mut line = serde_json::to_vec(word)?;
+    line.push(b'\n');
+    let mut rest = line.as_slice();
+    while !rest.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The next word, which must come within a time. The other says nothing more until it is answered.
+async fn hear(stream: &UnixStream, patience: Duration) -> io::Result<Word> {
+    let line = async {
+        let (mut line, mut part) = (Vec::new(), [0; 4096]);
+        while line.last() != Some(&b'\n') {
+            let read = stream.async_io(Interest::READABLE, || stream.try_read(&mut part)).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            line.extend_from_slice(part.get(..read).unwrap_or_default());
+            if line.len() > MAX_LINE {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the line has no end"));
+            }
+        }
+        Ok(line)
+    };
+    let line = tokio::time::timeout(patience, line).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    Ok(serde_json::from_slice(&line)?)
+}
+
+/// Whether an error says that the other is gone.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::UnexpectedEof | Kind::BrokenPipe | Kind::ConnectionReset)
+}
+
+/// The other's user, where it is not this process's.
+fn stranger(stream: &UnixStream) -> io::Result<Option<(u32, u32)>> {
+    let (theirs, ours) = (socket_peercred(stream)?.uid.as_raw(), rustix::process::geteuid().as_raw());
+    Ok((theirs != ours).then_some((theirs, ours)))
+}
+
+/// What the new process has of the one that runs.
+pub(crate) struct Claim {
+    stream: UnixStream,
+    /// The process that it replaces.
+    pub(crate) pid: u32,
+    /// The sockets of its listeners.
+    pub(crate) listeners: Vec<Given>,
+    /// Its own.
+    pub(crate) own: Vec<Given>,
+}
+
+impl Claim {
+    /// Asks the process at a path for its sockets; `None` if there is none.
+    pub(crate) async fn make(path: &Path) -> Result<Option<Self>, UpgradeError> {
+        let wrong = |source| UpgradeError::Path { path: path.to_owned(), source };
+        let stream = match UnixStream::connect(path).await {
+            Ok(stream) => stream,
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(wrong(error)),
+        };
+        if let Some((theirs, ours)) = stranger(&stream).map_err(wrong)? {
+            return Err(UpgradeError::Stranger { path: path.to_owned(), theirs, ours });
+        }
+        Self::over(stream).await.map(Some)
+    }
+
+    async fn over(stream: UnixStream) -> Result<Self, UpgradeError> {
+        let failed =
+            |error: io::Error| UpgradeError::Refused(format!("did not hand over its sockets: {error}"));
+        // It may be busy with another that wants the same.
+        let (pid, offered) = match hear(&stream, SETUP).await.map_err(failed)? {
+            Word::Offer { version: VERSION, pid, sockets } => (pid, sockets),
+            Word::Offer { version, .. } => {
+                let why = format!(
+                    "speaks version {version} of the upgrade, and this one {VERSION}: restart it instead"
+                );
+                return Err(UpgradeError::Refused(why));
+            }
+            Word::No(why) => return Err(UpgradeError::Refused(why)),
+            other => return Err(UpgradeError::Refused(format!("says {other:?} where an offer is due"))),
+        };
+        let take = Word::Take { version: VERSION, pid: std::process::id() };
+        say(&stream, &take).await.map_err(failed)?;
+        let count = offered.iter().map(|offered| offered.count).sum();
+        let received = pass::receive(&stream, count);
+        let received =
+            tokio::time::timeout(PROMPT, received).await.map_err(|_| failed(io::ErrorKind::TimedOut.into()));
+        let mut received = received?.map_err(failed)?.into_iter().map(TcpListener::from);
+        let mut claim = Self { stream, pid, listeners: Vec::new(), own: Vec::new() };
+        for Offered { r#use, name, asked, local, count } in offered {
+            let sockets: Vec<_> = received.by_ref().take(count).collect();
+            for socket in &sockets {
+                if listen::adopt(socket).map_err(failed)? != local {
+                    return Err(UpgradeError::Refused(format!("handed over another socket than {name}'s")));
+                }
+            }
+            let to = if r#use == Use::Listener { &mut claim.listeners } else { &mut claim.own };
+            if !sockets.is_empty() {
+                to.push(Given { name, asked: Some(asked), local, sockets });
+            }
+        }
+        Ok(claim)
+    }
+
+    /// Says that all is set up. From then on the sockets are this process's.
+    pub(crate) async fn ready(&self) -> Result<(), UpgradeError> {
+        let answer = match say(&self.stream, &Word::Ready).await {
+            Ok(()) => hear(&self.stream, PROMPT).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(Word::Yours) => Ok(()),
+            Ok(Word::No(why)) => Err(UpgradeError::Refused(why)),
+            Ok(other) => Err(UpgradeError::Refused(format!("says {other:?} where `yours` is due"))),
+            // It has ended, and nobody but this process accepts.
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(UpgradeError::Refused(format!("did not answer: {error}"))),
+        }
+    }
+
+    /// Says that the workers accept.
+    pub(crate) async fn accepting(self) {
+        // If it has ended there is nobody to tell.
+        let _ = say(&self.stream, &Word::Accepting).await;
+    }
+}
+
+/// Where the next process finds this one.
+#[derive(Debug)]
+pub(crate) struct Door {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Where it is until it is put in its place.
+    beside: PathBuf,
+    /// Tells its file from one that another process has put there since.
+    file: (u64, u64),
+}
+
+impl Door {
+    /// Makes it, not in its place yet.
+    pub(crate) fn make(path: &Path) -> Result<Self, UpgradeError> {
+        let wrong = |source| UpgradeError::Path { path: path.to_owned(), source };
+        if std::fs::symlink_metadata(path).is_ok_and(|there| {
+            use std::os::unix::fs::FileTypeExt;
+            !there.file_type().is_socket()
+        }) {
+            let why = "there is a file that is not a socket; choose another path";
+            return Err(wrong(io::Error::new(io::ErrorKind::AlreadyExists, why)));
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        // Left behind by a process of the same number.
+        let _ = std::fs::remove_file(&beside);
+        let listener = UnixListener::bind(&beside).map_err(wrong)?;
+        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
+        let there = std::fs::metadata(&beside).map_err(wrong)?;
+        let file = (there.dev(), there.ino());
+        Ok(Self { listener, path: path.to_owned(), beside, file })
+    }
+
+    /// Puts it in its place, and that of the one before.
+    pub(crate) fn put(&self) -> Result<(), UpgradeError> {
+        let wrong = |source| UpgradeError::Path { path: self.path.clone(), source };
+        std::fs::rename(&self.beside, &self.path).map_err(wrong)
+    }
+
+    /// Hands the sockets to whoever comes; returns once another process has taken them over.
+    pub(crate) async fn replaced(&self, shop: &Shop) -> u32 {
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!("--upgrade cannot accept a connection: {error}; trying again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            match stranger(&stream) {
+                Ok(None) => {}
+                Ok(Some((theirs, _))) => {
+                    (shop.complain)(&format!("--upgrade: refused a process of user {theirs}"));
+                    continue;
+                }
+                Err(_) => continue,
+            }
+            match shop.hand_over(&stream).await {
+                Ok(pid) => return pid,
+                Err(error) => {
+                    let why = if is_gone(&error) { "it ended".to_owned() } else { error.to_string() };
+                    // It may hear it, if it is still there.
+                    let _ = say(&stream, &Word::No(format!("does not give way: {why}"))).await;
+                    (shop.complain)(&format!(
+                        "--upgrade: the new process did not take over: {why}; going on"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.beside);
+        let there = std::fs::metadata(&self.path);
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// All that can be handed over.
+pub(crate) struct Shop {
+    pub(crate) orders: Vec<mpsc::Sender<Order>>,
+    pub(crate) published: Published,
+    pub(crate) faces: Vec<Face>,
+    pub(crate) complain: Tell,
+}
+
+impl Shop {
+    async fn hand_over(&self, stream: &UnixStream) -> io::Result<u32> {
+        let unexpected = |word: Word| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("it says {word:?}, which is not its turn"))
+        };
+        let mut sockets = Vec::new();
+        let mut offered = Vec::new();
+        self.listeners(&mut offered, &mut sockets).await;
+        for face in &self.faces {
+            let (name, asked, local) = (face.what.to_owned(), face.asked, face.local);
+            offered.push(Offered { r#use: Use::Own, name, asked, local, count: 1 });
+            sockets.push(listen::copy(&face.socket)?);
+        }
+        let offer = Word::Offer { version: VERSION, pid: std::process::id(), sockets: offered };
+        say(stream, &offer).await?;
+        let pid = match hear(stream, PROMPT).await? {
+            Word::Take { version: VERSION, pid } => pid,
+            other => return Err(unexpected(other)),
+        };
+        let handles: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        tokio::time::timeout(PROMPT, pass::send(stream, &handles))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        drop(sockets);
+        match hear(stream, SETUP).await? {
+            Word::Ready => {}
+            other => return Err(unexpected(other)),
+        }
+        say(stream, &Word::Yours).await?;
+        match hear(stream, PROMPT).await? {
+            Word::Accepting => Ok(pid),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Copies of what the workers accept on.
+    async fn listeners(&self, offered: &mut Vec<Offered>, sockets: &mut Vec<TcpListener>) {
+        let mut lent = Vec::new();
+        for orders in &self.orders {
+            let (answer, answered) = oneshot::channel();
+            if orders.send(Order::Lend(answer)).await.is_ok() {
+                lent.extend(answered.await.unwrap_or_default());
+            }
+        }
+        let live = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for listener in live.iter().flat_map(|live| &live.listeners) {
+            let Some(bound) = &listener.sockets else { continue };
+            let (own, others): (Vec<_>, _) = lent.into_iter().partition(|(name, _)| *name == listener.name);
+            lent = others;
+            let count = own.len();
+            sockets.extend(own.into_iter().map(|(_, socket)| socket));
+            let (name, asked, local) = (listener.name.to_string(), bound.asked, bound.local);
+            offered.push(Offered { r#use: Use::Listener, name, asked, local, count });
+        }
+    }
+}
