@@ -214,6 +214,8 @@ impl Connection {
         if self.application.is_some() && version != Version::Http1 {
             let settings = Arc::make_mut(&mut settings);
             (settings.unseen_resets, settings.many_callers) = (UNSEEN_RESETS_OF_A_SIDECAR, true);
+            // It closes what rests itself. To be told GOAWAY would say that this sidecar is leaving.
+            settings.idle_timeout = None;
         }
         if let Some(age) = settings.max_age {
             // Another sidecar sees to it itself, with what its own backend says.

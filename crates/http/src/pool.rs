@@ -6,6 +6,7 @@ mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -48,9 +49,9 @@ pub struct Pool {
     resting: Resting,
     /// Looks after those at rest.
     watcher: RefCell<Option<AbortHandle>>,
-    /// How many requests wait for a connection of HTTP/1 that they may not make.
+    /// How many requests wait for a part of what there is, since they may not make another connection.
     waiting: Cell<u32>,
-    /// Told when one came to rest, and any does.
+    /// Told when there is such a part, if any waits.
     given_back: Notify,
     http2: Shared,
     carried: Shared,
@@ -134,7 +135,10 @@ impl Lease {
         }
         match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Http1(connection) => self.pool.keep(connection, now),
-            Held::Http2(mut under_way) => under_way.ended(now),
+            Held::Http2(mut under_way) => {
+                under_way.ended(now);
+                self.held = Held::Http2(under_way);
+            }
             Held::Nothing => {}
         }
     }
@@ -168,9 +172,14 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Its response was not read to its end.
-        if let Held::Http1(connection) = &self.held {
-            connection.sender.close();
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            // Its response was not read to its end.
+            Held::Http1(connection) => connection.sender.close(),
+            Held::Http2(under_way) => {
+                drop(under_way);
+                self.pool.tell_waiting();
+            }
+            Held::Nothing => {}
         }
     }
 }
@@ -359,10 +368,15 @@ impl Pool {
             return;
         }
         self.resting.keep(connection, now, terms.room.as_ref());
-        if self.waiting.get() > 0 {
-            self.given_back.notify_one();
-        }
+        self.tell_waiting();
         self.look_after();
+    }
+
+    /// Has those who wait for a part of what there is look again.
+    fn tell_waiting(&self) {
+        if self.waiting.get() > 0 {
+            self.given_back.notify_waiters();
+        }
     }
 
     /// Has a task look after what rests, if none does yet.
@@ -460,12 +474,19 @@ impl Pool {
     }
 
     async fn wait_for_idle(self: &Rc<Self>) -> Http1 {
-        let _waiting = WaitsForIdle::new(self);
+        self.wait_for(|| self.take_idle(Instant::now())).await
+    }
+
+    /// What `find` finds, once something was given back that it looks for.
+    async fn wait_for<T>(&self, find: impl Fn() -> Option<T>) -> T {
+        let _waiting = Waits::new(self);
         loop {
-            if let Some(kept) = self.take_idle(Instant::now()) {
-                return kept;
+            let mut given_back = pin!(self.given_back.notified());
+            given_back.as_mut().enable();
+            if let Some(found) = find() {
+                return found;
             }
-            self.given_back.notified().await;
+            given_back.await;
         }
     }
 
@@ -476,8 +497,7 @@ impl Pool {
         dialer: &Dialer,
         now: Instant,
     ) -> Result<(Rc<Http2>, Phase), Error> {
-        let idle = &self.endpoint.idle;
-        let available = |now| shared.available(now, idle, &self.terms.borrow());
+        let available = |now| shared.available(now, &self.endpoint.idle, &self.terms.borrow());
         if let Some(open) = available(now) {
             if open.connection.rested(now).is_none_or(|rested| rested < LOOK_AFTER) {
                 return Ok((open.clone(), reused(&open)));
@@ -488,35 +508,36 @@ impl Pool {
                 return Ok((open.clone(), reused(&open)));
             }
         }
-        let failures = shared.failed.borrow().0;
-        let _making = shared.making.lock().await;
-        if let Some(open) = available(Instant::now()) {
-            return Ok((open, Phase::New));
-        }
-        // Who has waited for a connection that could not be made does not wait for another, each after the one before.
-        if let (times, Some(error)) = &*shared.failed.borrow()
-            && *times != failures
-        {
-            return Err(error.clone());
-        }
-        let place = match self.terms.borrow().room.as_ref().map(super::room::Connections::try_take) {
-            Some(None) => match shared.crowded(now) {
-                // Better to wait there than for another connection.
-                Some(crowded) => return Ok((crowded, Phase::Reused)),
-                None => None,
-            },
-            place => place.flatten(),
-        };
-        let made = self.connect_http2(wire, shared, dialer, place).await;
-        match &made {
-            Ok(_) if self.retired.get() => {}
-            Ok(connection) => shared.add(connection.clone()),
-            Err(error) => {
-                let mut failed = shared.failed.borrow_mut();
-                *failed = (failed.0 + 1, Some(error.clone()));
+        let mut place = None;
+        loop {
+            let failures = shared.failed.borrow().0;
+            let making = shared.making.lock().await;
+            if let Some(open) = available(Instant::now()) {
+                return Ok((open, Phase::New));
+            }
+            // Who has waited for a connection that could not be made does not wait for another, each after the one before.
+            if let (times, Some(error)) = &*shared.failed.borrow()
+                && *times != failures
+            {
+                return Err(error.clone());
+            }
+            place = place.or_else(|| dialer.room.as_ref()?.try_take());
+            if place.is_some() || dialer.room.is_none() {
+                let made = self.connect_http2(wire, shared, dialer, place).await;
+                shared.note(&made, self.retired.get());
+                return made.map(|connection| (connection, Phase::New));
+            }
+            let crowded = || shared.crowded(Instant::now());
+            if let Some(open) = crowded() {
+                return Ok((open, Phase::Reused));
+            }
+            // Others make none either, but need not wait for that.
+            drop(making);
+            match dialer.admit(self.wait_for(crowded)).await? {
+                Admitted::Room(room) => place = room,
+                Admitted::Instead(open) => return Ok((open, Phase::Reused)),
             }
         }
-        made.map(|connection| (connection, Phase::New))
     }
 
     async fn connect_http2(
@@ -526,13 +547,6 @@ impl Pool {
         dialer: &Dialer,
         place: Option<Place>,
     ) -> Result<Rc<Http2>, Error> {
-        let place = match place {
-            Some(place) => Some(place),
-            None => match dialer.admit(std::future::pending()).await? {
-                Admitted::Room(place) => place,
-                Admitted::Instead(http2) => return Ok(http2),
-            },
-        };
         let trial = self.endpoint.load.is_said_to_leave();
         let opened = self.connect(wire, dialer, place).await?;
         let terms = self.terms.borrow().clone();
@@ -623,17 +637,17 @@ impl Drop for Pool {
     }
 }
 
-/// A request that waits for a connection to come to rest, until it is dropped.
-struct WaitsForIdle<'a>(&'a Pool);
+/// A request that waits for what another gives back, until it is dropped.
+struct Waits<'a>(&'a Pool);
 
-impl<'a> WaitsForIdle<'a> {
+impl<'a> Waits<'a> {
     fn new(pool: &'a Pool) -> Self {
         pool.waiting.set(pool.waiting.get() + 1);
         Self(pool)
     }
 }
 
-impl Drop for WaitsForIdle<'_> {
+impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
     }

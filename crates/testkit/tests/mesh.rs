@@ -19,6 +19,8 @@ mod leaving;
 mod limits;
 #[path = "mesh/load.rs"]
 mod load;
+#[path = "mesh/parting.rs"]
+mod parting;
 #[path = "mesh/protocol.rs"]
 mod protocol;
 #[path = "mesh/story.rs"]

@@ -174,6 +174,34 @@ async fn another_connection_is_made_when_the_backend_takes_no_more_streams_on_on
     assert_eq!(backend.seen.lock().unwrap().len(), 120);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_no_other_connection_may_be_made_requests_wait_for_room_or_are_refused() {
+    for waiting in [0, 40] {
+        let (listener, address) = listen().await;
+        let backend = Arc::new(Backend { streams: 4, work: Duration::from_millis(20), ..Backend::default() });
+        tokio::spawn(backend.clone().serve(listener));
+        let limits = format!("limits: {{ connections: 2, waiting: {waiting}, waitTimeout: 20s }}");
+        let proxy = Running::start(&with_rule("", &format!("protocol: H2C, {limits}"), &[address])).await;
+        let http2 = caller(&proxy).await;
+        // It says what it takes.
+        assert_eq!(http2.clone().send_request(get("/first")).await.unwrap().status(), 200);
+        let mut under_way = JoinSet::new();
+        for number in 0..40 {
+            let request = post(&format!("/{number}"), vec![Frame::data(Bytes::from_static(b"hi"))]);
+            under_way.spawn(http2.clone().send_request(request));
+        }
+        let mut statuses = std::collections::BTreeMap::<u16, usize>::new();
+        while let Some(ended) = soon(under_way.join_next()).await {
+            *statuses.entry(ended.unwrap().unwrap().status().as_u16()).or_default() += 1;
+        }
+        let answered = statuses.get(&200).copied().unwrap_or(0);
+        assert!(if waiting == 0 { answered >= 8 } else { answered == 40 }, "{statuses:?}");
+        assert_eq!(answered + statuses.get(&503).copied().unwrap_or(0), 40, "{statuses:?}");
+        assert!(backend.connections.load(SeqCst) <= 2);
+        assert_eq!(backend.seen.lock().unwrap().len(), answered + 1, "what was refused was not sent");
+    }
+}
+
 /// What a backend sees that reads frames by hand.
 enum Saw {
     /// A request, on which connection and stream.

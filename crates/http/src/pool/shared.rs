@@ -61,16 +61,23 @@ impl Shared {
         open.iter().find(fit).cloned()
     }
 
-    /// An open connection, though a request on it may have to wait for others.
+    /// An open connection with room, however many share it already.
     pub(super) fn crowded(&self, now: Instant) -> Option<Rc<Http2>> {
         let open = self.open.borrow();
-        let usable =
-            open.iter().filter(|http2| http2.connection.is_open() && !http2.connection.is_expired(now));
-        usable.min_by_key(|http2| http2.connection.streams()).cloned()
+        let mut usable = open.iter().filter(|http2| !http2.connection.is_expired(now));
+        usable.find(|http2| http2.connection.has_room(u32::MAX)).cloned()
     }
 
-    pub(super) fn add(&self, http2: Rc<Http2>) {
-        self.open.borrow_mut().push(http2);
+    /// Takes up a connection that was made, unless none is kept any more, or notes why none could be.
+    pub(super) fn note(&self, made: &Result<Rc<Http2>, Error>, retired: bool) {
+        match made {
+            Ok(_) if retired => {}
+            Ok(http2) => self.open.borrow_mut().push(http2.clone()),
+            Err(error) => {
+                let mut failed = self.failed.borrow_mut();
+                *failed = (failed.0 + 1, Some(error.clone()));
+            }
+        }
     }
 
     /// Closes those that nobody has used for long enough, or are too old, once what is under way has ended.
