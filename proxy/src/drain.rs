@@ -94,7 +94,7 @@ impl Leaving {
         let Terms { delay, grace, quiet } = self.terms;
         self.tell(|| Order::Announce).await;
         let Some(quiet) = quiet.filter(|_| self.live().is_some_and(|live| has_outbound(&live))) else {
-            sleep(delay).await;
+            let _ = timeout(delay, self.told()).await;
             self.close(Side::Inbound).await;
             self.close(Side::Outbound).await;
             if timeout(grace, self.quiet()).await.is_err() {
@@ -191,10 +191,17 @@ impl Leaving {
     /// Returns once somebody says that the application is gone, or nothing tells otherwise: it has had no connection open
     /// for so long, and where its own addresses are known, none of them accepts.
     async fn application_gone(&self, quiet: Duration) {
-        let mut told = self.gone.clone();
         tokio::select! {
-            Ok(_) = told.wait_for(|gone| *gone) => {}
+            () = self.told() => {}
             () = self.silence(quiet) => {}
+        }
+    }
+
+    /// Returns once somebody says that the application is gone.
+    pub(crate) async fn told(&self) {
+        if self.gone.clone().wait_for(|gone| *gone).await.is_err() {
+            // Nobody is left who could.
+            std::future::pending::<()>().await;
         }
     }
 

@@ -272,7 +272,6 @@ impl Control {
         let Self { mut director, events, files, leaving, replaced, upgrade, answering, announce } = self;
         // Changes go live to the end: the application is served until then.
         let mut directing = std::pin::pin!(director.run(events, files));
-        let mut told = leaving.gone.clone();
         let next = async {
             match &upgrade {
                 Some((door, shop)) => door.replaced(shop).await,
@@ -281,7 +280,10 @@ impl Control {
         };
         let end = tokio::select! {
             stop = stopped => if stop.is_ok() { End::Told } else { End::Dropped },
-            Ok(_) = told.wait_for(|gone| *gone) => End::Told,
+            () = leaving.told() => {
+                announce("told that the application is gone; ending once what is under way is done");
+                End::Told
+            }
             process = next => {
                 announce(&format!("process {process} has taken over; ending once what is under way is done"));
                 End::Replaced

@@ -163,6 +163,9 @@ async fn who_is_told_that_the_application_is_gone_ends() {
         let mut answer = String::new();
         asking.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        if !signal {
+            sidecar.stdout("told that the application is gone; ending").await;
+        }
         assert_eq!(slow.await.unwrap().status, 200, "what is under way is finished");
         let (status, took) = sidecar.ended().await;
         assert!(status.success() && took < Duration::from_secs(2), "{took:?}: {sidecar:?}");
