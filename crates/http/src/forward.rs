@@ -506,13 +506,16 @@ impl Flight<'_> {
     }
 
     /// Whether a request is sent again at once, and but once, because its connection had gone or it was not processed.
-    /// A new connection that breaks may be the request's own doing: that counts against the backend's budget.
+    /// A new connection that breaks may be the request's own doing: that counts against the backend's budget, and is left to
+    /// who called where there is no other endpoint. Else each sidecar on the way would add its share to what one adds.
     fn resends(&mut self, Failed { error, phase }: &Failed) -> bool {
         let gone = error.reason == Reason::ConnectionTerminated;
         let granted = !self.resent
             && (!error.reached
                 || (gone && *phase == Phase::Reused)
-                || (gone && self.way.backend.budget.try_retry(Instant::now())));
+                || (gone
+                    && self.way.backend.loads.len() > 1
+                    && self.way.backend.budget.try_retry(Instant::now())));
         self.resent |= granted;
         granted
     }
