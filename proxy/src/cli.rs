@@ -19,6 +19,7 @@ use crate::capture::{self, Capture};
 use crate::dev::{self, cli::Dev};
 use crate::director::{Captured, Tell};
 use crate::explain::{self, Explain};
+use crate::memory::MemoryLimit;
 use crate::proxy::{Ended, Options, Source, StartError, start};
 use crate::systemd;
 
@@ -96,6 +97,9 @@ struct RunArgs {
     /// How long what is under way may take after that, and the application to be gone.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     drain_grace: outrigger_config::Duration,
+    /// How much memory it may use, such as 64Mi, or `off` [default: what its cgroup may, else no limit].
+    #[arg(long, value_name = "SIZE", env = "OUTRIGGER_MEMORY_LIMIT")]
+    memory_limit: Option<MemoryLimit>,
     /// How long the application has no connection open, and refuses any, before it is taken to be gone. Until then
     /// outbound listeners work as before; `off`: they close with the others.
     #[arg(long, value_name = "DURATION", default_value = "5s")]
@@ -302,6 +306,7 @@ fn options(
         zone: args.zone,
         drain_delay: args.drain_delay.map_or(default_delay, outrigger_config::Duration::get),
         drain_grace: args.drain_grace.get(),
+        memory: args.memory_limit.unwrap_or_default(),
         drain_quiet: args.drain_quiet.0,
         upgrade: args.upgrade,
         activated,

@@ -11,6 +11,7 @@ use outrigger_balance::Place;
 use outrigger_config::Name;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
+use outrigger_http::memory::Charged;
 use outrigger_http::serve::{Drain, Settings, UNSEEN_RESETS_OF_A_SIDECAR, Version};
 use outrigger_http::{Error, Reason};
 use outrigger_net::detect::{self, Detected};
@@ -106,10 +107,16 @@ impl Connection {
 
     /// Has everything on it refused, because its listener has as many connections as it may. It ends soon.
     fn turn_away(&mut self) {
-        let ending = Drain::default();
+        let ending = Drain::counting(self.worker.memory.clone());
         ending.begin();
         self.drain = Rc::new(ending);
         self.over = true;
+    }
+
+    /// Notes that it comes over TLS.
+    pub(crate) fn secured(&mut self) {
+        self.secure = true;
+        self.open.secured();
     }
 
     /// Why it is turned away, if it is.
@@ -200,8 +207,9 @@ impl Connection {
     /// The same, where every request gets this refusal, if there is one.
     pub(crate) async fn serve_with<IO>(self, io: IO, version: Version, refusal: Option<Error>)
     where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let io = Charged::new(io, &self.worker.memory);
         let (mut settings, drain) = (self.settings.clone(), self.drain.clone());
         if self.application.is_some() && version != Version::Http1 {
             let settings = Arc::make_mut(&mut settings);

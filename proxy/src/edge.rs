@@ -54,7 +54,7 @@ async fn secure(mut connection: Connection, stream: TcpStream, live: &LiveListen
         return;
     };
     let Some(stream) = terminate(&connection, stream, config, live.handshake).await else { return };
-    connection.secure = true;
+    connection.secured();
     if live.protocol == Some(Protocol::Tls) {
         return tcp::relay(connection, stream).await;
     }

@@ -54,7 +54,7 @@ async fn tls(mut connection: Connection, stream: TcpStream, live: &LiveListener)
 async fn member(mut connection: Connection, stream: TlsStream<TcpStream>, live: &LiveListener) {
     let session = stream.get_ref().1;
     connection.caller = mesh::peer_identity(session.peer_certificates());
-    connection.secure = true;
+    connection.secured();
     if connection.caller.is_none() {
         debug!(peer = %connection.peer, "the caller's certificate names no identity");
         return;

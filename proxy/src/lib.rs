@@ -24,6 +24,7 @@ mod health;
 mod inbound;
 mod listeners;
 mod local;
+mod memory;
 mod outbound;
 mod own;
 mod plan;
@@ -46,5 +47,6 @@ mod watch;
 mod worker;
 
 pub use director::Captured;
+pub use memory::MemoryLimit;
 pub use proxy::{Addresses, Ended, Options, Proxy, Source, StartError, start};
 pub use takeover::UpgradeError;

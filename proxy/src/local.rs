@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use outrigger_balance::Limits;
 use outrigger_certs::Identity;
 use outrigger_http::connect::{Dialer, OwnDoor, Watch};
+use outrigger_http::memory::Account;
 use outrigger_http::pool::Pool;
 use outrigger_http::{Backend, Endpoint, Reason, Security};
 use outrigger_telemetry::{BackendSeries, ConnectResult};
@@ -43,6 +44,7 @@ struct Means {
     identity: Option<Arc<Identity>>,
     own: Rc<dyn OwnDoor>,
     metrics: outrigger_telemetry::Worker,
+    memory: Rc<Account>,
 }
 
 impl Means {
@@ -54,6 +56,7 @@ impl Means {
             tls_timeout: None,
             room: None,
             watch: Rc::new(Count { metrics: self.metrics.clone(), series, hosts }),
+            memory: self.memory.clone(),
         }
     }
 }
@@ -88,6 +91,7 @@ impl Local {
             identity: live.node.identity.clone(),
             own: Rc::new(Own::new(worker)),
             metrics: worker.metrics.clone(),
+            memory: worker.memory.clone(),
         };
         let kept: HashMap<u64, Rc<Pool>> = before
             .into_iter()
@@ -226,6 +230,11 @@ impl Local {
     /// Closes the connections that nobody has used for long.
     pub(crate) fn close_idle(&self, now: Instant) {
         self.each_pool(|pool| pool.close_idle(now));
+    }
+
+    /// Closes the connections that nobody uses now: memory is scarce.
+    pub(crate) fn make_room(&self) {
+        self.each_pool(|pool| pool.make_room());
     }
 }
 

@@ -19,6 +19,7 @@ use crate::drain::{End, Leaving, Terms};
 use crate::faces::{self, Answering, Places, Shown, interface};
 use crate::health::{self, Findings};
 use crate::listeners::Given;
+use crate::memory::{Memory, MemoryLimit};
 use crate::resolve::Resolver;
 use crate::source::{ConfigFile, Event, follow_control};
 use crate::state::Doubt;
@@ -57,6 +58,8 @@ pub struct Options {
     pub drain_delay: Duration,
     /// How long what is under way may take after that, and the application, for which outbound listeners stay open.
     pub drain_grace: Duration,
+    /// How much memory it may use.
+    pub memory: MemoryLimit,
     /// How long the application must have had no connection open before it is taken to be gone; `None`: outbound
     /// listeners close with the others.
     pub drain_quiet: Option<Duration>,
@@ -82,7 +85,8 @@ impl std::fmt::Debug for Options {
 }
 
 impl Options {
-    /// A proxy within a process: any port for the admin interface, one worker, no access log, no word to anybody.
+    /// A proxy within a process: any port for the admin interface, one worker, no limit of memory, no access log, no word to
+    /// anybody.
     pub fn quiet(source: Source) -> Self {
         Self {
             source,
@@ -94,6 +98,7 @@ impl Options {
             zone: None,
             drain_delay: Duration::ZERO,
             drain_grace: Duration::from_secs(10),
+            memory: MemoryLimit::Off,
             drain_quiet: None,
             upgrade: None,
             activated: Vec::new(),
@@ -195,16 +200,18 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
     let workers = options.workers.unwrap_or_else(threads::workers).max(1);
     let metrics = Metrics::new(workers);
     metrics.show_access_log(&options.access_log);
+    let memory = Memory::find(options.memory, workers);
     let mut running = Vec::new();
     let mut orders = Vec::new();
     for index in 0..workers {
         let (sender, receiver) = mpsc::channel(16);
         orders.push(sender);
         let (metrics, log) = (metrics.clone(), options.access_log.clone());
+        let budget = memory.budget.clone();
         running.push(threads::spawn(format!("worker-{index}"), move || async move {
             // Bound to the thread that uses them.
             let (cells, buffer) = (metrics.worker(index), log.buffer());
-            worker::run(index, cells, buffer, receiver).await;
+            worker::run(index, cells, buffer, budget, receiver).await;
         })?);
     }
     let published = Published::default();
@@ -214,6 +221,7 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
     let (started, outcome) = oneshot::channel();
     let control = {
         let (metrics, published) = (metrics.clone(), published.clone());
+        let followed = metrics.clone();
         move || async move {
             let begun = begin(options, orders, metrics, published, ready).await;
             let (addresses, control) = match begun {
@@ -224,6 +232,7 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
                 }
             };
             if started.send(Ok(addresses)).is_ok() {
+                tokio::spawn(memory.follow(followed));
                 let _ = end.send(control.run(stopped).await);
             }
         }

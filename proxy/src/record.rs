@@ -11,6 +11,7 @@ use outrigger_balance::Place;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::Direction;
 use outrigger_http::body::{End, Observe, Upload};
+use outrigger_http::memory::Account;
 use outrigger_http::{Error, Reason, grpc};
 use outrigger_telemetry::{Entry, RequestEnd, Series};
 
@@ -111,6 +112,11 @@ impl Record {
     /// The table that it is decided by.
     pub(crate) const fn local(&self) -> &Rc<Local> {
         &self.local
+    }
+
+    /// Where what is held for it is counted.
+    pub(crate) fn memory(&self) -> &Rc<Account> {
+        &self.connection.worker.memory
     }
 
     /// The body of a response that is made here. That to a HEAD has its length alone (RFC 9110, section 9.3.2).

@@ -10,6 +10,7 @@ use http_body::Body as _;
 use outrigger_http::body::{Incoming, RequestBody, ResponseBody, Upload};
 use outrigger_http::filter;
 use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
+use outrigger_http::memory::Account;
 use outrigger_http::message::{Answered, Asked, Handler, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
 use outrigger_http::transform::{Asking, Transforms};
@@ -26,6 +27,9 @@ use crate::waiting::{Waiting, is_not_up, page};
 
 /// A response on its way to the caller.
 pub(crate) type Answer = Reply<ResponseBody<Record>>;
+
+/// Up to so many bytes a body is no matter for memory: a caller that does not read it leaves it to the kernel.
+const SMALL: u64 = 16 * 1024;
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
@@ -61,6 +65,9 @@ impl Handler for Serving {
 /// Answers one request.
 async fn answer(connection: Rc<Connection>, refusal: Option<Error>, asked: Asked) -> Answer {
     if let Some(error) = refusal {
+        return refused(&connection, &asked.request, error);
+    }
+    if let Some(error) = connection.worker.memory.refusal() {
         return refused(&connection, &asked.request, error);
     }
     let Some(local) = connection.worker.local() else {
@@ -125,7 +132,7 @@ pub(crate) async fn carry_out(
     if let Some(bodies) = plan.bodies() {
         record.call = bodies.call(&request).or(record.call);
         // Boxed, for every request would have the room for it.
-        match Box::pin(transform(bodies, request, &interim, deadline)).await {
+        match Box::pin(transform(bodies, request, &interim, deadline, &connection.worker.memory)).await {
             Ok((changed, asked)) => (request, asking) = (changed, Some(Box::new(asked))),
             Err(error) => return fail(error, record),
         }
@@ -192,6 +199,14 @@ pub(crate) async fn carry_out(
     }
 }
 
+/// Why a response cannot be passed on, if memory has come to an end since its request was taken on: what could wait for a
+/// slow caller is not begun.
+fn too_large_now(memory: &Rc<Account>, response: &Response<Incoming>) -> Option<Error> {
+    let refusal = memory.refusal()?;
+    let most = response.body().size_hint().upper().unwrap_or(u64::MAX);
+    (most > SMALL).then(|| Error::sent(refusal.reason, refusal.details))
+}
+
 /// The media type of the answers to a call of gRPC; `None` if it is none.
 fn called<B>(request: &Request<B>) -> Option<&'static str> {
     let call = request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers());
@@ -204,9 +219,10 @@ async fn transform(
     request: Request<Incoming>,
     interim: &Interim,
     deadline: Option<Instant>,
+    memory: &Rc<Account>,
 ) -> Result<(Request<Incoming>, Asking), Error> {
     let (mut parts, body) = request.into_parts();
-    let (body, asking) = bodies.request(&mut parts, body, interim, deadline).await?;
+    let (body, asking) = bodies.request(&mut parts, body, interim, deadline, memory).await?;
     Ok((Request::from_parts(parts, body), asking))
 }
 
@@ -246,7 +262,7 @@ fn prepare(
     if incoming.is_end_stream() {
         return (Request::from_parts(parts, RequestBody::Empty), None);
     }
-    let upload = Upload::new(incoming, policy.kept_body());
+    let upload = Upload::new(incoming, policy.kept_body()).counted(&connection.worker.memory);
     let body = upload.attempt().unwrap_or(RequestBody::Empty);
     (Request::from_parts(parts, body), Some(upload))
 }
@@ -262,6 +278,9 @@ fn pass_on(
     mut record: Record,
 ) -> Answer {
     let Answered { response, spelling, upgrade: callee } = answered;
+    if let Some(error) = too_large_now(record.memory(), &response) {
+        return fail(error, record);
+    }
     let (mut parts, incoming) = response.into_parts();
     let agreed = match tunnel.agreed(parts.status, &parts.headers) {
         Ok(agreed) => agreed,
@@ -306,6 +325,9 @@ fn pass_on(
 pub(crate) fn fail(error: Error, mut record: Record) -> Answer {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(PROXY_STATUS, error.proxy_status());
+    if error.reason == Reason::ProxyMemoryLimit {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(seconds) = error.reason.retry_after() {
         headers.insert(RETRY_AFTER, seconds.into());
         if record.call.is_some() {

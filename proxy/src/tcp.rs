@@ -2,11 +2,13 @@
 
 use std::any::Any;
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use outrigger_balance::{InFlight, Wish};
 use outrigger_config::{Name, SpiffeId};
 use outrigger_http::connect::{Opened, Wire, connect};
+use outrigger_http::memory::{Account, Charged};
 use outrigger_http::{Error, Reason, verdict};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
@@ -66,7 +68,8 @@ pub(crate) async fn relay_silent(
             relay.opened();
             // An error here shows again when the rest is carried.
             let _ = caller.write_all(&word).await;
-            let mut outcome = carry(reached, caller, relay.connection.tcp_idle).await;
+            let (idle, memory) = (relay.connection.tcp_idle, &relay.connection.worker.memory);
+            let mut outcome = carry(reached, caller, idle, memory).await;
             outcome.received += word.len() as u64;
             relay.ended(&outcome);
         }
@@ -120,9 +123,14 @@ impl Relay {
 
     async fn carry<IO: AsyncRead + AsyncWrite + Unpin + 'static>(self, mut caller: IO) {
         self.opened();
+        let refusal = self.connection.worker.memory.refusal();
         let outcome = match &self.plan.to {
+            Ok(_) if let Some(error) = refusal => refused(&error, None),
             Ok(to) => match reach(to, &self.connection).await {
-                Ok(reached) => carry(reached, caller, self.connection.tcp_idle).await,
+                Ok(reached) => {
+                    let (idle, memory) = (self.connection.tcp_idle, &self.connection.worker.memory);
+                    carry(reached, caller, idle, memory).await
+                }
                 Err((at, error)) => refused(&error, at),
             },
             Err(error) => {
@@ -230,12 +238,12 @@ fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
 }
 
 /// Copies both ways between a caller and the callee that was reached for it.
-async fn carry<IO>(reached: Reached, mut caller: IO, idle: Option<Duration>) -> Outcome
+async fn carry<IO>(reached: Reached, mut caller: IO, idle: Option<Duration>, memory: &Rc<Account>) -> Outcome
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let Reached { at, mut callee, _under_way } = reached;
-    let copied = both(&mut caller, &mut callee, idle).await;
+    let copied = both(Charged::new(&mut caller, memory), &mut callee, idle).await;
     if copied.broken {
         break_off(&caller);
         if let Some(stream) = callee.plain() {
@@ -278,6 +286,9 @@ async fn reach(to: &LocalBackend, connection: &Connection) -> Result<Reached, (O
         else {
             break;
         };
+        if tried.is_empty() && picked.is_some_and(|pick| pick.panic) {
+            connection.worker.metrics.backend_panicked(to.series);
+        }
         let mut in_flight = endpoint.load.start(now).watched(backend.outliers.as_ref());
         match connect(endpoint, Wire::Tcp, &to.dialer).await {
             Ok(callee) => {

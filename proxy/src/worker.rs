@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use outrigger_config::Name;
 use outrigger_config::listener::Direction;
+use outrigger_http::memory::{Account, Budget, CONNECTION, Charge, Kind, Level, TLS};
 use outrigger_http::serve::{Drain, TICK};
 use outrigger_net::listen;
 use outrigger_telemetry::{ConnectionSeries, LogBuffer};
@@ -117,6 +118,8 @@ pub(crate) struct Worker {
     pub(crate) random: RefCell<fastrand::Rng>,
     /// Ends the connections that the application makes to itself.
     pub(crate) own: Rc<Drain>,
+    /// Counts what it holds.
+    pub(crate) memory: Rc<Account>,
     inbound: Half,
     outbound: Half,
     to_itself: Half,
@@ -152,9 +155,16 @@ pub(crate) struct Open {
     series: Option<ConnectionSeries>,
     /// The connections of its listener, which it is one of.
     among: Option<Arc<AtomicU32>>,
+    /// What it takes by itself.
+    held: Charge,
 }
 
 impl Open {
+    /// Counts what TLS takes.
+    pub(crate) fn secured(&mut self) {
+        self.held.set(CONNECTION + TLS);
+    }
+
     /// Which of the worker's connections it is one of.
     pub(crate) const fn side(&self) -> Side {
         self.side
@@ -191,8 +201,10 @@ pub(crate) async fn run(
     index: usize,
     metrics: outrigger_telemetry::Worker,
     log: LogBuffer,
+    budget: Option<Arc<Budget>>,
     mut orders: mpsc::Receiver<Order>,
 ) {
+    let memory = Account::new(budget);
     let worker = Rc::new(Worker {
         index,
         live: RefCell::new(None),
@@ -202,7 +214,8 @@ pub(crate) async fn run(
         logged: Notify::new(),
         pending: Cell::new(false),
         random: RefCell::new(fastrand::Rng::new()),
-        own: Rc::default(),
+        own: Rc::new(Drain::counting(memory.clone())),
+        memory,
         inbound: Half::new(),
         outbound: Half::new(),
         to_itself: Half::new(),
@@ -246,6 +259,10 @@ async fn sweep(worker: Rc<Worker>) {
         tokio::time::sleep(TICK).await;
         worker.running.borrow().values().for_each(|running| running.drain.tick());
         worker.own.tick();
+        worker.memory.settle();
+        if worker.memory.wants_room() {
+            worker.make_room();
+        }
         if swept.elapsed() >= SWEEP_INTERVAL {
             swept = Instant::now();
             if let Some(local) = worker.live.borrow().clone() {
@@ -302,7 +319,17 @@ impl Worker {
     pub(crate) fn open(self: &Rc<Self>, side: Side) -> Open {
         let half = self.half(side);
         half.count(half.open.get() + 1);
-        Open { worker: self.clone(), side, series: None, among: None }
+        let held = self.memory.hold(Kind::Connections, CONNECTION);
+        Open { worker: self.clone(), side, series: None, among: None, held }
+    }
+
+    /// Closes the connections on which nothing is under way.
+    fn make_room(&self) {
+        self.running.borrow().values().for_each(|running| running.drain.make_room());
+        self.own.make_room();
+        if let Some(local) = self.live.borrow().clone() {
+            local.make_room();
+        }
     }
 
     fn adopt(self: &Rc<Self>, live: Arc<Live>) {
@@ -331,7 +358,7 @@ impl Worker {
             let side = Side::of(listener.direction);
             let wanted = !self.half(side).closed.get() && !running.contains_key(&listener.name);
             let Some(sockets) = listener.sockets.as_ref().filter(|_| wanted) else { continue };
-            let drain = Rc::new(Drain::default());
+            let drain = Rc::new(Drain::counting(self.memory.clone()));
             let accept = |socket| self.accept_on(socket, side, &listener.name, &drain);
             let accepting: Vec<_> = sockets.take(self.index).into_iter().filter_map(accept).collect();
             if !accepting.is_empty() {
@@ -349,6 +376,10 @@ impl Worker {
         listener: &Name,
         drain: &Rc<Drain>,
     ) -> Option<Accepting> {
+        if let Some(budget) = self.memory.budget() {
+            // What it does not take on it keeps as it was.
+            let _ = outrigger_net::listen::confine(&socket, budget.of_one_connection());
+        }
         let socket = match TcpListener::from_std(socket) {
             Ok(socket) => Rc::new(socket),
             Err(error) => {
@@ -485,6 +516,10 @@ fn serve(
     listener: &Name,
     drain: &Rc<Drain>,
 ) {
+    if worker.memory.level() >= Level::Spent {
+        // Even a refusal takes memory.
+        return worker.memory.turned_away();
+    }
     // Counted from now on, not from when its task first runs: a worker that ends might not see it before.
     let open = worker.open(side);
     let task = connection::serve(worker.clone(), stream, peer, open, listener.clone(), drain.clone());

@@ -162,5 +162,5 @@ fn the_tables_options_are_those_of_the_command() {
         assert!(about.contains("[default: ") && about.contains(first), "{option}: {default}\n{about}");
         seen += 1;
     }
-    assert_eq!(seen, 2);
+    assert_eq!(seen, 3);
 }

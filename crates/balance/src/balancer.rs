@@ -182,6 +182,11 @@ impl Balancer {
         self.spec == *spec && *self.members == *members
     }
 
+    /// Has it look at the endpoints anew: some may be others in the same places.
+    pub fn look_again(&self) {
+        self.outlook.doubt();
+    }
+
     /// What of a request decides where it goes; nothing, where the choice is not by a hash.
     pub fn hash_keys(&self) -> &[HashKey] {
         &self.spec.hash

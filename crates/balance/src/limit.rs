@@ -144,48 +144,32 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The limits of one backend's requests. There is none where its configuration sets none.
+/// The limit of one backend's requests. There is none where its configuration sets none.
 #[derive(Debug)]
 pub struct Limits {
-    /// Requests in flight, where they are limited: by a number, by their latency, or by both.
-    pub requests: Option<Arc<Limit>>,
-    /// What finds out how many requests those may be.
+    /// Requests in flight.
+    pub requests: Arc<Limit>,
+    /// What finds out how many those may be, where that is not a fixed number.
     pub adaptive: Option<Arc<Adaptive>>,
-    /// Retries under way.
-    pub retries: Option<Arc<Limit>>,
     /// For requests that wait for a place.
     pub queue: Queue,
 }
 
 impl Limits {
-    /// The limits that are configured, if any is. What was under way under the limits `before` still counts.
+    /// The limit that is configured, if any is: the lower of a fixed number and of what is found out. What was under way
+    /// under the limits `before` still counts.
     pub fn new(spec: &BackendLimits, before: Option<&Self>, now: Instant) -> Option<Self> {
-        let BackendLimits { connections: _, requests, waiting, wait_timeout, retries, adaptive } = *spec;
-        if requests.is_none() && retries.is_none() && adaptive.is_none() {
-            return None;
-        }
-        let bound = |size: Option<u32>, before: Option<&Arc<Limit>>| {
-            let size = size?;
-            let Some(before) = before else { return Some(Limit::new(size)) };
-            before.resize(size);
-            Some(before.clone())
-        };
-        let adaptive = adaptive.map(|spec| {
+        let adaptive = spec.adaptive.map(|adaptive| {
+            let most = adaptive.max.min(spec.requests.unwrap_or(u32::MAX));
             let same = before.and_then(|before| before.adaptive.as_ref());
-            let most = spec.max.min(requests.unwrap_or(u32::MAX));
-            let kept = same.filter(|adaptive| adaptive.is(&spec, most)).cloned();
-            kept.unwrap_or_else(|| Arc::new(Adaptive::new(&spec, most, now, Rng::new())))
+            let kept = same.filter(|same| same.is(&adaptive, most)).cloned();
+            kept.unwrap_or_else(|| Arc::new(Adaptive::new(&adaptive, most, now, Rng::new())))
         });
-        let size = adaptive.as_ref().map(|adaptive| adaptive.allowed()).or(requests);
-        Some(Self {
-            requests: bound(size, before.and_then(|before| before.requests.as_ref())),
-            adaptive,
-            retries: bound(retries, before.and_then(|before| before.retries.as_ref())),
-            queue: Queue::new(
-                waiting.unwrap_or_default(),
-                wait_timeout.map_or(WAIT, outrigger_config::Duration::get),
-            ),
-        })
+        let size = adaptive.as_ref().map(|adaptive| adaptive.allowed()).or(spec.requests)?;
+        let requests = before.map_or_else(|| Limit::new(size), |before| before.requests.clone());
+        requests.resize(size);
+        let patience = spec.wait_timeout.map_or(WAIT, outrigger_config::Duration::get);
+        Some(Self { requests, adaptive, queue: Queue::new(spec.waiting.unwrap_or_default(), patience) })
     }
 }
 

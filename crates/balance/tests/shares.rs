@@ -1,6 +1,6 @@
 //! Which part of the requests goes where: endpoints that warm up, zones, priorities, panic.
 
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,7 +98,7 @@ fn an_endpoint_that_is_well_again_warms_up() {
     for kind in KINDS {
         let balance = Balance { kind, slow_start, ..Balance::default() };
         let mut backend = Backend::of(&balance, &[Member::new(1); 4]);
-        backend.now += Duration::from_secs(120);
+        backend.now += Duration::from_mins(2);
         backend.loads[0].checked(false, backend.now);
         assert!(backend.run(4_000)[0] <= 1.0);
         backend.loads[0].checked(true, backend.now);

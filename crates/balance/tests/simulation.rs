@@ -1,7 +1,7 @@
 //! The simulation of the example, in short, held to what each balancer promises. `cargo run --release -p outrigger-balance
 //! --example simulation -- --seed 7 --endpoints 5000` prints the whole.
 
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use outrigger_config::backend::BalanceKind::{
     self, LeastRequest, Maglev, PeakEwma, Random, RingHash, RoundRobin,
@@ -40,7 +40,7 @@ fn slow_endpoints_get_little_where_latency_or_queues_decide() {
         PeakEwma => assert!(it.slow < 0.01 && it.p99.as_millis() < 100, "{it:?}"),
         LeastRequest => assert!(it.slow < 0.03, "{it:?}"),
         RoundRobin | Random | RingHash | Maglev => {
-            assert!((0.02..0.12).contains(&it.slow), "{kind:?}: {it:?}")
+            assert!((0.02..0.12).contains(&it.slow), "{kind:?}: {it:?}");
         }
     });
 }

@@ -22,22 +22,22 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
-    /// Takes a place for a request to the backend of this name; `None` where there is no limit.
+    /// Takes a place for a request to the backend of this name.
     ///
     /// # Errors
     /// None is free, or becomes free in time: the request was not sent.
-    pub(crate) async fn at(limits: &Limits, backend: &str) -> Result<Option<Self>, Error> {
-        let Some(requests) = &limits.requests else { return Ok(None) };
+    pub(crate) async fn at(limits: &Limits, backend: &str) -> Result<Self, Error> {
+        let requests = &limits.requests;
         let place = match requests.try_take() {
             Some(place) => place,
-            None => wait(limits, requests, backend).await?,
+            None => wait(limits, backend).await?,
         };
-        Ok(Some(Self {
+        Ok(Self {
             place: Some(place),
             requests: requests.clone(),
             adaptive: limits.adaptive.clone(),
             since: Instant::now(),
-        }))
+        })
     }
 
     /// The place of a request whose response has begun, after so many attempts.
@@ -81,7 +81,8 @@ impl Drop for Admitted {
     }
 }
 
-async fn wait(limits: &Limits, requests: &Arc<Limit>, backend: &str) -> Result<Place, Error> {
+async fn wait(limits: &Limits, backend: &str) -> Result<Place, Error> {
+    let requests = &limits.requests;
     let full = |what: &str| {
         let size = requests.size();
         let how = if limits.adaptive.is_some() { "as it answers in time" } else { "as it may" };

@@ -17,6 +17,7 @@ use crate::copy::{self, Copy, Feed};
 use crate::error::{Error, Reason};
 use crate::h1;
 use crate::h2::Received;
+use crate::memory::{Account, Charge, Kind, Level};
 use crate::pool::Lease;
 
 /// In how many parts a body may come that is kept. Each takes far more than its bytes where it has few.
@@ -188,6 +189,8 @@ struct UploadState {
     failure: Option<Error>,
     /// Those who get a copy of it as it comes.
     copies: Vec<Feed>,
+    /// Counts what is kept; there is none where memory has no limit.
+    charge: Option<Charge>,
 }
 
 impl Upload {
@@ -203,7 +206,19 @@ impl Upload {
             ended: false,
             failure: None,
             copies: Vec::new(),
+            charge: None,
         })))
+    }
+
+    /// The same, where what is kept and copied is counted. Nothing is where memory is scarce.
+    #[must_use]
+    pub fn counted(self, memory: &Rc<Account>) -> Self {
+        if memory.budget().is_some() {
+            let mut state = self.0.borrow_mut();
+            state.charge = Some(memory.hold(Kind::Bodies, 0));
+            state.kept.take_if(|_| memory.level() > Level::Plenty);
+        }
+        self
     }
 
     /// The body from its beginning, or `None` if a part of it is gone.
@@ -224,7 +239,8 @@ impl Upload {
         if state.bytes > 0 || state.ended || state.failure.is_some() {
             return None;
         }
-        let (feed, copy) = copy::copy(state.incoming.size_hint().exact());
+        let memory = state.charge.as_ref().map(Charge::account);
+        let (feed, copy) = copy::copy(state.incoming.size_hint().exact(), memory);
         state.copies.push(feed);
         Some(RequestBody::Copy(copy))
     }
@@ -282,6 +298,9 @@ impl UploadState {
             && let Some(frame) = again(frame)
         {
             kept.push(frame);
+        }
+        if let Some(charge) = &mut self.charge {
+            charge.set(self.kept.as_ref().map_or(0, |_| self.kept_bytes));
         }
     }
 }

@@ -22,6 +22,7 @@ use tower::Service;
 
 use crate::endpoint::{Endpoint, Security};
 use crate::error::{Error, Reason};
+use crate::memory::{Account, CONNECTION, Charge, Kind, Stall, TLS};
 use crate::room::{Connections, Got, Place};
 
 /// What is spoken on a connection to an endpoint.
@@ -154,6 +155,8 @@ pub struct Dialer {
     pub room: Option<Arc<Connections>>,
     /// Is told of every connection.
     pub watch: Rc<dyn Watch>,
+    /// Where what connections hold is counted.
+    pub memory: Rc<Account>,
 }
 
 /// What who wants a connection gets.
@@ -178,6 +181,9 @@ pub trait Watch: std::fmt::Debug {
 pub struct Opened {
     connection: Connection,
     watch: Rc<dyn Watch>,
+    stall: Stall,
+    /// What it takes by itself.
+    _held: Charge,
     /// What it takes of the backend's connections.
     _place: Option<Place>,
 }
@@ -229,7 +235,27 @@ impl Dialer {
         place: Option<Place>,
     ) -> Result<Opened, Error> {
         self.watch.connected(made.as_ref().err().map(|error| error.reason));
-        made.map(|connection| Opened { connection, watch: self.watch.clone(), _place: place })
+        made.map(|connection| Opened {
+            _held: self.memory.hold(Kind::Connections, self.confine(&connection)),
+            stall: Stall::new(&self.memory),
+            connection,
+            watch: self.watch.clone(),
+            _place: place,
+        })
+    }
+
+    /// Has the kernel keep no more of a connection than the budget allows; how much it takes by itself, in bytes.
+    fn confine(&self, connection: &Connection) -> usize {
+        let (stream, bytes) = match connection {
+            Connection::Own(_) => return CONNECTION,
+            Connection::Plain(stream) => (stream, CONNECTION),
+            Connection::Tls(stream) => (stream.get_ref().0, CONNECTION + TLS),
+        };
+        if let Some(budget) = self.memory.budget() {
+            // What it does not take on it keeps as it was.
+            let _ = outrigger_net::listen::confine(stream, budget.of_one_connection());
+        }
+        bytes
     }
 }
 
@@ -245,7 +271,8 @@ impl AsyncRead for Opened {
 
 impl AsyncWrite for Opened {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.connection).poll_write(cx, buf);
+        self.stall.note(polled)
     }
 
     fn poll_write_vectored(
@@ -253,7 +280,8 @@ impl AsyncWrite for Opened {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.connection).poll_write_vectored(cx, bufs);
+        self.stall.note(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -261,7 +289,8 @@ impl AsyncWrite for Opened {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(cx)
+        let polled = Pin::new(&mut self.connection).poll_flush(cx);
+        self.stall.note(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

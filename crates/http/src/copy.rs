@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::body::BodyError;
+use crate::memory::{Account, Charge, Kind, Level};
 
 /// How many bytes, and parts, a copy may be behind the request itself. One that falls further back is broken off.
 const MAX_BEHIND: usize = 1024 * 1024;
@@ -33,6 +34,8 @@ struct Shared {
     bytes: usize,
     state: State,
     reader: Option<Waker>,
+    /// Counts what waits; there is none where memory has no limit.
+    charge: Option<Charge>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,9 +48,11 @@ enum State {
     Broken,
 }
 
-/// A copy and what feeds it; `length` is that of the body, where it is known.
-pub(crate) fn copy(length: Option<u64>) -> (Feed, Copy) {
-    let shared = Rc::<RefCell<Shared>>::default();
+/// A copy and what feeds it; `length` is that of the body, where it is known. It is counted in `memory`, and broken off where
+/// that is scarce.
+pub(crate) fn copy(length: Option<u64>, memory: Option<&Rc<Account>>) -> (Feed, Copy) {
+    let charge = memory.map(|memory| memory.hold(Kind::Copies, 0));
+    let shared = Rc::new(RefCell::new(Shared { charge, ..Shared::default() }));
     (Feed(shared.clone()), Copy { shared, length })
 }
 
@@ -59,10 +64,13 @@ impl Feed {
         shared.waiting.push_back(frame);
         // Nobody else holds it where its reader has gone.
         let wanted = Rc::strong_count(&self.0) > 1;
-        let behind = shared.bytes > MAX_BEHIND || shared.waiting.len() > MAX_PARTS;
+        let scarce = shared.charge.as_ref().is_some_and(|charge| charge.account().level() > Level::Plenty);
+        let behind = scarce || shared.bytes > MAX_BEHIND || shared.waiting.len() > MAX_PARTS;
         if behind {
             shared.waiting.clear();
+            shared.bytes = 0;
         }
+        shared.count();
         shared.wake();
         wanted && !behind
     }
@@ -87,6 +95,12 @@ impl Drop for Feed {
 }
 
 impl Shared {
+    fn count(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            charge.set(self.bytes);
+        }
+    }
+
     fn wake(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();
@@ -105,6 +119,7 @@ impl Body for Copy {
         let mut shared = self.shared.borrow_mut();
         if let Some(frame) = shared.waiting.pop_front() {
             shared.bytes -= frame.data_ref().map_or(0, Bytes::len);
+            shared.count();
             return Poll::Ready(Some(Ok(frame)));
         }
         match shared.state {

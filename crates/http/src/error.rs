@@ -77,11 +77,13 @@ pub enum Reason {
     ProxyConfigurationError,
     /// A defect of the proxy, or it is out of file descriptors or memory.
     ProxyInternalError,
+    /// The proxy holds as much for its callers as its memory limit allows. Ours.
+    ProxyMemoryLimit,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::DnsError,
@@ -111,6 +113,7 @@ impl Reason {
         Self::FaultInjected,
         Self::ProxyConfigurationError,
         Self::ProxyInternalError,
+        Self::ProxyMemoryLimit,
     ];
 
     /// The one mapping of failures: the type's name in `Proxy-Status`, logs and metrics, the status the caller gets,
@@ -186,6 +189,7 @@ impl Reason {
             Self::ProxyInternalError => {
                 ("proxy_internal_error", StatusCode::INTERNAL_SERVER_ERROR, Source::Proxy)
             }
+            Self::ProxyMemoryLimit => ("proxy_memory_limit", StatusCode::SERVICE_UNAVAILABLE, Source::Proxy),
         }
     }
 
@@ -193,7 +197,7 @@ impl Reason {
     /// way: such a moment passes.
     pub const fn retry_after(self) -> Option<u32> {
         match self {
-            Self::ConnectionLimitReached | Self::HttpRequestLimitReached => Some(1),
+            Self::ConnectionLimitReached | Self::HttpRequestLimitReached | Self::ProxyMemoryLimit => Some(1),
             _ => None,
         }
     }

@@ -276,7 +276,6 @@ impl Flight<'_> {
     ) -> Result<(Answered, Lease), Error> {
         let admitted = Admitted::at(limits, &self.way.backend.name).await?;
         let flown = self.fly(slot, upload).await;
-        let Some(admitted) = admitted else { return flown };
         match flown {
             Ok((answered, lease)) => {
                 let place = admitted.answered(&answered, self.progress.attempts);

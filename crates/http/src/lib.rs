@@ -20,6 +20,7 @@ pub mod grpc;
 pub mod h1;
 mod h2;
 pub mod idle;
+pub mod memory;
 pub mod message;
 pub mod pool;
 pub mod room;

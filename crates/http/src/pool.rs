@@ -392,6 +392,12 @@ impl Pool {
         }
     }
 
+    /// Closes what nobody uses now: memory is scarce.
+    pub fn make_room(&self) {
+        self.resting.close_all();
+        while self.close_shared() {}
+    }
+
     /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
         self.resting.is_empty() && self.http2.is_empty() && self.carried.is_empty()

@@ -15,6 +15,7 @@ use crate::body::{BodyError, Due};
 use crate::error::{Error, Reason};
 use crate::h1::{self, Limits};
 use crate::h2;
+use crate::memory::Account;
 use crate::message::Handler;
 
 /// How often a [`Drain`]'s clock ticks.
@@ -139,6 +140,8 @@ pub(crate) trait Caller {
     fn tick(&self);
     /// The connection is to end.
     fn wind_down(&self);
+    /// The connection is to end if nothing is under way on it, for memory is scarce.
+    fn make_room(&self) {}
     /// The proxy is leaving, and goes on serving whoever stays.
     fn leave(&self) {}
 }
@@ -151,6 +154,8 @@ pub struct Drain {
     notify: Notify,
     now: Cell<u32>,
     callers: RefCell<Vec<Weak<dyn Caller>>>,
+    /// What its connections hold is counted there.
+    memory: Rc<Account>,
 }
 
 impl fmt::Debug for Drain {
@@ -160,6 +165,21 @@ impl fmt::Debug for Drain {
 }
 
 impl Drain {
+    /// For connections whose memory is counted in this account.
+    pub fn counting(memory: Rc<Account>) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
+    /// Where what its connections hold is counted.
+    pub(crate) const fn memory(&self) -> &Rc<Account> {
+        &self.memory
+    }
+
+    /// Has those connections end on which nothing is under way, in order: memory is scarce.
+    pub fn make_room(&self) {
+        self.each(|caller| caller.make_room());
+    }
+
     /// Tells them.
     pub fn begin(&self) {
         self.on.set(true);
@@ -243,7 +263,7 @@ pub async fn connection<IO, H, B>(
     drain: Rc<Drain>,
 ) -> io::Result<()>
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler<Body = B> + 'static,
     B: Due<Data = Bytes> + Unpin + 'static,
     B::Error: Into<BodyError> + fmt::Display,

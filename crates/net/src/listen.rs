@@ -194,6 +194,17 @@ pub fn configure(stream: &tokio::net::TcpStream) -> io::Result<()> {
     options(&SockRef::from(stream))
 }
 
+/// Bounds what the kernel keeps of a connection, or of those that a socket accepts from now on, in bytes: what was received
+/// and not read (`SO_RCVBUF`), and what was written and not sent (`TCP_NOTSENT_LOWAT`). What is on its way is not bounded, so
+/// that a peer is as fast as the way there allows; one that does not read keeps this much here, not the 4 MiB that the
+/// kernel may come to.
+pub fn confine(socket: &impl AsFd, bytes: u64) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    // The kernel doubles the one, for what it needs beside the bytes themselves.
+    socket.set_recv_buffer_size(usize::try_from(bytes / 2).unwrap_or(usize::MAX))?;
+    socket.set_tcp_notsent_lowat(u32::try_from(bytes / 4).unwrap_or(u32::MAX))
+}
+
 /// Whether a connection failed for want of something on this side: file descriptors or memory.
 pub fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))

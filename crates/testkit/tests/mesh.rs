@@ -13,6 +13,8 @@ mod health;
 mod identity;
 #[path = "mesh/leaving.rs"]
 mod leaving;
+#[path = "mesh/limits.rs"]
+mod limits;
 #[path = "mesh/load.rs"]
 mod load;
 #[path = "mesh/protocol.rs"]

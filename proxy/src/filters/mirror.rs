@@ -12,6 +12,7 @@ use outrigger_config::route::{Portion, RequestMirror};
 use outrigger_http::body::{End, Observe, RequestBody, ResponseBody, Upload};
 use outrigger_http::forward::{Policy, Progress, Speak, Way, forward};
 use outrigger_http::h1::Limits;
+use outrigger_http::memory::Level;
 use outrigger_http::message::{Interim, Outgoing};
 use outrigger_telemetry::{BackendSeries, MirrorResult};
 
@@ -80,7 +81,7 @@ impl Mirror {
         }
         let body = upload.map_or(Some(RequestBody::Empty), Upload::copy);
         let series = live.connections;
-        let Some(body) = body.filter(|_| worker.mirrors.get() < MAX_UNDER_WAY) else {
+        let Some(body) = body.filter(|_| has_room(worker)) else {
             return worker.metrics.mirrored(series, MirrorResult::Dropped);
         };
         worker.mirrors.set(worker.mirrors.get() + 1);
@@ -93,6 +94,11 @@ impl Mirror {
         };
         tokio::task::spawn_local(copy.carry_out(to.clone(), again(request, body), speak));
     }
+}
+
+/// Whether a worker may send one more copy: not where memory is scarce.
+fn has_room(worker: &Worker) -> bool {
+    worker.mirrors.get() < MAX_UNDER_WAY && worker.memory.level() == Level::Plenty
 }
 
 /// The same request with another body, which does not wait to be asked for.

@@ -109,8 +109,9 @@ impl Question {
     /// Asks, over a connection of its own.
     pub(crate) async fn ask(&self, identity: Option<Arc<Identity>>) -> Found {
         let limit = self.check.timeout.get();
-        let watch = Rc::new(Nobody);
-        let dialer = Dialer { identity, own: None, timeout: limit, tls_timeout: None, room: None, watch };
+        let (watch, memory) = (Rc::new(Nobody), Rc::default());
+        let dialer =
+            Dialer { identity, own: None, timeout: limit, tls_timeout: None, room: None, watch, memory };
         let asked = async {
             let connection = match connect(&self.target, self.wire(), &dialer).await {
                 Ok(connection) => connection,

@@ -271,7 +271,9 @@ fn balancer(
 ) -> Arc<Balancer> {
     let before = before.map(|before| &before.backend.balancer);
     let same = before.filter(|before| before.is_for(&spec.balance, members));
-    same.cloned().unwrap_or_else(|| Arc::new(Balancer::new(&spec.balance, members, Instant::now())))
+    same.inspect(|same| same.look_again())
+        .cloned()
+        .unwrap_or_else(|| Arc::new(Balancer::new(&spec.balance, members, Instant::now())))
 }
 
 /// An endpoint as the balancer sees it from this zone.

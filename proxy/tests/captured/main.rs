@@ -329,12 +329,13 @@ fn sidecars_that_were_killed_go_on_without_the_control_api() {
 }
 
 #[test]
-fn a_sidecar_that_is_told_to_end_finishes_what_is_under_way() {
+fn a_sidecar_that_is_told_to_end_finishes_what_is_under_way_and_waits_for_its_application() {
     let Some(mut mesh) = Mesh::start() else { return };
     let to = url(mesh.b.pod.ipv4().into(), HTTP, "/delay/1000");
-    for which in ["callee", "caller"] {
-        if which == "caller" {
-            mesh.b.restart_sidecar();
+    // The callee's sidecar knows where its application is from what was captured; the caller's from nothing.
+    for which in ["caller", "callee"] {
+        if which == "callee" {
+            mesh.a.restart_sidecar();
         }
         let before = mesh.b.app.requests();
         let mut under_way = mesh.a.pod.spawn_as(APP, &["curl", "-qsS", "-i", "-m", "20", &to]).unwrap();
@@ -343,12 +344,20 @@ fn a_sidecar_that_is_told_to_end_finishes_what_is_under_way() {
             assert!(Instant::now() < deadline, "the request does not arrive");
             std::thread::sleep(Duration::from_millis(5));
         }
-        let sidecar = if which == "callee" { &mut mesh.b.sidecar } else { &mut mesh.a.sidecar };
-        sidecar.terminate().unwrap();
-        sidecar.wait_for("draining", PATIENCE).unwrap();
+        let asks = url(mesh.a.pod.ipv4().into(), HTTP, "/");
+        let member = if which == "callee" { &mut mesh.b } else { &mut mesh.a };
+        member.sidecar.terminate().unwrap();
+        member.sidecar.wait_for("draining", PATIENCE).unwrap();
         under_way.wait_for("200 OK", PATIENCE).unwrap();
         assert!(under_way.wait(PATIENCE).unwrap().success());
+        if which == "callee" {
+            // Its application is still there, and asks others as before.
+            assert_eq!(curl(&member.pod, &asks).status, 200);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(member.app.kill());
+        }
         // Sooner than the grace period, which would cut what is left.
+        let sidecar = &mut member.sidecar;
         assert!(sidecar.wait(PATIENCE).unwrap().success(), "{:?}", sidecar.lines());
     }
 }

@@ -164,7 +164,11 @@ impl Member {
             "--state-dir",
             &state,
         ];
-        let run: Vec<_> = run.into_iter().chain(["--drain-delay", "0s"]).map(str::to_owned).collect();
+        let run: Vec<_> = run
+            .into_iter()
+            .chain(["--drain-delay", "0s", "--drain-quiet", "300ms"])
+            .map(str::to_owned)
+            .collect();
         let sidecar = run_sidecar(&pod, &run);
         pod.exec_as(0, &[&*outrigger, "capture", "up"]).unwrap().ok().unwrap();
         Self { sidecar, app, apps, pod, _others: (canary, greets), run, _binary: binary, folder }

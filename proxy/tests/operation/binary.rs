@@ -29,6 +29,13 @@ impl Binary {
         Self::spawn(shell.args(["-c", &script, env!("CARGO_BIN_EXE_outrigger"), "run"]).args(arguments))
     }
 
+    /// The same, in a cgroup.
+    pub(crate) fn run_in(cgroup: &std::path::Path, arguments: &[&str]) -> Self {
+        let script = "echo $$ > \"$1/cgroup.procs\" && shift && exec \"$0\" run \"$@\"";
+        let mut shell = Command::new("sh");
+        Self::spawn(shell.args(["-c", script, env!("CARGO_BIN_EXE_outrigger")]).arg(cgroup).args(arguments))
+    }
+
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -4,6 +4,7 @@
 
 mod binary;
 mod caller;
+mod cgroup;
 mod desk;
 
 mod admin;
@@ -15,6 +16,7 @@ mod goaway;
 mod killed;
 mod leaving;
 mod listeners;
+mod memory;
 mod names;
 mod silence;
 mod tcp;

@@ -18,15 +18,16 @@ pub struct Balance {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub hash: Vec<HashKey>,
-    /// Over how long an endpoint that is new, or well again, comes to its full share. Absent: it has it at once.
+    /// Over how long an endpoint that is new, or well again, comes to its full share, from a tenth of it. Absent: it has it
+    /// at once. Without effect where a hash decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Duration>,
     /// Whether endpoints in this node's own zone come first.
     #[serde(skip_serializing_if = "is_default")]
     pub locality: Locality,
-    /// With fewer of the endpoints well than this, in per cent, all of them are used: then it is more likely that the
-    /// judgement is wrong than that so many are ill, and those that are well would be overrun. 0: never. 50 where it is
-    /// absent.
+    /// With fewer of the endpoints well than this, in per cent, all of them are used that can be connected to: then it is
+    /// more likely that the judgement is wrong than that so many are ill, and those that are well would be overrun. Not
+    /// while endpoints of other priorities can take the requests. 0: never. 50 where it is absent.
     #[schemars(range(max = 100))]
     pub panic_threshold: u32,
 }
@@ -46,10 +47,10 @@ impl Default for Balance {
 /// A way of choosing an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub enum BalanceKind {
-    /// The better of two chosen at random, by the moving average of latency times what is in flight.
+    /// The better of the one whose turn it is and one at random, by latency times what is in flight.
     #[default]
     PeakEwma,
-    /// The better of two chosen at random, by what is in flight.
+    /// The better of the one whose turn it is and one at random, by what is in flight.
     LeastRequest,
     /// Each in turn.
     RoundRobin,
@@ -99,7 +100,7 @@ pub enum HashKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Locality {
     /// Yes, as far as they are well and not busier than the others: no endpoint gets more than 1.5 times the mean. Without
-    /// effect where this node's zone is not known, or no endpoint is in it.
+    /// effect where this node's zone is not known, or no endpoint is in it, or a hash decides.
     #[default]
     PreferZone,
     /// No.

@@ -126,6 +126,15 @@ impl<IO> Caller for Served<IO> {
     fn wind_down(&self) {
         self.conn.wake();
     }
+
+    fn make_room(&self) {
+        // Not at once: its next request may be on the way.
+        let quiet = self.pace.drain.now() != self.pace.since.get();
+        if self.pace.phase.get() == Phase::Idle && self.pace.asked.get() && quiet {
+            self.pace.expired.set(true);
+            self.conn.wake();
+        }
+    }
 }
 
 impl<IO> fmt::Debug for Served<IO> {

@@ -89,6 +89,12 @@ impl Caller for Pace {
         self.end();
     }
 
+    fn make_room(&self) {
+        if self.asked.get() && self.under_way.get() == 0 {
+            self.end();
+        }
+    }
+
     fn leave(&self) {
         self.end();
     }

@@ -13,6 +13,7 @@ use super::passed_on;
 use super::server::Respond;
 use crate::body::{BodyError, Due};
 use crate::h1::SPELLING;
+use crate::memory::Stall;
 
 /// Sends a body on a stream as fast as the peer takes it. Ends when it is sent, or cannot be.
 pub(super) struct Sending<B> {
@@ -22,13 +23,21 @@ pub(super) struct Sending<B> {
     next: Option<(Bytes, bool)>,
     /// Whether the peer is another sidecar, which is told how trailers were spelled.
     carried: bool,
+    /// Counts what is held while the peer gives it no room.
+    stall: Option<Stall>,
     /// Of a response: the stream that it goes out on.
     response: Option<Rc<Respond>>,
 }
 
 impl<B> Sending<B> {
     pub(super) const fn new(body: B, stream: SendStream<Bytes>, carried: bool) -> Self {
-        Self { body, stream, next: None, carried, response: None }
+        Self { body, stream, next: None, carried, stall: None, response: None }
+    }
+
+    /// Counts what is held while the peer gives it no room.
+    pub(super) fn counted(mut self, stall: Stall) -> Self {
+        self.stall = Some(stall);
+        self
     }
 
     /// It is a response.
@@ -77,6 +86,7 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
                         // An error, or the end, is the stream's.
                         Poll::Ready(_) => return Poll::Ready(()),
                         Poll::Pending => {
+                            this.stall.iter_mut().for_each(|stall| stall.set(true));
                             match ready!(this.body.poll_due(cx)) {
                                 Some(trailers) => this.end_with(trailers),
                                 None => this.stream.send_reset(Reason::INTERNAL_ERROR),
@@ -85,6 +95,7 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
                         }
                     }
                 }
+                this.stall.iter_mut().for_each(|stall| stall.set(false));
                 let (data, last) = (std::mem::take(data), *last);
                 this.next = None;
                 if let Some(response) = &this.response {

@@ -32,6 +32,7 @@ use crate::body::{BodyError, Due, Incoming};
 use crate::error::Error;
 use crate::filter::strip_hop_by_hop;
 use crate::h1::{Limits, Wrong, same_host};
+use crate::memory::{Account, Stall};
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
 use crate::serve::{Caller as Watched, Drain, LAST_WORD, Settings};
 use crate::upgrade::{OnUpgrade, Tunnel};
@@ -186,6 +187,7 @@ struct Stream {
     upgraded: bool,
     /// CONNECT: what the caller sends, and who takes the tunnel.
     tunnel: Option<(RecvStream, oneshot::Sender<Tunnel>)>,
+    memory: Rc<Account>,
     _under_way: UnderWay,
 }
 
@@ -211,7 +213,9 @@ where
         let head = parts.method == Method::HEAD;
         let connect = parts.method == Method::CONNECT;
         let under_way = self.pace.begin();
-        let mut stream = Stream { respond, head, upgraded: false, tunnel: None, _under_way: under_way };
+        let memory = self.drain.memory().clone();
+        let mut stream =
+            Stream { respond, head, upgraded: false, tunnel: None, memory, _under_way: under_way };
         if let Err(wrong) = check(&parts, &self.settings.limits) {
             let error = wrong.of_request(&self.settings.limits);
             let reply = self.handler.decline(error, &Request::from_parts(parts, ()));
@@ -339,7 +343,8 @@ impl Stream {
             // Not sent, but gone through: its observer hears that it ended.
             while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
         } else if !empty {
-            Sending::new(body, stream, carried).of(response).await;
+            let stall = Stall::new(&self.memory);
+            Sending::new(body, stream, carried).counted(stall).of(response).await;
         }
         Ok(())
     }

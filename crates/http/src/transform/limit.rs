@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use http_body_util::BodyExt;
 use super::refused;
 use crate::body::{BodyError, Incoming};
 use crate::error::{Error, Reason};
+use crate::memory::{Account, Charge, Kind};
 
 /// Whose body it is.
 #[derive(Debug, Clone, Copy)]
@@ -86,23 +88,31 @@ impl Body for Limited {
 /// Takes a request's body whole.
 ///
 /// # Errors
-/// If it has more than `limit` bytes, is refused by another filter, or breaks off.
-pub(super) async fn whole(body: Incoming, limit: u64) -> Result<Whole, Error> {
+/// If it has more than `limit` bytes, is refused by another filter, or breaks off; if no memory is left for it.
+pub(super) async fn whole(body: Incoming, limit: u64, memory: &Rc<Account>) -> Result<Whole, Error> {
     let mut body = self::limit(body, limit, Whose::Request)?;
     let (mut bytes, mut trailers) = (BytesMut::new(), None);
+    let mut held = memory.hold(Kind::Bodies, 0);
     while let Some(frame) = body.frame().await {
         match frame.map_err(|error| error.refusal())?.into_data() {
-            Ok(data) => bytes.extend_from_slice(&data),
+            Ok(data) => {
+                bytes.extend_from_slice(&data);
+                held.set(bytes.capacity());
+                if let Some(refusal) = held.refusal() {
+                    return Err(refusal);
+                }
+            }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    Ok(Whole { bytes: bytes.freeze(), trailers })
+    Ok(Whole { bytes: bytes.freeze(), trailers, held })
 }
 
 /// A body that is there as a whole.
 pub(super) struct Whole {
     bytes: Bytes,
     pub(super) trailers: Option<HeaderMap>,
+    held: Charge,
 }
 
 impl Whole {
@@ -113,11 +123,15 @@ impl Whole {
     pub(super) fn into_body(self) -> Incoming {
         let data = Some(self.bytes).filter(|bytes| !bytes.is_empty()).map(Frame::data);
         let frames = data.into_iter().chain(self.trailers.map(Frame::trailers)).collect();
-        Incoming::changed(Frames(frames))
+        Incoming::changed(Frames { frames, _held: self.held })
     }
 }
 
-struct Frames(VecDeque<Frame<Bytes>>);
+struct Frames {
+    frames: VecDeque<Frame<Bytes>>,
+    /// Until all of it is on its way and gone: its parts share their bytes.
+    _held: Charge,
+}
 
 impl Body for Frames {
     type Data = Bytes;
@@ -127,17 +141,19 @@ impl Body for Frames {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(self.0.pop_front().map(Ok))
+        Poll::Ready(self.frames.pop_front().map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.frames.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.0.iter().any(Frame::is_trailers) {
+        if self.frames.iter().any(Frame::is_trailers) {
             return SizeHint::new();
         }
-        SizeHint::with_exact(self.0.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum())
+        SizeHint::with_exact(
+            self.frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum(),
+        )
     }
 }

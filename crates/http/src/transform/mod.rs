@@ -10,6 +10,7 @@ mod decompress;
 mod grpc_web;
 mod limit;
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue};
@@ -21,6 +22,7 @@ use self::grpc_web::Web;
 use self::limit::{Whose, limit, whole};
 use crate::body::{BodyError, Incoming};
 use crate::error::{Error, Reason};
+use crate::memory::Account;
 use crate::message::{Interim, InterimResponse};
 
 /// What a rule changes in bodies.
@@ -76,6 +78,7 @@ impl Transforms {
         mut body: Incoming,
         interim: &Interim,
         deadline: Option<Instant>,
+        memory: &Rc<Account>,
     ) -> Result<(Incoming, Asking), Error> {
         let web = if self.grpc_web { Web::of(&parts.method, &parts.headers) } else { None };
         let compression = self.compression.as_ref();
@@ -97,7 +100,7 @@ impl Transforms {
             body = web.request(parts, body);
         }
         if let Some(buffer) = self.buffer {
-            body = buffered(buffer, parts, body, interim, deadline).await?;
+            body = buffered(buffer, parts, body, interim, deadline, memory).await?;
         }
         Ok((body, asking))
     }
@@ -135,6 +138,7 @@ async fn buffered(
     body: Incoming,
     interim: &Interim,
     deadline: Option<Instant>,
+    memory: &Rc<Account>,
 ) -> Result<Incoming, Error> {
     // Nobody but the proxy can ask for it now.
     if parts.headers.remove(EXPECT).is_some() {
@@ -142,7 +146,7 @@ async fn buffered(
         *response.status_mut() = StatusCode::CONTINUE;
         interim.send(&InterimResponse { response, spelling: None });
     }
-    let reading = whole(body, buffer.max_bytes);
+    let reading = whole(body, buffer.max_bytes, memory);
     let whole = match deadline {
         None => reading.await?,
         Some(deadline) => tokio::time::timeout_at(deadline.into(), reading).await.unwrap_or_else(|_| {
