@@ -357,7 +357,8 @@ impl<'a> Flight<'a> {
     }
 
     /// Whether a request is sent again at once, and but once, because its connection had gone or it was not processed.
-    /// A new connection that breaks may be the request's own doing: that counts against the backend's budget.
+    /// A new connection that breaks may be the request's own doing: that counts against the backend's budget, and is left to
+    /// who called where there is no other endpoint. Else each sidecar on the way would add its share to what one adds.
     fn resends(&mut self, Failed { error, phase }: &Failed) -> bool {
         if self.resent {
             return false;
@@ -366,7 +367,8 @@ impl<'a> Flight<'a> {
         let free = !error.reached || (gone && *phase == Phase::Reused);
         if !free {
             self.granted = None;
-            self.granted = gone.then(|| self.way.backend.budget.admit(Instant::now()).ok()).flatten();
+            let elsewhere = gone && self.way.backend.loads.len() > 1;
+            self.granted = elsewhere.then(|| self.way.backend.budget.admit(Instant::now()).ok()).flatten();
         }
         self.resent = free || self.granted.is_some();
         if self.resent {
