@@ -322,17 +322,23 @@ fn is_from_here(request: &Request<Incoming>) -> bool {
     let target = request.uri().authority().is_none_or(|authority| is_local(Some(authority.as_str())));
     let origin = request.headers().get_all(ORIGIN).iter().all(|origin| {
         let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        is_local(origin.map(|(_scheme, authority)| authority))
+        // A page of another host has an origin with that host's address, if it was asked for by that.
+        is_host(origin.map(|(_scheme, authority)| authority), |address| address.is_loopback())
     });
     asked && target && origin
 }
 
 /// Whether `host[:port]` is `localhost` or an IP address, which no name server can make point elsewhere.
 fn is_local(authority: Option<&str>) -> bool {
+    is_host(authority, |_| true)
+}
+
+/// Whether `host[:port]` is `localhost`, or such an IP address.
+fn is_host(authority: Option<&str>, address: impl Fn(IpAddr) -> bool) -> bool {
     let Some(authority) = authority.and_then(|text| text.parse::<Authority>().ok()) else { return false };
     let host = authority.host();
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(address)
 }
 
 fn not_allowed(page: Page) -> Response<Full<Bytes>> {
