@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::explain::from_query;
+use crate::seldom::Seldom;
 
 #[cfg(test)]
 mod tests;
@@ -116,7 +117,7 @@ impl fmt::Debug for Admin {
 impl Admin {
     /// Answers on `listener` until another process does, or the future is dropped, which ends its connections too.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, surface: Surface) {
-        let mut connections = JoinSet::new();
+        let (mut connections, mut complaint) = (JoinSet::new(), Seldom::default());
         loop {
             while connections.len() >= CONNECTIONS {
                 connections.join_next().await;
@@ -128,7 +129,9 @@ impl Admin {
                         connections.spawn(Arc::clone(&self).connection(stream, surface));
                     }
                     Err(error) => {
-                        tracing::warn!("admin cannot accept a connection: {error}; trying again");
+                        if complaint.is_due() {
+                            tracing::warn!("admin cannot accept a connection: {error}; trying again");
+                        }
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
