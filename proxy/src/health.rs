@@ -46,7 +46,7 @@ impl Findings {
 
 /// Looks after the endpoints of whatever table is live, for as long as it is polled. `changed` tells of a new one.
 pub(crate) async fn tend(published: Published, changed: Arc<Notify>, findings: Findings) {
-    let mut checks = Checks::new(findings);
+    let mut checks = Checks::new(findings.clone());
     let mut seen = Seen::default();
     let (mut generation, mut identity) = (None, None);
     loop {
@@ -63,7 +63,7 @@ pub(crate) async fn tend(published: Published, changed: Arc<Notify>, findings: F
             for outliers in live.backends.iter().filter_map(|backend| backend.backend.outliers.as_ref()) {
                 outliers.tend(now);
             }
-            seen.look(&live, now);
+            seen.look(&live, &findings, now);
         }
         let _ = tokio::time::timeout(TICK, changed.notified()).await;
     }
@@ -92,7 +92,7 @@ struct Seen(HashMap<u64, State>);
 
 impl Seen {
     /// Says what has changed since it last looked.
-    fn look(&mut self, live: &Live, now: Instant) {
+    fn look(&mut self, live: &Live, findings: &Findings, now: Instant) {
         let mut before = std::mem::take(&mut self.0);
         for backend in live.backends.iter().map(|backend| &backend.backend) {
             for endpoint in &backend.endpoints {
@@ -109,8 +109,11 @@ impl Seen {
                     (State::Trial, _) => {}
                     (state, was) if was == Some(state) => {}
                     (now, _) => {
-                        let why = now.why();
-                        warn!(backend = name, endpoint = %address, state, "requests are kept away from the endpoint: {why}");
+                        let kept = findings.kept();
+                        let found = kept.last.get(&id).filter(|_| now == State::Ill).map(Found::words);
+                        let (why, colon) = (now.why(), if found.is_some() { ": " } else { "" });
+                        let found = found.unwrap_or_default();
+                        warn!(backend = name, endpoint = %address, state, "requests are kept away from the endpoint: {why}{colon}{found}");
                     }
                 }
                 let shown = if standing.state == State::Trial { was } else { None };
