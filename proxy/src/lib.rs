@@ -34,6 +34,7 @@ mod record;
 mod request;
 mod resolve;
 mod secrets;
+mod seldom;
 mod session;
 mod source;
 mod state;

@@ -143,11 +143,7 @@ fn show(endpoint: &Endpoint, check: Option<&Found>, now: Instant) -> Value {
         shown["stillSeconds"] = left.as_secs_f64().into();
     }
     if let Some(check) = check {
-        shown["lastCheck"] = match check {
-            Found::Well => "ok".into(),
-            Found::Ill { why, .. } => why.as_str().into(),
-            Found::Late => "no answer in time".into(),
-        };
+        shown["lastCheck"] = check.words().into();
     }
     shown
 }
