@@ -306,13 +306,24 @@ pub(crate) async fn detect(
         Detected::Silent if brief => Box::pin(tcp::relay_silent(connection, stream)).await,
         // Elsewhere the application hears that the caller has nothing to say, and may yet say something itself.
         Detected::Closed if !brief => None,
+        // Who speaks HTTP begins; a connection opened in advance has rested for as long as it may.
+        Detected::Silent if speaks_http(live) => None,
         detected => Some((connection, stream, detected)),
     }
 }
 
-/// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go.
+/// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go, and as long as between
+/// two requests where nothing but HTTP is spoken.
 pub(crate) fn patience(live: &LiveListener, original: Option<SocketAddr>) -> Duration {
-    let http = matches!(live.protocol, Some(Protocol::Http | Protocol::Https));
+    let http = speaks_http(live);
     let opaque = (original.is_some() || live.opaque) && !http && !live.strict;
-    if opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
+    match live.settings.idle_timeout {
+        _ if opaque => DETECT_TIMEOUT,
+        Some(idle) if http => idle.min(FIRST_BYTE_TIMEOUT),
+        _ => FIRST_BYTE_TIMEOUT,
+    }
+}
+
+const fn speaks_http(live: &LiveListener) -> bool {
+    matches!(live.protocol, Some(Protocol::Http | Protocol::Https))
 }

@@ -218,3 +218,9 @@ certificates: [{ name: app, chain: app.pem, key: app.key }]
     let ended = tokio::time::timeout(PATIENCE, caller.read(&mut [0; 64])).await;
     assert!(matches!(ended.expect("it ends"), Ok(0) | Err(_)));
 }
+
+#[tokio::test]
+async fn a_caller_of_http_that_says_nothing_is_let_go_as_one_that_rests() {
+    let stage = stage("http: { timeouts: { idle: 200ms } }").await;
+    assert_eq!(stage.ask("").await, "");
+}
