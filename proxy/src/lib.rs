@@ -33,6 +33,7 @@ mod record;
 mod request;
 mod resolve;
 mod secrets;
+mod seldom;
 mod session;
 mod source;
 mod state;
