@@ -314,24 +314,34 @@ pub(crate) async fn detect(
     live: &LiveListener,
 ) -> Option<(Connection, TcpStream, Detected)> {
     let patience = patience(live, connection.original);
-    let brief = patience == DETECT_TIMEOUT;
-    match connection.opening(detect::tcp(&stream, patience)).await.ok()? {
+    let brief = patience == DETECT_TIMEOUT && !speaks_http(live);
+    let detected = connection.opening(detect::tcp(&stream, patience)).await.ok()?;
+    match detected {
         // Boxed, for it is rare and long, and every connection would have the room for it.
         Detected::Silent if brief => Box::pin(tcp::relay_silent(connection, stream)).await,
-        // There is nobody to pass it to.
-        Detected::Silent if live.strict || live.protocol.is_none() => {
-            connection.timed_out(CallerTimeout::FirstBytes);
-            Some((connection, stream, Detected::Silent))
-        }
         // Elsewhere the application hears that the caller has nothing to say, and may yet say something itself.
         Detected::Closed if !brief => None,
-        detected => Some((connection, stream, detected)),
+        // Who speaks HTTP begins; a connection opened in advance has rested for as long as it may.
+        Detected::Silent => {
+            connection.timed_out(CallerTimeout::FirstBytes);
+            (!speaks_http(live)).then_some((connection, stream, detected))
+        }
+        _ => Some((connection, stream, detected)),
     }
 }
 
-/// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go.
+/// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go, and as long as between
+/// two requests where nothing but HTTP is spoken.
 pub(crate) fn patience(live: &LiveListener, original: Option<SocketAddr>) -> Duration {
-    let http = matches!(live.protocol, Some(Protocol::Http | Protocol::Https));
+    let http = speaks_http(live);
     let opaque = (original.is_some() || live.opaque) && !http && !live.strict;
-    if opaque { DETECT_TIMEOUT } else { FIRST_BYTE_TIMEOUT }
+    match live.settings.idle_timeout {
+        _ if opaque => DETECT_TIMEOUT,
+        Some(idle) if http => idle.min(FIRST_BYTE_TIMEOUT),
+        _ => FIRST_BYTE_TIMEOUT,
+    }
+}
+
+const fn speaks_http(live: &LiveListener) -> bool {
+    matches!(live.protocol, Some(Protocol::Http | Protocol::Https))
 }

@@ -211,29 +211,41 @@ impl Leaving {
     async fn silence(&self, quiet: Duration) {
         let began = std::time::Instant::now();
         let look = LOOK.min(quiet);
+        let mut said = false;
         loop {
             // Since when none of the workers has had a connection of the application.
             let idle = self.ask(Order::Idle).await.into_iter().collect::<Option<Vec<_>>>();
             let since = idle.map(|since| since.into_iter().fold(began, std::time::Instant::max));
             let left = since.map(|since| quiet.saturating_sub(since.elapsed()));
             match left {
-                Some(Duration::ZERO) if !self.is_there().await => return,
-                Some(left) if !left.is_zero() => sleep(left.min(look)).await,
-                _ => sleep(look.max(Duration::from_millis(1))).await,
+                Some(Duration::ZERO) => {
+                    let Some(address) = self.is_there().await else { return };
+                    if !std::mem::replace(&mut said, true) {
+                        (self.complain)(&format!(
+                            "the application is still there, at {address}; its connections work until it is gone"
+                        ));
+                    }
+                }
+                Some(left) => {
+                    sleep(left.min(look)).await;
+                    continue;
+                }
+                None => {}
             }
+            sleep(look.max(Duration::from_millis(1))).await;
         }
     }
 
-    /// Whether the application accepts a connection at any of the addresses where it is known to be.
-    async fn is_there(&self) -> bool {
-        let Some(live) = self.live() else { return false };
+    /// Where the application accepts a connection, of the addresses where it is known to be.
+    async fn is_there(&self) -> Option<SocketAddr> {
+        let live = self.live()?;
         for address in applications(&live) {
             match timeout(KNOCK, TcpStream::connect(address)).await {
                 Ok(Err(_)) => {}
-                Ok(Ok(_)) | Err(_) => return true,
+                Ok(Ok(_)) | Err(_) => return Some(address),
             }
         }
-        false
+        None
     }
 }
 

@@ -77,7 +77,12 @@ async fn inside(
     };
     match http_version(detected) {
         Some(version) => connection.serve_http(stream, version).await,
-        None if live.protocol == Some(Protocol::Https) => connection.serve_http(stream, Version::Http1).await,
+        None if live.protocol == Some(Protocol::Https) => {
+            // Who has said nothing has rested for as long as it may.
+            if detected != Detected::Silent {
+                connection.serve_http(stream, Version::Http1).await;
+            }
+        }
         None => tcp::relay(connection, stream).await,
     }
 }

@@ -111,13 +111,26 @@ pub(crate) fn endpoints(published: &Published, findings: &Findings) -> Value {
     let now = Instant::now();
     let kept = findings.kept();
     let backends = live.iter().flat_map(|live| &live.backends).map(|backend| {
-        let shown = |endpoint: &_| show(endpoint, kept.last.get(&Endpoint::id(endpoint)), now);
-        let endpoints: Vec<_> = backend.backend.endpoints.iter().map(|endpoint| shown(endpoint)).collect();
-        let mut all = json!({ "name": &*backend.backend.name, "endpoints": endpoints });
-        if let Some(limits) = limits::shown(backend) {
-            all["limits"] = limits;
+        let specs = backend.specs().map(Some).chain(std::iter::repeat(None));
+        let endpoints = backend.backend.endpoints.iter().zip(specs).map(|(endpoint, spec)| {
+            let mut shown = show(endpoint, kept.last.get(&endpoint.id()), now);
+            if let Some(zone) = spec.and_then(|spec| spec.zone.as_ref()) {
+                shown["zone"] = zone.as_str().into();
+            }
+            if let Some(priority) = spec.map(|spec| spec.priority).filter(|priority| *priority > 0) {
+                shown["priority"] = priority.into();
+            }
+            shown
+        });
+        let endpoints: Vec<_> = endpoints.collect();
+        let mut shown = json!({ "name": &*backend.backend.name, "endpoints": endpoints });
+        if let Some(zone) = backend.zone() {
+            shown["nodeZone"] = zone.as_str().into();
         }
-        all
+        if let Some(limits) = limits::shown(backend) {
+            shown["limits"] = limits;
+        }
+        shown
     });
     json!({ "backends": backends.collect::<Vec<_>>() })
 }

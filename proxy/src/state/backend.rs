@@ -141,6 +141,16 @@ impl LiveBackend {
         self.spec.timeouts.tls_handshake.and_then(outrigger_config::Duration::limit)
     }
 
+    /// The zone that this node is in, as far as this backend is concerned.
+    pub(crate) const fn zone(&self) -> Option<&Name> {
+        self.zone.as_ref()
+    }
+
+    /// What its endpoints were made from, in their order; not a folder.
+    pub(crate) fn specs(&self) -> impl Iterator<Item = &EndpointSpec> {
+        self.endpoints.iter().map(|(spec, _)| spec)
+    }
+
     /// How its endpoints are asked whether they are well, if they are.
     pub(crate) fn check(&self) -> Option<&HealthCheck> {
         self.spec.health_check.as_ref()

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use outrigger_http::Reason;
 
+mod links;
 mod operating;
 #[path = "../support/mod.rs"]
 mod support;

@@ -80,8 +80,11 @@ async fn application() -> SocketAddr {
 fn everything(one: SocketAddr, another: SocketAddr) -> String {
     format!(
         "listeners:
-  - {{ name: web, address: '127.0.0.1:0', protocol: HTTP }}
-  - {{ name: db, address: '127.0.0.1:0', protocol: TCP }}
+  - name: web
+    address: '127.0.0.1:0'
+    protocol: HTTP
+    http: {{ limits: {{ requests: 1000, connections: 1000 }} }}
+  - {{ name: db, address: '127.0.0.1:0', protocol: TCP, timeouts: {{ tcpIdle: 1s }} }}
   - {{ name: secure, address: '127.0.0.1:0', protocol: HTTPS, tls: {{ certificateRefs: [{{ name: shop }}] }} }}
 httpRoutes:
   - name: shop
@@ -93,12 +96,12 @@ httpRoutes:
 tcpRoutes: [{{ name: db, listeners: [db], rules: [{{ backendRefs: [{{ name: copies }}] }}] }}]
 backends:
   - name: shop
-    endpoints: [{{ address: '{one}' }}, {{ address: '{another}' }}]
+    endpoints: [{{ address: '{one}', zone: west }}, {{ address: '{another}' }}]
     balance: {{ type: RoundRobin, panicThreshold: 100 }}
     outlierDetection: {{ consecutiveFailures: 1 }}
     healthCheck: {{ type: TCP, interval: 1s }}
     limits: {{ requests: 1000, connections: 1000, waiting: 10, retries: 10, adaptive: {{}} }}
-  - {{ name: copies, endpoints: [{{ address: '{one}' }}] }}
+  - {{ name: copies, endpoints: [{{ address: '{one}', priority: 1 }}] }}
 certificates: [{{ name: shop, chain: shop.pem, key: shop.key }}]
 "
     )
@@ -128,7 +131,7 @@ async fn every_metric_is_in_the_page_with_its_labels() {
     let mut raw = Wire::connect(proxy.at("db")).await;
     raw.send(request("/", "db.test")).await;
     raw.response().await;
-    drop(raw);
+    // Silent for too long, it is ended.
     // Panic, checks and what is measured are seen a little later.
     let expected = written();
     let mut found = BTreeMap::new();
@@ -147,7 +150,22 @@ async fn every_metric_is_in_the_page_with_its_labels() {
         let (only_page, only_proxy) = (differ(&expected, &found), differ(&found, &expected));
         panic!("in the page: {only_page:#?}\nshown: {only_proxy:#?}");
     }
+    let mut admin = Wire::connect(proxy.proxy.addresses().admin.unwrap()).await;
+    admin.send(request("/endpoints", "localhost")).await;
+    let fields = fields(&admin.response().await.json()["backends"]);
+    let page = page();
+    let mut expected: BTreeSet<String> =
+        rows(&page, "### Endpoints").iter().flat_map(|row| quoted(&row[0])).collect();
+    // Who has one is another sidecar.
+    expected.remove("identity");
+    assert_eq!(fields, expected);
     soon(proxy.proxy.stop()).await;
+}
+
+/// What is said of the endpoints of any backend.
+fn fields(backends: &serde_json::Value) -> BTreeSet<String> {
+    let endpoints = backends.as_array().unwrap().iter().flat_map(|it| it["endpoints"].as_array().unwrap());
+    endpoints.flat_map(|endpoint| endpoint.as_object().unwrap().keys().cloned()).collect()
 }
 
 /// What is written to it.

@@ -134,6 +134,8 @@ async fn an_application_that_accepts_or_holds_a_connection_is_not_gone() {
         tokio::time::timeout(PATIENCE, own.accept()).await.expect("it is looked for").unwrap();
     }
     assert_eq!(get(out, "other", "/").await.status, 200);
+    let said = sidecar.stderr("the application is still there").await;
+    assert!(said.contains(&own.local_addr().unwrap().to_string()), "{said}");
     drop(own);
     let (status, took) = sidecar.ended().await;
     assert!(status.success() && took < Duration::from_secs(1), "{took:?}: {sidecar:?}");

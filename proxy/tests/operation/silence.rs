@@ -262,3 +262,9 @@ certificates: [{ name: app, chain: app.pem, key: app.key }]
     let count = || metric(&proxy.metrics(), "outrigger_connections_timed_out_total", &labels);
     eventually("it is counted", || async { (count() > 0.5).then_some(()) }).await;
 }
+
+#[tokio::test]
+async fn a_caller_of_http_that_says_nothing_is_let_go_as_one_that_rests() {
+    let stage = stage("http: { timeouts: { idle: 200ms } }").await;
+    assert_eq!(stage.ask("").await, "");
+}
