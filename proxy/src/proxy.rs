@@ -26,7 +26,7 @@ use crate::source::{ConfigFile, Event, follow_control};
 use crate::state::Doubt;
 use crate::takeover::{Claim, Door, Shop, UpgradeError};
 use crate::watch::Follower;
-use crate::{threads, worker};
+use crate::{limits, threads, worker};
 
 /// Where a proxy gets its configuration from.
 #[derive(Debug)]
@@ -378,6 +378,7 @@ async fn begin(
         door.as_ref().map_or(Ok(()), Door::put)?;
     }
     show_endpoints(&metrics, &published, &findings);
+    limits::Collect::add(&metrics, &published);
     tokio::task::spawn_local(health::tend(published.clone(), adopted.clone(), findings));
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
     let (doubt, doubted) = mpsc::channel(64);

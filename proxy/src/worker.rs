@@ -15,7 +15,7 @@ use outrigger_config::listener::Direction;
 use outrigger_http::memory::{Account, Budget, CONNECTION, Charge, Kind, Level, TLS};
 use outrigger_http::serve::{Drain, TICK};
 use outrigger_net::listen;
-use outrigger_telemetry::{ConnectionSeries, LogBuffer};
+use outrigger_telemetry::{CallerTimeout, ConnectionSeries, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, error, warn};
@@ -168,6 +168,13 @@ impl Open {
     /// Which of the worker's connections it is one of.
     pub(crate) const fn side(&self) -> Side {
         self.side
+    }
+
+    /// Counts it among those that a timeout ended.
+    pub(crate) fn timed_out(&self, timeout: CallerTimeout) {
+        if let Some(series) = self.series {
+            self.worker.metrics.connection_timed_out(series, timeout);
+        }
     }
 
     /// Shows it among the connections of its listener.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Findings;
 use super::ask::Found;
 use crate::director::Published;
+use crate::limits;
 use crate::state::LiveBackend;
 
 /// `outrigger_backend_endpoints{backend,state}`, `outrigger_backend_ejections_total{backend,cause}`,
@@ -125,6 +126,9 @@ pub(crate) fn endpoints(published: &Published, findings: &Findings) -> Value {
         let mut shown = json!({ "name": &*backend.backend.name, "endpoints": endpoints });
         if let Some(zone) = backend.zone() {
             shown["nodeZone"] = zone.as_str().into();
+        }
+        if let Some(limits) = limits::shown(backend) {
+            shown["limits"] = limits;
         }
         shown
     });
