@@ -158,6 +158,7 @@ pub(crate) async fn carry_out(
         dialer: &plan.to.dialer,
         speak: plan.speak,
         started: record.started(),
+        ready: plan.ready(record.started()),
         deadline,
         timed_call: patience.is_some(),
         limits: connection.settings.limits,

@@ -62,11 +62,14 @@ pub(super) struct Flight<'a> {
     pub(super) resent: bool,
     /// Its place among the backend's retries, until it is answered.
     granted: Option<Granted>,
+    /// When it may be sent for the first time.
+    ready: Instant,
 }
 
 impl<'a> Flight<'a> {
     pub(super) fn new(way: &'a Way<'a>, progress: &'a mut Progress) -> Self {
-        Self { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false, granted: None }
+        let (tried, ready) = (SmallVec::new(), way.ready);
+        Self { way, progress, tried, connects: 0, retries: 0, resent: false, granted: None, ready }
     }
 
     /// Goes on once it is let in.
@@ -89,6 +92,7 @@ impl<'a> Flight<'a> {
         upload: Option<&Upload>,
     ) -> Result<(Answered, Lease), Error> {
         let admitted = Admitted::at(limits, &self.way.backend.name).await?;
+        self.ready = admitted.since();
         let flown = self.fly(slot, upload).await;
         match flown {
             Ok((answered, lease)) => {
@@ -111,7 +115,7 @@ impl<'a> Flight<'a> {
             self.way.backend.budget.request(self.way.started);
         }
         loop {
-            let now = if self.progress.attempts == 0 { self.way.started } else { Instant::now() };
+            let now = if self.progress.attempts == 0 { self.ready } else { Instant::now() };
             let mut one = self.begin(now)?;
             self.progress.under_way = Some(now);
             let outcome = match self.hedge_delay(&spare) {

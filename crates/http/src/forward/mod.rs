@@ -46,6 +46,8 @@ pub struct Way<'a> {
     pub speak: Speak,
     /// When the request came.
     pub started: Instant,
+    /// When all was there that it had to wait for before it could be sent.
+    pub ready: Instant,
     /// Until when the response's head must have come.
     pub deadline: Option<Instant>,
     /// Whether it is a call of gRPC that says how long its caller waits. Each attempt says how long that still is.
