@@ -366,3 +366,20 @@ fn wait(waiting: Waiting, to: &LocalBackend, error: Error, mut record: Record) -
     let (headers, text) = page(&host, to, &error);
     refusal(&error, headers, text, record)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many bytes the future takes that a function returns.
+    const fn size<A, B, C, F>(_: &impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each request under way has it, however many there are.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        let size = size(&answer);
+        assert!(size <= 6_500, "{size} bytes");
+    }
+}

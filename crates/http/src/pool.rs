@@ -523,7 +523,8 @@ impl Pool {
             }
             place = place.or_else(|| dialer.room.as_ref()?.try_take());
             if place.is_some() || dialer.room.is_none() {
-                let made = self.connect_http2(wire, shared, dialer, place).await;
+                // Boxed, for every request would have the room for it.
+                let made = Box::pin(self.connect_http2(wire, shared, dialer, place)).await;
                 shared.note(&made, self.retired.get());
                 return made.map(|connection| (connection, Phase::New));
             }
