@@ -141,9 +141,11 @@ impl<'a> Flight<'a> {
                         return Err(failure.with_reached(self.progress.reached));
                     }
                     self.note(&mut one, &failed);
+                    // It is not there while a retry waits.
+                    drop(one);
                     *slot =
                         slot.take().and_then(|outgoing| spare.renewed(outgoing)).or_else(|| spare.again());
-                    let Some(next) = self.after_failure(&failed, &spare, slot.is_some()) else {
+                    let Some(next) = self.after_failure(&failed, &spare, slot.is_some(), now) else {
                         return Err(failed.error);
                     };
                     next
@@ -317,7 +319,10 @@ impl<'a> Flight<'a> {
         match failed.phase {
             Phase::Connect => {
                 let endpoint = one.pool.endpoint();
-                verdict::unconnected(&mut one.in_flight, endpoint, self.way.dialer, &failed.error);
+                // Else it may have waited for what others have, and nothing was tried.
+                if failed.error.reason != Reason::HttpResponseTimeout || !self.way.is_crowded() {
+                    verdict::unconnected(&mut one.in_flight, endpoint, self.way.dialer, &failed.error);
+                }
                 self.tried.push(one.at);
             }
             Phase::New => {
@@ -333,8 +338,14 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// What follows a failure; `whole` says whether there is all of the request to send.
-    fn after_failure(&mut self, failed: &Failed, spare: &Spare<'_>, whole: bool) -> Option<Next> {
+    /// What follows a failure of an attempt that began then; `whole` says whether there is all of the request to send.
+    fn after_failure(
+        &mut self,
+        failed: &Failed,
+        spare: &Spare<'_>,
+        whole: bool,
+        began: Instant,
+    ) -> Option<Next> {
         let Failed { error, phase } = failed;
         if spare.is_abandoned() {
             // The application has ended the connection because the caller has.
@@ -348,7 +359,10 @@ impl<'a> Flight<'a> {
             self.progress.denied = self.way.policy.retry.as_ref().map(|_| Denied::Body);
             return None;
         }
-        let at_once = if *phase == Phase::Connect { self.elsewhere() } else { self.resends(failed) };
+        let at_once = match phase {
+            Phase::Connect => !self.has_waited(error, began) && self.elsewhere(),
+            Phase::New | Phase::Reused => self.resends(failed),
+        };
         if at_once {
             return Some(Next::AtOnce);
         }
@@ -358,6 +372,13 @@ impl<'a> Flight<'a> {
             _ => Again::Lost,
         };
         self.admit(why, Duration::ZERO)
+    }
+
+    /// Whether an attempt that began then has waited in vain for one of the connections that its backend may have: they are
+    /// for all endpoints together.
+    fn has_waited(&self, error: &Error, began: Instant) -> bool {
+        let room = self.way.dialer.room.as_ref().filter(|_| error.reason == Reason::ConnectionLimitReached);
+        room.is_some_and(|room| began.elapsed() >= room.patience())
     }
 
     /// Whether a request is sent again at once, and but once, because its connection had gone or it was not processed.

@@ -62,6 +62,13 @@ pub struct Way<'a> {
     pub random: &'a RefCell<fastrand::Rng>,
 }
 
+impl Way<'_> {
+    /// Whether the backend has as many connections as it may, so that who has none yet waits for one.
+    fn is_crowded(&self) -> bool {
+        self.dialer.room.as_ref().is_some_and(|room| room.is_full())
+    }
+}
+
 /// What the application behind an endpoint is to be spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speak {
@@ -152,16 +159,17 @@ async fn until_deadline(
     };
     let Some(deadline) = way.deadline else { return flown.await };
     let flown = tokio::time::timeout_at(deadline.into(), flown).await;
-    flown.unwrap_or_else(|_| Err(late(way, deadline, progress)))
+    let unsent = slot.is_some();
+    flown.unwrap_or_else(|_| Err(late(way, deadline, unsent, progress)))
 }
 
-/// What is said once the deadline has passed.
-fn late(way: &Way<'_>, deadline: Instant, progress: &Progress) -> Error {
+/// What is said once the deadline has passed; `unsent`: while there was no connection for the request.
+fn late(way: &Way<'_>, deadline: Instant, unsent: bool, progress: &Progress) -> Error {
     let limit = deadline.saturating_duration_since(way.started);
     let of_route = way.policy.request_timeout.is_some_and(|of_route| of_route <= limit);
     let whose = if of_route || !way.timed_call { "request timeout" } else { "call's own timeout" };
-    if of_route {
-        // How long its caller waits says nothing of an endpoint.
+    if of_route && !(unsent && way.is_crowded()) {
+        // How long its caller waits says nothing of an endpoint, nor does what others have.
         verdict::too_late(way.backend, progress);
     }
     Error::sent(Reason::HttpResponseTimeout, format!("no response within the {whose} of {limit:?}"))
