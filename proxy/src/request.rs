@@ -169,6 +169,7 @@ pub(crate) async fn carry_out(
     let mut progress = Progress::default();
     let result = forward(&way, &mut slot, upload.as_ref(), &mut progress).await;
     record.went(&plan.to, &progress);
+    upload.iter().for_each(Upload::answered);
     match result {
         Err(error) => {
             if error.reason == Reason::DnsError {
