@@ -93,22 +93,22 @@ struct RunArgs {
     /// How many workers [default: as many as the processors that it may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// How much memory it may use, such as 64Mi, or `off` [default: what its cgroup may, else no limit].
+    #[arg(long, value_name = "SIZE", env = "OUTRIGGER_MEMORY_LIMIT")]
+    memory_limit: Option<Perhaps<MemoryLimit>>,
     /// How long connections are still accepted after SIGTERM [default: with --control 5s, else 0s].
     #[arg(long, value_name = "DURATION")]
     drain_delay: Option<outrigger_config::Duration>,
     /// How long what is under way may take after that, and the application to be gone.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     drain_grace: outrigger_config::Duration,
-    /// How much memory it may use, such as 64Mi, or `off` [default: what its cgroup may, else no limit].
-    #[arg(long, value_name = "SIZE", env = "OUTRIGGER_MEMORY_LIMIT")]
-    memory_limit: Option<Perhaps<MemoryLimit>>,
     /// How long the application has no connection open, and refuses any, before it is taken to be gone. Until then
     /// outbound listeners work as before; `off`: they close with the others.
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     drain_quiet: Quiet,
     /// A Unix socket. Takes over the listening sockets of the proxy that runs with the same path, without losing a
     /// connection; the next one takes over from this one.
-    #[arg(long, value_name = "PATH", requires = "config")]
+    #[arg(long, value_name = "PATH", conflicts_with = "control")]
     upgrade: Option<PathBuf>,
     /// Where requests are logged, as JSON lines.
     #[arg(long, value_name = "WHERE", default_value = "stdout")]

@@ -47,7 +47,7 @@ impl Findings {
 
 /// Looks after the endpoints of whatever table is live, for as long as it is polled. `changed` tells of a new one.
 pub(crate) async fn tend(published: Published, changed: Arc<Notify>, findings: Findings) {
-    let mut checks = Checks::new(findings);
+    let mut checks = Checks::new(findings.clone());
     let mut seen = Seen::default();
     let (mut generation, mut identity) = (None, None);
     loop {
@@ -64,7 +64,7 @@ pub(crate) async fn tend(published: Published, changed: Arc<Notify>, findings: F
             for outliers in live.backends.iter().filter_map(|backend| backend.backend.outliers.as_ref()) {
                 outliers.tend(now);
             }
-            seen.look(&live, now);
+            seen.look(&live, &findings, now);
         }
         let _ = tokio::time::timeout(TICK, changed.notified()).await;
     }
@@ -130,7 +130,7 @@ struct Seen {
 
 impl Seen {
     /// Says what has changed since it last looked.
-    fn look(&mut self, live: &Live, now: Instant) {
+    fn look(&mut self, live: &Live, findings: &Findings, now: Instant) {
         if let Some(unsaid) = self.room.tick() {
             warn!(
                 "{unsaid} more changes of how endpoints stand were not said one by one; the admin interface shows them at /endpoints"
@@ -154,8 +154,11 @@ impl Seen {
                     (State::Trial, _) => {}
                     (state, was) if was == Some(state) => {}
                     (now, _) if self.room.take() => {
-                        let why = now.why();
-                        warn!(backend = name, endpoint = %address, state, "requests are kept away from the endpoint: {why}");
+                        let kept = findings.kept();
+                        let found = kept.last.get(&id).filter(|_| now == State::Ill).map(Found::words);
+                        let (why, colon) = (now.why(), if found.is_some() { ": " } else { "" });
+                        let found = found.unwrap_or_default();
+                        warn!(backend = name, endpoint = %address, state, "requests are kept away from the endpoint: {why}{colon}{found}");
                     }
                     _ => {}
                 }

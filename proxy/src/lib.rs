@@ -22,6 +22,7 @@ mod filters;
 mod hashing;
 mod health;
 mod inbound;
+mod limits;
 mod listeners;
 mod local;
 mod memory;

@@ -22,7 +22,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -193,12 +193,18 @@ impl Door {
     /// Makes it, not in its place yet.
     pub(crate) fn make(path: &Path) -> Result<Self, UpgradeError> {
         let wrong = |source| UpgradeError::Path { path: path.to_owned(), source };
-        if std::fs::symlink_metadata(path).is_ok_and(|there| {
-            use std::os::unix::fs::FileTypeExt;
-            !there.file_type().is_socket()
-        }) {
-            let why = "there is a file that is not a socket; choose another path";
+        let there = std::fs::symlink_metadata(path).map(|there| there.file_type());
+        if let Some(kind) = there.ok().filter(|kind| !kind.is_socket()) {
+            let why = if kind.is_dir() {
+                "there is a folder; name a socket in it"
+            } else {
+                "there is a file that is not a socket; choose another path"
+            };
             return Err(wrong(io::Error::new(io::ErrorKind::AlreadyExists, why)));
+        }
+        if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty() && !it.is_dir()) {
+            let why = format!("there is no folder {}; make it", folder.display());
+            return Err(wrong(io::Error::new(io::ErrorKind::NotFound, why)));
         }
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));

@@ -89,6 +89,16 @@ impl Connections {
         self.open.load(SeqCst)
     }
 
+    /// How many may be open.
+    pub fn most(&self) -> u32 {
+        self.most.load(SeqCst)
+    }
+
+    /// How many requests wait for one, and how many may. While there are connections that rest, for a moment one more for each.
+    pub fn waiting(&self) -> (u32, u32) {
+        (self.waiting.load(SeqCst), self.may_wait.load(SeqCst))
+    }
+
     /// Room for one more, if there is any that nobody waits for.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Place> {
         if self.waiting.load(SeqCst) > 0 { None } else { self.grab() }
@@ -110,9 +120,7 @@ impl Connections {
             return Ok(Got::Place(place));
         }
         let _waiting = self.queue().ok_or_else(|| self.full())?;
-        let briefly = self.may_wait.load(SeqCst) == 0;
-        let wait = if briefly { BRIEFLY } else { Duration::from_millis(self.wait.load(SeqCst)) };
-        let mut over = pin!(tokio::time::sleep(wait));
+        let mut over = pin!(tokio::time::sleep(self.patience()));
         let mut instead = pin!(instead);
         loop {
             let mut closed = pin!(self.closed.notified());
@@ -136,6 +144,18 @@ impl Connections {
         let queued =
             self.waiting.fetch_update(SeqCst, SeqCst, |waiting| (waiting < most).then_some(waiting + 1));
         queued.ok().map(|_| Waiting(self))
+    }
+
+    /// How long one waits.
+    fn patience(&self) -> Duration {
+        let briefly = self.may_wait.load(SeqCst) == 0;
+        if briefly { BRIEFLY } else { Duration::from_millis(self.wait.load(SeqCst)) }
+    }
+
+    /// Whether a request that was refused a connection, and has been under way so long, has waited for it. Those of other
+    /// endpoints are the same: it would wait for each of them.
+    pub(crate) fn has_waited(&self, error: &Error, since: Duration) -> bool {
+        error.reason == Reason::ConnectionLimitReached && since >= self.patience()
     }
 
     fn full(&self) -> Error {

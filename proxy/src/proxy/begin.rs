@@ -21,7 +21,7 @@ use crate::source::{ConfigFile, Event, follow_control};
 use crate::state::Doubt;
 use crate::takeover::{Claim, Door, Shop, UpgradeError};
 use crate::watch::Follower;
-use crate::worker;
+use crate::{limits, worker};
 
 /// Brings up everything on the control thread, and the first configuration if it comes from a file.
 pub(super) async fn begin(
@@ -58,6 +58,7 @@ pub(super) async fn begin(
         door.as_ref().map_or(Ok(()), Door::put)?;
     }
     show_endpoints(&metrics, &published, &findings);
+    limits::Collect::add(&metrics, &published);
     tokio::task::spawn_local(health::tend(published.clone(), adopted.clone(), findings));
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
     let (doubt, doubted) = mpsc::channel(64);

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use outrigger_config::listener::Direction;
 use outrigger_http::memory::{CONNECTION, Charge, Kind, TLS};
-use outrigger_telemetry::ConnectionSeries;
+use outrigger_telemetry::{CallerTimeout, ConnectionSeries};
 
 use super::Worker;
 use crate::state::LiveListener;
@@ -94,6 +94,13 @@ impl Open {
     /// Which of the worker's connections it is one of.
     pub(crate) const fn side(&self) -> Side {
         self.side
+    }
+
+    /// Counts it among those that a timeout ended.
+    pub(crate) fn timed_out(&self, timeout: CallerTimeout) {
+        if let Some(series) = self.series {
+            self.worker.metrics.connection_timed_out(series, timeout);
+        }
     }
 
     /// Shows it among the connections of its listener.

@@ -88,6 +88,24 @@ async fn no_more_wait_than_may_and_not_for_longer() {
     assert_eq!((statuses, most), (vec![503; 6], 1.0));
 }
 
+/// What all endpoints share is waited for once, and not for each of them.
+#[tokio::test]
+async fn who_has_waited_for_a_connection_does_not_wait_for_one_to_each_endpoint() {
+    let held = [listen().await, listen().await, listen().await];
+    let addresses = held.each_ref().map(|(_, address)| *address);
+    let limits = "limits: { connections: 1, waiting: 2, waitTimeout: 400ms }";
+    let proxy = Running::start(&with_rule("", limits, &addresses)).await;
+    let mut first = proxy.connect().await;
+    first.send(get("/never")).await;
+    proxy.metric_is("outrigger_backend_connections_open", &["backend=\"app\""], 1.0).await;
+    let began = std::time::Instant::now();
+    let mut second = proxy.connect().await;
+    second.send(get("/")).await;
+    assert_eq!(second.response().await.status(), 503);
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(400) && waited < Duration::from_millis(780), "{waited:?}");
+}
+
 #[tokio::test]
 async fn idle_connections_to_other_endpoints_make_room() {
     let (a, b) = (App::builder().start().await, App::builder().start().await);

@@ -488,8 +488,11 @@ async fn a_path_that_cannot_be_used_is_named() {
     assert_eq!(refused.ended().await.0.code(), Some(1));
     refused.stderr("upgrade.sock: there is a file that is not a socket").await;
     assert_eq!(std::fs::read_to_string(stage.desk.path("upgrade.sock")).unwrap(), "not a socket");
-    // One that a process left behind when it was killed is used again.
     std::fs::remove_file(stage.desk.path("upgrade.sock")).unwrap();
+    std::fs::create_dir(stage.desk.path("upgrade.sock")).unwrap();
+    stage.run("1").stderr("upgrade.sock: there is a folder; name a socket in it").await;
+    std::fs::remove_dir(stage.desk.path("upgrade.sock")).unwrap();
+    // One that a process left behind when it was killed is used again.
     drop(std::os::unix::net::UnixListener::bind(stage.desk.path("upgrade.sock")).unwrap());
     let first = stage.run("1");
     let [web, ..] = addresses(&first).await;

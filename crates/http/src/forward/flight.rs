@@ -121,7 +121,7 @@ impl<'a> Flight<'a> {
                     self.note(&mut one, &failed);
                     *slot =
                         slot.take().and_then(|outgoing| spare.renewed(outgoing)).or_else(|| spare.again());
-                    let Some(next) = self.after_failure(&failed, &spare, slot.is_some()) else {
+                    let Some(next) = self.after_failure(&failed, &spare, slot.is_some(), now) else {
                         break Err(failed.error);
                     };
                     next
@@ -274,6 +274,12 @@ impl<'a> Flight<'a> {
         Some((next, again))
     }
 
+    /// Whether it has waited for a connection in vain since then, and would again for each other endpoint.
+    fn has_waited(&self, error: &Error, began: Instant) -> bool {
+        let room = self.way.backend.connections.as_ref();
+        room.is_some_and(|room| room.has_waited(error, began.elapsed()))
+    }
+
     /// Whether there is another endpoint to try for this attempt, where this one turned out not to be reachable.
     fn elsewhere(&mut self) -> bool {
         self.connects += 1;
@@ -333,8 +339,14 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// What follows a failure; `whole` says whether there is all of the request to send.
-    fn after_failure(&mut self, failed: &Failed, spare: &Spare<'_>, whole: bool) -> Option<Next> {
+    /// What follows a failure of the attempt that began then; `whole` says whether there is all of the request to send.
+    fn after_failure(
+        &mut self,
+        failed: &Failed,
+        spare: &Spare<'_>,
+        whole: bool,
+        began: Instant,
+    ) -> Option<Next> {
         let Failed { error, phase } = failed;
         if spare.is_abandoned() {
             // The application has ended the connection because the caller has.
@@ -348,7 +360,11 @@ impl<'a> Flight<'a> {
             self.progress.denied = self.way.policy.retry.as_ref().map(|_| Denied::Body);
             return None;
         }
-        let at_once = if *phase == Phase::Connect { self.elsewhere() } else { self.resends(failed) };
+        let at_once = if *phase == Phase::Connect {
+            !self.has_waited(error, began) && self.elsewhere()
+        } else {
+            self.resends(failed)
+        };
         if at_once {
             return Some(Next::AtOnce);
         }
