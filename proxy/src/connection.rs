@@ -313,33 +313,40 @@ pub(crate) async fn detect(
     stream: TcpStream,
     live: &LiveListener,
 ) -> Option<(Connection, TcpStream, Detected)> {
+    let brief = is_opaque(live, connection.original);
     let patience = patience(live, connection.original);
-    let brief = patience == DETECT_TIMEOUT && !speaks_http(live);
-    let detected = connection.opening(detect::tcp(&stream, patience)).await.ok()?;
-    match detected {
+    match connection.opening(detect::tcp(&stream, patience)).await.ok()? {
         // Boxed, for it is rare and long, and every connection would have the room for it.
         Detected::Silent if brief => Box::pin(tcp::relay_silent(connection, stream)).await,
+        // There is nobody to pass it to.
+        Detected::Silent if live.strict || live.protocol.is_none() => {
+            connection.timed_out(CallerTimeout::FirstBytes);
+            Some((connection, stream, Detected::Silent))
+        }
         // Elsewhere the application hears that the caller has nothing to say, and may yet say something itself.
         Detected::Closed if !brief => None,
         // Who speaks HTTP begins; a connection opened in advance has rested for as long as it may.
-        Detected::Silent => {
-            connection.timed_out(CallerTimeout::FirstBytes);
-            (!speaks_http(live)).then_some((connection, stream, detected))
+        Detected::Silent if speaks_http(live) => {
+            connection.timed_out(CallerTimeout::Idle);
+            None
         }
-        _ => Some((connection, stream, detected)),
+        detected => Some((connection, stream, detected)),
     }
 }
 
 /// How long to wait for a caller's first bytes: briefly where opaque bytes have somewhere to go, and as long as between
 /// two requests where nothing but HTTP is spoken.
 pub(crate) fn patience(live: &LiveListener, original: Option<SocketAddr>) -> Duration {
-    let http = speaks_http(live);
-    let opaque = (original.is_some() || live.opaque) && !http && !live.strict;
     match live.settings.idle_timeout {
-        _ if opaque => DETECT_TIMEOUT,
-        Some(idle) if http => idle.min(FIRST_BYTE_TIMEOUT),
+        _ if is_opaque(live, original) => DETECT_TIMEOUT,
+        Some(idle) if speaks_http(live) => idle.min(FIRST_BYTE_TIMEOUT),
         _ => FIRST_BYTE_TIMEOUT,
     }
+}
+
+/// Whether opaque bytes have somewhere to go.
+fn is_opaque(live: &LiveListener, original: Option<SocketAddr>) -> bool {
+    (original.is_some() || live.opaque) && !speaks_http(live) && !live.strict
 }
 
 const fn speaks_http(live: &LiveListener) -> bool {

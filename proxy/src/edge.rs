@@ -3,6 +3,7 @@
 use outrigger_config::listener::Protocol;
 use outrigger_http::serve::Version;
 use outrigger_net::detect::Detected;
+use outrigger_telemetry::CallerTimeout;
 use tokio::net::TcpStream;
 use tracing::debug;
 
@@ -79,7 +80,9 @@ async fn inside(
         Some(version) => connection.serve_http(stream, version).await,
         None if live.protocol == Some(Protocol::Https) => {
             // Who has said nothing has rested for as long as it may.
-            if detected != Detected::Silent {
+            if detected == Detected::Silent {
+                connection.timed_out(CallerTimeout::Idle);
+            } else {
                 connection.serve_http(stream, Version::Http1).await;
             }
         }

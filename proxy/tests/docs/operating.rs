@@ -80,11 +80,8 @@ async fn application() -> SocketAddr {
 fn everything(one: SocketAddr, another: SocketAddr) -> String {
     format!(
         "listeners:
-  - name: web
-    address: '127.0.0.1:0'
-    protocol: HTTP
-    http: {{ limits: {{ requests: 1000, connections: 1000 }} }}
-  - {{ name: db, address: '127.0.0.1:0', protocol: TCP, timeouts: {{ tcpIdle: 1s }} }}
+  - {{ name: web, address: '127.0.0.1:0', protocol: HTTP, http: {{ limits: {{ requests: 900, connections: 900 }}, timeouts: {{ idle: 100ms }} }} }}
+  - {{ name: db, address: '127.0.0.1:0', protocol: TCP }}
   - {{ name: secure, address: '127.0.0.1:0', protocol: HTTPS, tls: {{ certificateRefs: [{{ name: shop }}] }} }}
 httpRoutes:
   - name: shop
@@ -131,7 +128,9 @@ async fn every_metric_is_in_the_page_with_its_labels() {
     let mut raw = Wire::connect(proxy.at("db")).await;
     raw.send(request("/", "db.test")).await;
     raw.response().await;
-    // Silent for too long, it is ended.
+    drop(raw);
+    let mut silent = proxy.connect().await;
+    assert!(silent.closed().await);
     // Panic, checks and what is measured are seen a little later.
     let expected = written();
     let mut found = BTreeMap::new();

@@ -121,7 +121,7 @@ impl<'a> Flight<'a> {
                     self.note(&mut one, &failed);
                     *slot =
                         slot.take().and_then(|outgoing| spare.renewed(outgoing)).or_else(|| spare.again());
-                    let Some(next) = self.after_failure(&failed, &spare, slot.is_some()) else {
+                    let Some(next) = self.after_failure(&failed, &spare, slot.is_some(), now) else {
                         break Err(failed.error);
                     };
                     next
