@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::explain::from_query;
+use crate::seldom::Seldom;
 
 #[cfg(test)]
 mod tests;
@@ -116,7 +117,7 @@ impl fmt::Debug for Admin {
 impl Admin {
     /// Answers on `listener` until another process does, or the future is dropped, which ends its connections too.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, surface: Surface) {
-        let mut connections = JoinSet::new();
+        let (mut connections, mut complaint) = (JoinSet::new(), Seldom::default());
         loop {
             while connections.len() >= CONNECTIONS {
                 connections.join_next().await;
@@ -128,7 +129,9 @@ impl Admin {
                         connections.spawn(Arc::clone(&self).connection(stream, surface));
                     }
                     Err(error) => {
-                        tracing::warn!("admin cannot accept a connection: {error}; trying again");
+                        if complaint.is_due() {
+                            tracing::warn!("admin cannot accept a connection: {error}; trying again");
+                        }
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
@@ -322,17 +325,23 @@ fn is_from_here(request: &Request<Incoming>) -> bool {
     let target = request.uri().authority().is_none_or(|authority| is_local(Some(authority.as_str())));
     let origin = request.headers().get_all(ORIGIN).iter().all(|origin| {
         let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        is_local(origin.map(|(_scheme, authority)| authority))
+        // A page of another host has an origin with that host's address, if it was asked for by that.
+        is_host(origin.map(|(_scheme, authority)| authority), |address| address.is_loopback())
     });
     asked && target && origin
 }
 
 /// Whether `host[:port]` is `localhost` or an IP address, which no name server can make point elsewhere.
 fn is_local(authority: Option<&str>) -> bool {
+    is_host(authority, |_| true)
+}
+
+/// Whether `host[:port]` is `localhost`, or such an IP address.
+fn is_host(authority: Option<&str>, address: impl Fn(IpAddr) -> bool) -> bool {
     let Some(authority) = authority.and_then(|text| text.parse::<Authority>().ok()) else { return false };
     let host = authority.host();
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(address)
 }
 
 fn not_allowed(page: Page) -> Response<Full<Bytes>> {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +14,15 @@ use outrigger_config::{Name, file};
 use outrigger_net::activation::{self, Activated};
 use outrigger_telemetry::{AccessLog, LevelFilter, LogControl, diagnostics, level};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::capture::{self, Capture};
 use crate::dev::{self, cli::Dev};
 use crate::director::{Captured, Tell};
 use crate::explain::{self, Explain};
 use crate::memory::MemoryLimit;
-use crate::proxy::{Ended, Options, Source, StartError, start};
+use crate::proxy::{Ended, Options, Proxy, Source, StartError, start_unless};
 use crate::systemd;
 
 /// A service-mesh sidecar, and a reverse proxy on a developer's machine.
@@ -66,10 +68,10 @@ struct RunArgs {
     /// This node's name.
     // No conflict with a file: the variable may be set for whatever runs in a container.
     #[arg(long, value_name = "NAME", env = "OUTRIGGER_NODE")]
-    node: Option<Name>,
+    node: Option<Perhaps<Name>>,
     /// The zone that this node is in, whose endpoints come first [default: that of this node's own endpoints].
     #[arg(long, value_name = "NAME", env = "OUTRIGGER_ZONE")]
-    zone: Option<Name>,
+    zone: Option<Perhaps<Name>>,
     /// Where what was applied is kept [default: $XDG_STATE_HOME/outrigger/NODE, or ~/.local/state/…].
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state_dir: Option<PathBuf>,
@@ -91,22 +93,22 @@ struct RunArgs {
     /// How many workers [default: as many as the processors that it may use].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// How much memory it may use, such as 64Mi, or `off` [default: what its cgroup may, else no limit].
+    #[arg(long, value_name = "SIZE", env = "OUTRIGGER_MEMORY_LIMIT")]
+    memory_limit: Option<Perhaps<MemoryLimit>>,
     /// How long connections are still accepted after SIGTERM [default: with --control 5s, else 0s].
     #[arg(long, value_name = "DURATION")]
     drain_delay: Option<outrigger_config::Duration>,
     /// How long what is under way may take after that, and the application to be gone.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     drain_grace: outrigger_config::Duration,
-    /// How much memory it may use, such as 64Mi, or `off` [default: what its cgroup may, else no limit].
-    #[arg(long, value_name = "SIZE", env = "OUTRIGGER_MEMORY_LIMIT")]
-    memory_limit: Option<MemoryLimit>,
     /// How long the application has no connection open, and refuses any, before it is taken to be gone. Until then
     /// outbound listeners work as before; `off`: they close with the others.
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     drain_quiet: Quiet,
     /// A Unix socket. Takes over the listening sockets of the proxy that runs with the same path, without losing a
     /// connection; the next one takes over from this one.
-    #[arg(long, value_name = "PATH", requires = "config")]
+    #[arg(long, value_name = "PATH", conflicts_with = "control")]
     upgrade: Option<PathBuf>,
     /// Where requests are logged, as JSON lines.
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
@@ -114,6 +116,19 @@ struct RunArgs {
     /// What is told on standard error: off, error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = |text: &str| level(text))]
     log_level: LevelFilter,
+}
+
+/// A value, or nothing: a variable of the environment may be there and empty, as where Kubernetes fills it with a label
+/// that an object lacks.
+#[derive(Debug, Clone, Copy)]
+struct Perhaps<T>(Option<T>);
+
+impl<T: std::str::FromStr> std::str::FromStr for Perhaps<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
+    }
 }
 
 /// A duration, or none.
@@ -272,7 +287,7 @@ fn options(
         None => sidecar.then(|| SocketAddr::from(([0, 0, 0, 0], port))),
     };
     let sidecar = args.control.is_some();
-    let source = match (args.config, args.control, args.node) {
+    let source = match (args.config, args.control, args.node.and_then(|node| node.0)) {
         (Some(path), ..) => Source::File(path),
         (None, Some(url), Some(node)) => Source::Control(outrigger_control::Options {
             url,
@@ -303,10 +318,10 @@ fn options(
         metrics: place(args.metrics, 15020, sidecar),
         ready: place(args.ready, 15021, sidecar),
         captured,
-        zone: args.zone,
+        zone: args.zone.and_then(|zone| zone.0),
         drain_delay: args.drain_delay.map_or(default_delay, outrigger_config::Duration::get),
         drain_grace: args.drain_grace.get(),
-        memory: args.memory_limit.unwrap_or_default(),
+        memory: args.memory_limit.and_then(|limit| limit.0).unwrap_or_default(),
         drain_quiet: args.drain_quiet.0,
         upgrade: args.upgrade,
         activated,
@@ -328,41 +343,82 @@ fn state_dir(node: &Name) -> Result<PathBuf, String> {
         })
 }
 
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Waits for the next of either.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Starts a proxy, unless a signal comes before it accepts; whether one has come by now.
+async fn start(options: Options, signals: &mut Signals) -> (Result<Proxy, StartError>, bool) {
+    let (told, unwanted) = oneshot::channel();
+    let mut starting = pin!(start_unless(options, async {
+        if unwanted.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }));
+    tokio::select! {
+        biased;
+        started = &mut starting => return (started, false),
+        () = signals.next() => {}
+    }
+    // It may be waiting for another to hand over its sockets, which then goes on.
+    let _ = told.send(());
+    (starting.await, true)
+}
+
 /// Runs a proxy until SIGTERM or SIGINT, and drains it; a second signal ends it at once. Meanwhile, once it has started,
 /// does what is to be done `beside` it.
 pub(crate) async fn until_told(options: Options, beside: impl Future<Output = Infallible>) -> ExitCode {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-        return fail(&"cannot wait for signals");
-    };
-    let mut proxy = match start(options).await {
+    let Ok(mut signals) = Signals::new() else { return fail(&"cannot wait for signals") };
+    let (started, is_told) = start(options, &mut signals).await;
+    let mut proxy = match started {
         Ok(proxy) => proxy,
+        Err(unwanted @ StartError::Unwanted) => {
+            eprintln!("outrigger: {unwanted}");
+            return ExitCode::SUCCESS;
+        }
         // Why was said for each of them.
         Err(StartError::Deaf(_)) => {
             return fail(&"none of the listeners could be opened; see the lines above");
         }
         Err(error) => return fail(&error),
     };
-    systemd::notify("READY=1");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        never = beside => match never {},
-        ended = proxy.ended() => {
-            systemd::notify("STOPPING=1");
-            // Nothing is left but to have the threads end.
-            proxy.stop().await;
-            return match ended {
-                Ended::Told => ExitCode::SUCCESS,
-                Ended::Failed => fail(&"ended by itself; see the lines above"),
-            };
+    if !is_told {
+        systemd::notify("READY=1");
+        tokio::select! {
+            () = signals.next() => {}
+            never = beside => match never {},
+            ended = proxy.ended() => {
+                systemd::notify("STOPPING=1");
+                // Nothing is left but to have the threads end.
+                proxy.stop().await;
+                return match ended {
+                    Ended::Told => ExitCode::SUCCESS,
+                    Ended::Failed => fail(&"ended by itself; see the lines above"),
+                };
+            }
         }
     }
     systemd::notify("STOPPING=1");
     eprintln!("outrigger: draining; a second signal ends it at once");
     tokio::select! {
         () = proxy.stop() => ExitCode::SUCCESS,
-        _ = terminate.recv() => fail(&"ended before what was under way was done"),
-        _ = interrupt.recv() => fail(&"ended before what was under way was done"),
+        () = signals.next() => fail(&"ended before what was under way was done"),
     }
 }

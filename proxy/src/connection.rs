@@ -12,10 +12,11 @@ use outrigger_config::Name;
 use outrigger_config::SpiffeId;
 use outrigger_config::listener::{Direction, Protocol};
 use outrigger_http::memory::Charged;
-use outrigger_http::serve::{Drain, Settings, UNSEEN_RESETS_OF_A_SIDECAR, Version};
+use outrigger_http::serve::{Drain, Settings, TimedOut, UNSEEN_RESETS_OF_A_SIDECAR, Version};
 use outrigger_http::{Error, Reason};
 use outrigger_net::detect::{self, Detected};
 use outrigger_net::hello::{self, Hello};
+use outrigger_telemetry::CallerTimeout;
 use rustls::ServerConfig;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -117,6 +118,11 @@ impl Connection {
     pub(crate) fn secured(&mut self) {
         self.secure = true;
         self.open.secured();
+    }
+
+    /// Counts it among those that a timeout ended.
+    pub(crate) fn timed_out(&self, timeout: CallerTimeout) {
+        self.open.timed_out(timeout);
     }
 
     /// Why it is turned away, if it is.
@@ -224,11 +230,18 @@ impl Connection {
             Arc::make_mut(&mut settings).max_age = ours.then(|| age.mul_f64(part));
         }
         let connection = Rc::new(self);
-        let (peer, listener) = (connection.peer, connection.listener.clone());
-        let serving = Serving { connection, refusal };
+        let serving = Serving { connection: connection.clone(), refusal };
         let served = outrigger_http::serve::connection(io, version, serving, settings, drain).await;
-        if let Err(error) = served {
-            debug!(%peer, %listener, %error, "connection from the caller ended");
+        let Self { peer, listener, .. } = &*connection;
+        match served {
+            Ok(None) => {}
+            Ok(Some(timeout)) => connection.timed_out(match timeout {
+                TimedOut::Header => CallerTimeout::Header,
+                TimedOut::Idle => CallerTimeout::Idle,
+                TimedOut::Age => CallerTimeout::MaxConnectionAge,
+                TimedOut::Silence => CallerTimeout::Ping,
+            }),
+            Err(error) => debug!(%peer, %listener, %error, "connection from the caller ended"),
         }
     }
 }
@@ -278,6 +291,7 @@ pub(crate) async fn terminate(
         }
         Err(_) => {
             debug!(%peer, %listener, "TLS with the caller took longer than {limit:?}");
+            connection.timed_out(CallerTimeout::TlsHandshake);
             None
         }
     }
@@ -304,6 +318,11 @@ pub(crate) async fn detect(
     match connection.opening(detect::tcp(&stream, patience)).await.ok()? {
         // Boxed, for it is rare and long, and every connection would have the room for it.
         Detected::Silent if brief => Box::pin(tcp::relay_silent(connection, stream)).await,
+        // There is nobody to pass it to.
+        Detected::Silent if live.strict || live.protocol.is_none() => {
+            connection.timed_out(CallerTimeout::FirstBytes);
+            Some((connection, stream, Detected::Silent))
+        }
         // Elsewhere the application hears that the caller has nothing to say, and may yet say something itself.
         Detected::Closed if !brief => None,
         detected => Some((connection, stream, detected)),

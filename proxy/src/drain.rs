@@ -28,6 +28,9 @@ const KNOCK: Duration = Duration::from_secs(1);
 /// told with that answer, none of them finds its connection closed under its request.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
+/// The least that the workers are given to say that nothing is open.
+const WORD: Duration = Duration::from_millis(50);
+
 /// How a proxy ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
@@ -97,7 +100,7 @@ impl Leaving {
             let _ = timeout(delay, self.told()).await;
             self.close(Side::Inbound).await;
             self.close(Side::Outbound).await;
-            if timeout(grace, self.quiet()).await.is_err() {
+            if timeout(grace.max(WORD), self.quiet()).await.is_err() {
                 self.complain_of_connections();
             }
             return;
@@ -109,7 +112,7 @@ impl Leaving {
         });
         // Who would still be accepted had nobody to be answered by.
         let _ = timeout(delay, &mut gone).await;
-        let until = Instant::now() + grace;
+        let until = Instant::now() + grace.max(WORD);
         self.close(Side::Inbound).await;
         let ended = timeout_at(until, async {
             if !is_gone.get() {
@@ -129,7 +132,7 @@ impl Leaving {
 
     /// Another process accepts: connections end as it suits their callers, and new ones go there.
     async fn give_way(&self) {
-        let until = Instant::now() + self.terms.grace;
+        let until = Instant::now() + self.terms.grace.max(WORD);
         self.tell(|| Order::HandOver).await;
         if timeout_at(until.min(Instant::now() + LAST_ANSWER), self.quiet()).await.is_ok() {
             return;

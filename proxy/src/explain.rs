@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outrigger_config::explain::{Asked, Explanation, Part, Taken, explain};
-use outrigger_config::route::SessionKind;
+use outrigger_config::route::{Retry, SessionKind, Timeouts};
 use outrigger_config::{Kind, Snapshot, file};
 
 use crate::cli::{coloured, fail, print_line};
@@ -227,6 +227,25 @@ fn backends(parts: &[Part]) -> Vec<String> {
     if parts.is_empty() { vec!["none".into()] } else { parts.iter().map(line).collect() }
 }
 
+/// How often a request is sent again, and after what.
+fn again(retry: &Retry, timeouts: &Timeouts) -> String {
+    let times = match retry.attempts {
+        0 => return "never".into(),
+        1 => "once".into(),
+        times => format!("up to {times} times"),
+    };
+    let mut after = vec!["a failed connection".to_owned()];
+    let codes: Vec<String> = retry.codes.iter().map(u16::to_string).collect();
+    let statuses: Vec<String> = retry.grpc_statuses.iter().map(ToString::to_string).collect();
+    after.extend([codes, statuses].into_iter().filter(|it| !it.is_empty()).map(|it| it.join(", ")));
+    if timeouts.backend_request.is_some_and(|limit| !limit.get().is_zero()) {
+        after.push("an attempt without an answer in time".into());
+    }
+    let hedge =
+        retry.hedge_delay.map(|delay| format!("; elsewhere as well, after {delay} without an answer"));
+    format!("{times}, after {}{}", after.join(" or "), hedge.unwrap_or_default())
+}
+
 /// The filters, timeouts, retries and session of a rule, as far as it has them.
 fn policies(taken: &Taken) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
@@ -242,9 +261,7 @@ fn policies(taken: &Taken) -> Vec<(&'static str, String)> {
         rows.push(("timeouts", timeouts.join(", ")));
     }
     if let Some(retry) = &taken.retry {
-        let codes: Vec<String> = retry.codes.iter().map(u16::to_string).collect();
-        let codes = if codes.is_empty() { String::new() } else { format!(" or {}", codes.join(", ")) };
-        rows.push(("retry", format!("up to {} times, after a failed connection{codes}", retry.attempts)));
+        rows.push(("retry", again(retry, &taken.timeouts)));
     }
     if let Some(session) = &taken.session_persistence {
         let kind = if session.kind == SessionKind::Cookie { "cookie" } else { "header" };

@@ -5,7 +5,7 @@ mod cgroup;
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrigger_http::memory::{Budget, Kind, Level};
 use outrigger_telemetry::{Metrics, prometheus};
@@ -19,8 +19,8 @@ const CALM: Duration = Duration::from_secs(1);
 const BRISK: Duration = Duration::from_millis(100);
 /// The least time between two looks, however fast more is taken.
 const BREATH: Duration = Duration::from_millis(2);
-/// How often, in looks, the allocator is asked to give back what it keeps, while memory is scarce.
-const TRIM_EVERY: u32 = 10;
+/// How often at most the allocator is asked to give back what it keeps: all threads wait for it meanwhile.
+const TRIM_EVERY: Duration = Duration::from_secs(1);
 /// How often once it is not any more: what was held is given back bit by bit.
 const TRIMS_AFTER: u32 = 3;
 /// The least limit that leaves room for anything beside the proxy itself.
@@ -67,6 +67,8 @@ impl std::str::FromStr for MemoryLimit {
 pub(crate) struct Memory {
     pub(crate) budget: Option<Arc<Budget>>,
     cgroup: Option<Cgroup>,
+    /// Whose limit it is, which may change while the proxy runs.
+    limited_by: Option<Cgroup>,
 }
 
 impl Memory {
@@ -83,9 +85,10 @@ impl Memory {
                 "the cgroup's memory limit of {bytes} bytes leaves hardly any room: give it 32 MiB or more"
             );
         }
+        let limited_by = cgroup.clone().filter(|_| limit == MemoryLimit::Cgroup);
         // One without a limit of its own is shared with others: what the kernel keeps there is not this process's.
         let cgroup = cgroup.filter(Cgroup::is_limited);
-        Self { budget: bytes.map(|bytes| Budget::new(bytes, workers)), cgroup }
+        Self { budget: bytes.map(|bytes| Budget::new(bytes, workers)), cgroup, limited_by }
     }
 
     /// Keeps the budget and the metrics true, for as long as the proxy runs.
@@ -95,20 +98,23 @@ impl Memory {
             Ok(shown) => shown,
             Err(error) => return warn!(%error, "memory is not followed"),
         };
-        let (mut looks, mut owed) = (0_u32, 0_u32);
+        let (mut trimmed, mut owed) = (None::<Instant>, 0_u32);
         loop {
+            if let Some(bytes) = self.limited_by.as_ref().and_then(Cgroup::limit) {
+                budget.resize(bytes);
+            }
             if let Some(used) = used(self.cgroup.as_ref()) {
                 budget.measured(used);
                 shown.show(&budget, used);
             }
             let scarce = budget.level() > Level::Plenty;
             if scarce {
-                (looks, owed) = (looks.wrapping_add(1), TRIMS_AFTER);
+                owed = TRIMS_AFTER + 1;
             }
             // What was given back would be taken for used for ever.
-            if (scarce && looks % TRIM_EVERY == 1) || (!scarce && owed > 0) {
+            if owed > 0 && trimmed.is_none_or(|at| at.elapsed() >= TRIM_EVERY) {
                 outrigger_net::heap::trim();
-                owed = owed.saturating_sub(1);
+                (trimmed, owed) = (Some(Instant::now()), owed - 1);
             }
             tokio::time::sleep(BREATH).await;
             tokio::select! {

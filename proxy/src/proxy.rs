@@ -1,5 +1,6 @@
 //! A proxy as a value: started, asked where it listens, drained and stopped.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use crate::source::{ConfigFile, Event, follow_control};
 use crate::state::Doubt;
 use crate::takeover::{Claim, Door, Shop, UpgradeError};
 use crate::watch::Follower;
-use crate::{threads, worker};
+use crate::{limits, threads, worker};
 
 /// Where a proxy gets its configuration from.
 #[derive(Debug)]
@@ -151,6 +152,9 @@ pub enum StartError {
     /// None of the listeners could be opened.
     #[error("none of the listeners could be opened:\n{0}")]
     Deaf(String),
+    /// Nobody wanted it any more before it began to accept.
+    #[error("ended before it had started")]
+    Unwanted,
     /// The running proxy could not be replaced.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
@@ -195,20 +199,29 @@ pub enum Ended {
 /// configuration: see [`Proxy::ready`].
 ///
 /// # Errors
-/// [`StartError`]: nothing is left running.
+/// [`StartError`]: nothing is left running. Nor is it if this is not waited for to the end.
 pub async fn start(options: Options) -> Result<Proxy, StartError> {
+    start_unless(options, std::future::pending()).await
+}
+
+/// The same, unless it turns out to be unwanted before it begins to accept: [`StartError::Unwanted`]. From then on it is to
+/// be stopped in order.
+pub(crate) async fn start_unless(
+    options: Options,
+    unwanted: impl Future<Output = ()> + Send + 'static,
+) -> Result<Proxy, StartError> {
     let workers = options.workers.unwrap_or_else(threads::workers).max(1);
     let metrics = Metrics::new(workers);
     metrics.show_access_log(&options.access_log);
     let memory = Memory::find(options.memory, workers);
-    let mut running = Vec::new();
+    let mut running = Threads::default();
     let mut orders = Vec::new();
     for index in 0..workers {
         let (sender, receiver) = mpsc::channel(16);
         orders.push(sender);
         let (metrics, log) = (metrics.clone(), options.access_log.clone());
         let budget = memory.budget.clone();
-        running.push(threads::spawn(format!("worker-{index}"), move || async move {
+        running.0.push(threads::spawn(format!("worker-{index}"), move || async move {
             // Bound to the thread that uses them.
             let (cells, buffer) = (metrics.worker(index), log.buffer());
             worker::run(index, cells, buffer, budget, receiver).await;
@@ -218,12 +231,25 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
     let (ready, readiness) = watch::channel(Readiness::NotReady(STARTING.into()));
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel();
-    let (started, outcome) = oneshot::channel();
+    let (mut started, outcome) = oneshot::channel();
     let control = {
         let (metrics, published) = (metrics.clone(), published.clone());
         let followed = metrics.clone();
         move || async move {
-            let begun = begin(options, orders, metrics, published, ready).await;
+            let accepts = Cell::new(false);
+            let given_up = async {
+                tokio::select! {
+                    () = unwanted => {}
+                    () = started.closed() => {}
+                }
+                if accepts.get() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let begun = tokio::select! {
+                begun = begin(options, orders, metrics, published, ready, &accepts) => begun,
+                () = given_up => Err(StartError::Unwanted),
+            };
             let (addresses, control) = match begun {
                 Ok(begun) => begun,
                 Err(error) => {
@@ -237,7 +263,7 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
             }
         }
     };
-    running.push(threads::spawn("control".into(), control)?);
+    running.0.push(threads::spawn("control".into(), control)?);
     let addresses = match outcome.await {
         Ok(outcome) => outcome?,
         Err(_) => return Err(StartError::System(io::Error::other("the control thread ended"))),
@@ -249,8 +275,20 @@ pub async fn start(options: Options) -> Result<Proxy, StartError> {
         metrics,
         stop: Some(stop),
         ended: Some(ended),
-        threads: running,
+        threads: std::mem::take(&mut running.0),
     })
+}
+
+/// The threads of a proxy that is being started. They end by themselves if that comes to nothing, and are waited for.
+#[derive(Default)]
+struct Threads(Vec<JoinHandle<()>>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// What runs on the control thread.
@@ -312,8 +350,14 @@ async fn begin(
     metrics: Metrics,
     published: Published,
     ready: watch::Sender<Readiness>,
+    accepts: &Cell<bool>,
 ) -> Result<(Addresses, Control), StartError> {
     let (events, heard) = mpsc::unbounded_channel();
+    let (follower, files) = Follower::start();
+    if let Source::File(path) = &options.source {
+        // Before it is read: it may change while this process waits for another to hand over its sockets.
+        follower.set([path.clone()].into());
+    }
     let (node, file, doubted_control) = follow(options.source, &*options.complain, &events)?;
     let (mut claim, door) = upgrade(options.upgrade.as_deref()).await?;
     let mut given: Vec<Given> = options.activated.into_iter().map(Given::from).collect();
@@ -334,8 +378,8 @@ async fn begin(
         door.as_ref().map_or(Ok(()), Door::put)?;
     }
     show_endpoints(&metrics, &published, &findings);
+    limits::Collect::add(&metrics, &published);
     tokio::task::spawn_local(health::tend(published.clone(), adopted.clone(), findings));
-    let (follower, files) = Follower::start();
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
     let (doubt, doubted) = mpsc::channel(64);
     let from_file = file.is_some();
@@ -356,7 +400,7 @@ async fn begin(
     let mut director = Director::new(means, node, file, options.captured);
     director.given = given;
     if from_file {
-        first(&mut director, claim.as_ref()).await?;
+        first(&mut director, claim.as_ref(), accepts).await?;
     }
     if let Some(claim) = claim {
         answering = Some(faces::answer(&interface, &faces, &options.announce)?);
@@ -422,7 +466,11 @@ async fn in_place(claim: Claim, door: Option<&Door>, announce: &Tell, complain: 
 }
 
 /// Makes the configuration of a file live. Where another process is replaced, only if nothing of it is lacking.
-async fn first(director: &mut Director, claim: Option<&Claim>) -> Result<(), StartError> {
+async fn first(
+    director: &mut Director,
+    claim: Option<&Claim>,
+    accepts: &Cell<bool>,
+) -> Result<(), StartError> {
     director.reread();
     let made = director.make().await;
     if let Some(claim) = claim {
@@ -433,6 +481,7 @@ async fn first(director: &mut Director, claim: Option<&Claim>) -> Result<(), Sta
         claim.ready().await?;
         director.listen();
     }
+    accepts.set(true);
     director.hand_out(made).await;
     if director.is_deaf() {
         let why: Vec<_> = director.problems().iter().map(|problem| problem.reason.clone()).collect();

@@ -12,13 +12,15 @@
 //! new:     "accepting"                               its workers do
 //! ```
 //!
-//! The running process goes on as if nothing had happened unless it hears the last word. The new one accepts nothing
-//! before it hears `yours`, or the running one is gone.
+//! The running process goes on as if nothing had happened unless it hears the last word, for which it waits as long as
+//! the new one is there: given up on, that might yet accept, and both would go on. The new one accepts nothing before it
+//! hears `yours`, or the running one is gone.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -33,6 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::director::{Published, Tell};
 use crate::faces::Face;
 use crate::listeners::Given;
+use crate::seldom::Seldom;
 use crate::worker::Order;
 
 /// What is spoken. A process that speaks another is refused.
@@ -111,6 +114,11 @@ pub enum UpgradeError {
     /// The running proxy did not play its part.
     #[error("--upgrade: the running proxy {0}; it goes on")]
     Refused(String),
+    /// It ended, or another took its place, before it was this one's turn.
+    #[error(
+        "--upgrade: the running proxy ended, or was replaced, before it handed over its sockets; start again"
+    )]
+    Gone,
     /// The configuration is not whole, so that something that runs would be lost.
     #[error(
         "--upgrade: nothing was taken over, and the running proxy goes on, because of this configuration:\n{0}"
@@ -199,7 +207,11 @@ impl Claim {
         let failed =
             |error: io::Error| UpgradeError::Refused(format!("did not hand over its sockets: {error}"));
         // It may be busy with another that wants the same.
-        let (pid, offered) = match hear(&stream, SETUP).await.map_err(failed)? {
+        let heard = hear(&stream, SETUP).await.map_err(|error| match error {
+            error if is_gone(&error) => UpgradeError::Gone,
+            error => failed(error),
+        });
+        let (pid, offered) = match heard? {
             Word::Offer { version: VERSION, pid, sockets } => (pid, sockets),
             Word::Offer { version, .. } => {
                 let why = format!(
@@ -212,7 +224,7 @@ impl Claim {
         };
         let take = Word::Take { version: VERSION, pid: std::process::id() };
         say(&stream, &take).await.map_err(failed)?;
-        let count = offered.iter().map(|offered| offered.count).sum();
+        let count = offered.iter().fold(0, |all: usize, offered| all.saturating_add(offered.count));
         let received = pass::receive(&stream, count);
         let received =
             tokio::time::timeout(PROMPT, received).await.map_err(|_| failed(io::ErrorKind::TimedOut.into()));
@@ -235,9 +247,11 @@ impl Claim {
 
     /// Says that all is set up. From then on the sockets are this process's.
     pub(crate) async fn ready(&self) -> Result<(), UpgradeError> {
-        let answer = match say(&self.stream, &Word::Ready).await {
-            Ok(()) => hear(&self.stream, PROMPT).await,
-            Err(error) => Err(error),
+        // It may have said why it goes on, and closed its end, before it could hear this.
+        let said = say(&self.stream, &Word::Ready).await;
+        let answer = match hear(&self.stream, PROMPT).await {
+            Ok(word) => Ok(word),
+            Err(error) => said.and(Err(error)),
         };
         match answer {
             Ok(Word::Yours) => Ok(()),
@@ -265,18 +279,26 @@ pub(crate) struct Door {
     beside: PathBuf,
     /// Tells its file from one that another process has put there since.
     file: (u64, u64),
+    /// Whether the place is another's by now, or soon is: a file there is no more to be removed.
+    left: Cell<bool>,
 }
 
 impl Door {
     /// Makes it, not in its place yet.
     pub(crate) fn make(path: &Path) -> Result<Self, UpgradeError> {
         let wrong = |source| UpgradeError::Path { path: path.to_owned(), source };
-        if std::fs::symlink_metadata(path).is_ok_and(|there| {
-            use std::os::unix::fs::FileTypeExt;
-            !there.file_type().is_socket()
-        }) {
-            let why = "there is a file that is not a socket; choose another path";
+        let there = std::fs::symlink_metadata(path).map(|there| there.file_type());
+        if let Some(kind) = there.ok().filter(|kind| !kind.is_socket()) {
+            let why = if kind.is_dir() {
+                "there is a folder; name a socket in it"
+            } else {
+                "there is a file that is not a socket; choose another path"
+            };
             return Err(wrong(io::Error::new(io::ErrorKind::AlreadyExists, why)));
+        }
+        if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty() && !it.is_dir()) {
+            let why = format!("there is no folder {}; make it", folder.display());
+            return Err(wrong(io::Error::new(io::ErrorKind::NotFound, why)));
         }
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));
@@ -287,7 +309,7 @@ impl Door {
         std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
         let there = std::fs::metadata(&beside).map_err(wrong)?;
         let file = (there.dev(), there.ino());
-        Ok(Self { listener, path: path.to_owned(), beside, file })
+        Ok(Self { listener, path: path.to_owned(), beside, file, left: Cell::new(false) })
     }
 
     /// Puts it in its place, and that of the one before.
@@ -298,11 +320,14 @@ impl Door {
 
     /// Hands the sockets to whoever comes; returns once another process has taken them over.
     pub(crate) async fn replaced(&self, shop: &Shop) -> u32 {
+        let mut complaint = Seldom::default();
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!("--upgrade cannot accept a connection: {error}; trying again");
+                    if complaint.is_due() {
+                        tracing::warn!("--upgrade cannot accept a connection: {error}; trying again");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -316,7 +341,10 @@ impl Door {
                 Err(_) => continue,
             }
             match shop.hand_over(&stream).await {
-                Ok(pid) => return pid,
+                Ok(pid) => {
+                    self.left.set(true);
+                    return pid;
+                }
                 Err(error) => {
                     let why = if is_gone(&error) { "it ended".to_owned() } else { error.to_string() };
                     // It may hear it, if it is still there.
@@ -333,8 +361,8 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.beside);
-        let there = std::fs::metadata(&self.path);
-        if there.is_ok_and(|there| (there.dev(), there.ino()) == self.file) {
+        let there = || std::fs::metadata(&self.path);
+        if !self.left.get() && there().is_ok_and(|there| (there.dev(), there.ino()) == self.file) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -355,7 +383,7 @@ impl Shop {
         };
         let mut sockets = Vec::new();
         let mut offered = Vec::new();
-        self.listeners(&mut offered, &mut sockets).await;
+        self.listeners(&mut offered, &mut sockets).await?;
         for face in &self.faces {
             let (name, asked, local) = (face.what.to_owned(), face.asked, face.local);
             offered.push(Offered { r#use: Use::Own, name, asked, local, count: 1 });
@@ -377,19 +405,19 @@ impl Shop {
             other => return Err(unexpected(other)),
         }
         say(stream, &Word::Yours).await?;
-        match hear(stream, PROMPT).await? {
+        match hear(stream, Duration::MAX).await? {
             Word::Accepting => Ok(pid),
             other => Err(unexpected(other)),
         }
     }
 
-    /// Copies of what the workers accept on.
-    async fn listeners(&self, offered: &mut Vec<Offered>, sockets: &mut Vec<TcpListener>) {
+    /// Copies of what the workers accept on: all of it, for callers wait in each.
+    async fn listeners(&self, offered: &mut Vec<Offered>, sockets: &mut Vec<TcpListener>) -> io::Result<()> {
         let mut lent = Vec::new();
         for orders in &self.orders {
             let (answer, answered) = oneshot::channel();
             if orders.send(Order::Lend(answer)).await.is_ok() {
-                lent.extend(answered.await.unwrap_or_default());
+                lent.extend(answered.await.unwrap_or_else(|_| Ok(Vec::new()))?);
             }
         }
         let live = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -402,5 +430,63 @@ impl Shop {
             let (name, asked, local) = (listener.name.to_string(), bound.asked, bound.local);
             offered.push(Offered { r#use: Use::Listener, name, asked, local, count });
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(stream: UnixStream) -> Claim {
+        Claim { stream, pid: 1, listeners: Vec::new(), own: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn a_running_process_that_has_said_no_and_gone_on_is_not_taken_for_one_that_ended() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        say(&theirs, &Word::No("does not give way".into())).await.unwrap();
+        drop(theirs);
+        let refused = claim(ours).ready().await;
+        assert!(matches!(refused, Err(UpgradeError::Refused(why)) if why == "does not give way"));
+    }
+
+    #[tokio::test]
+    async fn one_that_ended_without_a_word_needs_not_agree() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        claim(ours).ready().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_offer_of_more_sockets_than_there_can_be_is_an_error() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let many = |name: &str| Offered {
+            r#use: Use::Listener,
+            name: name.into(),
+            asked: address,
+            local: address,
+            count: usize::MAX,
+        };
+        let offer = Word::Offer { version: VERSION, pid: 1, sockets: vec![many("a"), many("b")] };
+        say(&theirs, &offer).await.unwrap();
+        drop(theirs);
+        assert!(matches!(Claim::over(ours).await, Err(UpgradeError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn the_place_of_the_next_process_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upgrade.sock");
+        let door = Door::make(&path).unwrap();
+        door.put().unwrap();
+        door.left.set(true);
+        drop(door);
+        assert!(path.exists(), "the next process may be about to put its own there");
+        let door = Door::make(&path).unwrap();
+        door.put().unwrap();
+        drop(door);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -13,7 +13,7 @@ use outrigger_http::{Error, Reason, verdict};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
 use outrigger_net::hello::UNRECOGNIZED_NAME;
-use outrigger_telemetry::TcpEntry;
+use outrigger_telemetry::{CallerTimeout, TcpEntry};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -194,6 +194,9 @@ impl Relay {
     }
 
     fn ended(&self, outcome: &Outcome) {
+        if outcome.reason == Some(Reason::ConnectionReadTimeout) {
+            self.connection.timed_out(CallerTimeout::TcpIdle);
+        }
         let duration = self.started.elapsed();
         let failed = outcome.reason.is_some() || outcome.error.is_some();
         let metrics = &self.connection.worker.metrics;

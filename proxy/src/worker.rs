@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,19 +15,18 @@ use outrigger_config::listener::Direction;
 use outrigger_http::memory::{Account, Budget, CONNECTION, Charge, Kind, Level, TLS};
 use outrigger_http::serve::{Drain, TICK};
 use outrigger_net::listen;
-use outrigger_telemetry::{ConnectionSeries, LogBuffer};
+use outrigger_telemetry::{CallerTimeout, ConnectionSeries, LogBuffer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, error, warn};
 
 use crate::connection;
 use crate::local::Local;
+use crate::seldom::Seldom;
 use crate::state::{Live, LiveListener};
 
 /// How long a worker waits after an accept that failed, as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often it says so.
-const ACCEPT_COMPLAINT: Duration = Duration::from_secs(10);
 /// How often unused connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the access log's lines are handed over, if there are any.
@@ -46,8 +46,8 @@ pub(crate) enum Order {
     Quiet(Side, oneshot::Sender<()>),
     /// Answers since when the application has had no connection open; `None` while it has one.
     Idle(oneshot::Sender<Option<Instant>>),
-    /// Answers with copies of the sockets that it accepts on.
-    Lend(oneshot::Sender<Vec<(Name, std::net::TcpListener)>>),
+    /// Answers with copies of the sockets that it accepts on, of all or none.
+    Lend(oneshot::Sender<io::Result<Vec<(Name, std::net::TcpListener)>>>),
     /// Accepts no more, because another process does, and tells all callers to connect anew.
     HandOver,
     /// Ends at once.
@@ -168,6 +168,13 @@ impl Open {
     /// Which of the worker's connections it is one of.
     pub(crate) const fn side(&self) -> Side {
         self.side
+    }
+
+    /// Counts it among those that a timeout ended.
+    pub(crate) fn timed_out(&self, timeout: CallerTimeout) {
+        if let Some(series) = self.series {
+            self.worker.metrics.connection_timed_out(series, timeout);
+        }
     }
 
     /// Shows it among the connections of its listener.
@@ -435,17 +442,10 @@ impl Worker {
         }
     }
 
-    fn lend(&self) -> Vec<(Name, std::net::TcpListener)> {
+    fn lend(&self) -> io::Result<Vec<(Name, std::net::TcpListener)>> {
         let running = self.running.borrow();
         let all = running.iter().flat_map(|(name, running)| running.sockets.iter().map(move |it| (name, it)));
-        all.filter_map(|(name, accepting)| match listen::copy(&*accepting.socket) {
-            Ok(socket) => Some((name.clone(), socket)),
-            Err(error) => {
-                warn!(listener = %name, %error, "cannot copy a socket");
-                None
-            }
-        })
-        .collect()
+        all.map(|(name, accepting)| Ok((name.clone(), listen::copy(&*accepting.socket)?))).collect()
     }
 
     /// Waits until nothing is open on a side that has been closed.
@@ -467,13 +467,13 @@ async fn accept(
     drain: Rc<Drain>,
     mut gone: oneshot::Receiver<()>,
 ) {
-    let mut complained: Option<Instant> = None;
+    let mut complaint = Seldom::default();
     loop {
         let accepted = tokio::select! {
             biased;
             _ = &mut gone => {
                 // What the kernel took on for this socket would be reset with it.
-                while let Some(Ok((stream, peer))) = ready(socket.accept()).await {
+                for (stream, peer) in waiting(&socket, &listener) {
                     serve(worker, stream, peer, side, &listener, &drain);
                 }
                 return;
@@ -484,8 +484,7 @@ async fn accept(
             Ok((stream, peer)) => serve(worker, stream, peer, side, &listener, &drain),
             Err(error) if is_of_the_connection(&error) => debug!(%listener, %error, "a caller left at once"),
             Err(error) => {
-                if complained.is_none_or(|at| at.elapsed() >= ACCEPT_COMPLAINT) {
-                    complained = Some(Instant::now());
+                if complaint.is_due() {
                     warn!(%listener, %error, "cannot accept; trying again every {ACCEPT_PAUSE:?}");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -494,13 +493,24 @@ async fn accept(
     }
 }
 
-/// What a future yields if it is ready at once.
-async fn ready<F: Future>(future: F) -> Option<F::Output> {
-    tokio::select! {
-        biased;
-        output = future => Some(output),
-        () = std::future::ready(()) => None,
-    }
+/// The connections that wait to be accepted. The kernel is asked: the runtime may not have heard of them yet, and lets a
+/// task accept so many at a time.
+fn waiting(socket: &TcpListener, listener: &Name) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let next = || {
+        let (stream, peer) = listen::accept(socket)?;
+        Ok((TcpStream::from_std(stream)?, peer))
+    };
+    // No more can have waited; where another process accepts as well, who comes later is its.
+    let all = std::iter::repeat_with(next).take(listen::BACKLOG as usize + 1);
+    let all = all.take_while(move |next: &io::Result<_>| match next {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        Err(error) if !is_of_the_connection(error) => {
+            warn!(%listener, %error, "cannot accept those who still wait: they are reset");
+            false
+        }
+        _ => true,
+    });
+    all.filter_map(Result::ok)
 }
 
 fn is_of_the_connection(error: &std::io::Error) -> bool {

@@ -23,7 +23,7 @@ httpRoutes:
         filters: [{ type: RequestHeaderModifier, requestHeaderModifier: { remove: [x-a] } }]
         backendRefs: [{ name: api, weight: 2 }, { name: api-canary, weight: 1 }]
         timeouts: { request: 10s, backendRequest: 2s }
-        retry: { attempts: 2, codes: [502, 503] }
+        retry: { attempts: 2, codes: [502, 503], hedgeDelay: 500ms }
         sessionPersistence: { sessionName: shop }
 backends:
   - { name: api, endpoints: [{ address: '127.0.0.1:3000' }] }
@@ -54,7 +54,7 @@ backends  api         66.7 %
           api-canary  33.3 %, not known: 503
 filters   RequestHeaderModifier
 timeouts  request 10s, each attempt 2s
-retry     up to 2 times, after a failed connection or 502, 503
+retry     up to 2 times, after a failed connection or 502, 503 or an attempt without an answer in time; elsewhere as well, after 500ms without an answer
 session   by cookie shop
 not taken shop/canary  header x-env: wanted exactly `canary`, got `prod`
 ";

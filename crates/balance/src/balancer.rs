@@ -231,7 +231,11 @@ impl Balancer {
         let weights = &group.weights;
         let usable = |at: usize| {
             let load: &Load = loads.get(at)?;
-            (load.available(now) && !wish.tried.contains(&at)).then_some(load)
+            if !load.available(now) {
+                self.outlook.doubt();
+                return None;
+            }
+            (!wish.tried.contains(&at)).then_some(load)
         };
         let by_latency = match self.spec.kind {
             BalanceKind::PeakEwma => true,

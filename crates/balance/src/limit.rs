@@ -127,6 +127,11 @@ impl Queue {
         self.most == 0
     }
 
+    /// How many may wait.
+    pub const fn most(&self) -> u32 {
+        self.most
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Relaxed)

@@ -74,6 +74,11 @@ impl Budget {
         Self { most, ..self }
     }
 
+    /// How many retries are under way, and how many may be, where they are limited.
+    pub fn under_way(&self) -> Option<(u32, u32)> {
+        self.most.map(|most| (self.under_way.load(Relaxed), most))
+    }
+
     /// Grants a retry and counts it, from now on, before the wait that may come first.
     ///
     /// # Errors

@@ -145,6 +145,19 @@ fn a_zone_whose_endpoints_are_busy_spills_over() {
     }
 }
 
+/// Each second turn is that of the one that is ill, however many turns its place costs.
+#[test]
+fn panic_is_noticed_whosever_turn_it_is() {
+    for kind in KINDS {
+        let balance = Balance { kind, panic_threshold: 100, ..Balance::default() };
+        let mut backend = Backend::of(&balance, &[Member::new(1); 2]);
+        backend.loads[0].checked(false, backend.now);
+        let got = backend.run(100);
+        assert!(backend.panicked > 50, "{kind:?}: {}", backend.panicked);
+        assert!(got[0] > 20.0 && got[1] > 20.0, "{kind:?}: {got:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 

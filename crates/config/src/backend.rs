@@ -82,11 +82,12 @@ pub struct Endpoint {
     /// The zone it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Name>,
-    /// Its share among the endpoints of the backend, 1 to 1000.
+    /// Its share among the endpoints of the backend, 1 to 1000. 1 where it is absent.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u32,
-    /// Endpoints of a higher number take requests only as far as those of lower ones are not well, 0 to 15.
+    /// Endpoints of a higher number take requests only as far as those of lower ones are not well, 0 to 15. 0
+    /// where it is absent.
     #[serde(default, skip_serializing_if = "is_default")]
     #[schemars(range(max = 15))]
     pub priority: u32,

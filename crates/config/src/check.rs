@@ -216,10 +216,13 @@ fn length<T>(field: impl Into<String>, list: &[T], allowed: RangeInclusive<usize
 }
 
 fn within(field: impl Into<String>, number: u32, allowed: RangeInclusive<u32>) -> Result<(), Invalid> {
-    if allowed.contains(&number) {
-        Ok(())
-    } else {
-        wrong(field, format!("{number} is out of range: it must be {} to {}", allowed.start(), allowed.end()))
+    let (least, most) = (allowed.start(), allowed.end());
+    match allowed.contains(&number) {
+        true => Ok(()),
+        false if *most == u32::MAX => {
+            wrong(field, format!("{number} is out of range: it must be at least {least}"))
+        }
+        false => wrong(field, format!("{number} is out of range: it must be {least} to {most}")),
     }
 }
 

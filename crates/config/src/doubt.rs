@@ -1,4 +1,5 @@
-//! What is legal in a file and most likely not meant: references to what is not there, and routes that take nothing.
+//! What is legal in a file and most likely not meant: references to what is not there, routes that take nothing, fields that
+//! change nothing.
 
 use std::collections::HashMap;
 
@@ -9,6 +10,7 @@ use crate::route::{GrpcMatch, HttpMatch};
 use crate::scalar::Name;
 
 mod backends;
+mod vain;
 
 /// Something that is most likely not meant.
 pub(crate) struct Doubt {
@@ -47,6 +49,7 @@ pub(crate) fn doubts(resources: &[Resource], known: impl Fn(&Key) -> bool) -> Ve
             }
         }
         ignored(&resource.spec, &mut doubt);
+        vain::vain(&resource.spec, &mut doubt);
     }
     doubts
 }

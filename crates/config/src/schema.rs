@@ -67,7 +67,9 @@ fn objects(kind: Kind, generator: &mut SchemaGenerator) -> (Cow<'static, str>, S
 fn add_name(object: &mut Map<String, Value>, name: &Schema) {
     let properties = object.entry("properties").or_insert_with(|| json!({}));
     if let Value::Object(properties) = properties {
-        properties.insert("name".into(), name.clone().to_value());
+        let mut name = name.clone();
+        name.insert("description".into(), "Its name, which no other object of the kind has.".into());
+        properties.insert("name".into(), name.to_value());
     }
     if let Value::Array(required) = object.entry("required").or_insert_with(|| json!([])) {
         required.insert(0, "name".into());

@@ -3,8 +3,24 @@
 /// How the reason of an unknown field begins; its position is that of its key.
 pub(crate) const UNKNOWN_FIELD: &str = "unknown field";
 
-/// Fields of rules, which are easily written beside them.
-const OF_RULES: [&str; 6] = ["matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"];
+/// Fields that are easily written in the wrong place: a field by which that is known, their names, where they belong.
+const ELSEWHERE: [(&str, &[&str], &str); 7] = [
+    (
+        "rules",
+        &["matches", "filters", "backendRefs", "timeouts", "retry", "sessionPersistence"],
+        "it belongs in one of the `rules`",
+    ),
+    ("direction", &["path", "forwarded", "via", "limits"], "it belongs in `http`"),
+    ("tcpIdle", &["header", "idle", "stream", "maxConnectionAge"], "it belongs in `http.timeouts`"),
+    ("stream", &["tlsHandshake", "tcpIdle"], "it belongs in the listener's own `timeouts`"),
+    (
+        "hedgeDelay",
+        &["timeout", "perTryTimeout", "backendRequest"],
+        "the rule's `timeouts.backendRequest` is for one attempt",
+    ),
+    ("idleConnection", &["connect", "connectTimeout"], "the backend's `connectTimeout` is that"),
+    ("adaptive", &["budget", "retryBudget"], "the backend's `retryConstraint` has it"),
+];
 
 /// Rewords a message of serde: a suggestion for what is unknown, YAML's names for types.
 pub(crate) fn reword(message: &str) -> String {
@@ -17,8 +33,10 @@ pub(crate) fn reword(message: &str) -> String {
         }
         let Some((name, expected)) = rest.rsplit_once("`, expected ") else { continue };
         let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-        if what == UNKNOWN_FIELD && known.contains(&"rules") && OF_RULES.contains(&name) {
-            return format!("{what} `{name}`: it belongs in one of the `rules`");
+        let elsewhere =
+            ELSEWHERE.iter().find(|(here, names, _)| known.contains(here) && names.contains(&name));
+        if let (UNKNOWN_FIELD, Some((_, _, place))) = (what, elsewhere) {
+            return format!("{what} `{name}`: {place}");
         }
         let what = if what == UNKNOWN_FIELD { what } else { "unknown value" };
         return format!("{what} `{name}`: {}", suggest(name, &known));
@@ -47,7 +65,7 @@ pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
         .iter()
         .map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known))
         .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, known)| *distance <= known.len().div_ceil(3));
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(4));
     match (near, known) {
         (Some((_, near)), _) => format!("did you mean `{near}`?"),
         (None, [only]) => format!("the only one is `{only}`"),
@@ -56,9 +74,16 @@ pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
 }
 
 fn mistyped(found: &str, expected: &str) -> String {
-    let scalar = ["integer", "floating point", "boolean"].iter().any(|kind| found.starts_with(kind));
-    let advice = if expected == "a string" && scalar { ": put it in quotes" } else { "" };
-    format!("expected {}, found {}{advice}", yaml_type(expected), yaml_type(found))
+    let is = |kinds: &[&str]| kinds.iter().any(|kind| found.starts_with(kind));
+    let (number, text) = (is(&["integer", "floating point", "boolean"]), is(&["string"]));
+    let expected = yaml_type(expected);
+    let advice = match &*expected {
+        "text" if number => ": put it in quotes",
+        "a list" if number || text => ": put it in brackets",
+        "an object" if number || text => ": write `{ field: value }`",
+        _ => "",
+    };
+    format!("expected {expected}, found {}{advice}", yaml_type(found))
 }
 
 /// A type as serde names it, as a reader of YAML would.
@@ -149,7 +174,26 @@ mod tests {
                 "expected text, found the number `1`: put it in quotes",
             ),
             ("invalid type: map, expected a sequence", "expected a list, found an object"),
-            ("invalid type: string \"a\", expected struct Timeouts", "expected an object, found text `a`"),
+            (
+                "invalid type: string \"a\", expected struct Timeouts",
+                "expected an object, found text `a`: write `{ field: value }`",
+            ),
+            (
+                "invalid type: integer `503`, expected a sequence",
+                "expected a list, found the number `503`: put it in brackets",
+            ),
+            (
+                "unknown field `failureThreshold`, expected one of `healthyThreshold`, `interval`",
+                "unknown field `failureThreshold`: use one of `healthyThreshold`, `interval`",
+            ),
+            (
+                "unknown field `idle`, expected `tlsHandshake` or `tcpIdle`",
+                "unknown field `idle`: it belongs in `http.timeouts`",
+            ),
+            (
+                "unknown field `timeout`, expected `attempts` or `hedgeDelay`",
+                "unknown field `timeout`: the rule's `timeouts.backendRequest` is for one attempt",
+            ),
             (
                 "invalid value: integer `70000`, expected u16",
                 "the number `70000` is not a whole number from 0 to 65535",

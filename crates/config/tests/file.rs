@@ -223,6 +223,84 @@ backends:
 }
 
 #[test]
+fn what_has_no_effect_as_it_stands_is_a_warning() {
+    let warned = |backend: &str| {
+        let file = file::parse(&format!("backends: [{{ name: b, {backend} }}]\n")).unwrap();
+        assert_eq!(rejected(&file), [""; 0], "{backend}");
+        warnings(&file)
+    };
+    const TWO: &str = "endpoints: [{ address: '10.0.0.1:80' }, { address: '10.0.0.2:80' }]";
+    for (fields, at) in [
+        ("limits: { waiting: 5 }", "limits.waiting: has no effect: nothing is limited"),
+        ("limits: { requests: 5, waitTimeout: 1s }", "limits.waitTimeout: has no effect"),
+        ("limits: { requests: 5, waiting: 0, waitTimeout: 1s }", "limits.waitTimeout: has no effect"),
+        (
+            "balance: { type: Maglev, hash: [{ type: SourceAddress }], slowStart: 1s }",
+            "balance.slowStart: has no effect",
+        ),
+        ("timeouts: { tlsHandshake: 1s }", "timeouts.tlsHandshake: has no effect: there is no TLS"),
+        ("tls: { hostname: a.b }, timeouts: { tlsHandshake: 5s }", "has no effect: connectTimeout"),
+        ("outlierDetection: { successRate: {} }", "`minEndpoints` is 5, and there are 2"),
+        ("outlierDetection: { latency: {} }", "`minEndpoints` is 3, and there are 2"),
+    ] {
+        let said = warned(&format!("{TWO}, {fields}"));
+        assert!(said.len() == 1 && said[0].contains(at), "{fields}: {said:?}");
+    }
+    let one = warned("endpoints: [{ address: '10.0.0.1:80' }], outlierDetection: {}");
+    assert!(one.len() == 1 && one[0].contains("the only endpoint"), "{one:?}");
+    for fields in [
+        "endpoints: [{ address: 'shop.test:80' }], outlierDetection: { successRate: {} }",
+        "endpoints: [{ address: 'shop.test:80' }], limits: { connections: 5, waiting: 5, waitTimeout: 1s }",
+        "endpoints: [{ address: 'shop.test:80' }], limits: { adaptive: {}, waiting: 5 }",
+        "endpoints: [{ address: 'shop.test:80' }], tls: { hostname: a.b }, timeouts: { tlsHandshake: 1s }",
+    ] {
+        assert_eq!(warned(fields), [""; 0]);
+    }
+}
+
+#[test]
+fn a_retry_that_never_comes_is_a_warning() {
+    let warned = |kind: &str, rule: &str| {
+        let text = format!(
+            "listeners: [{{ name: web, address: '127.0.0.1:0' }}]\n\
+             {kind}: [{{ name: shop, listeners: [web], rules: [{{ {rule} }}] }}]\n"
+        );
+        let file = file::parse(&text).unwrap();
+        assert_eq!(rejected(&file), [""; 0], "{rule}");
+        warnings(&file)
+    };
+    for (kind, rule, at) in [
+        (
+            "httpRoutes",
+            "retry: { attempts: 0, codes: [503] }",
+            "retry.codes: has no effect: with `attempts: 0`",
+        ),
+        (
+            "httpRoutes",
+            "timeouts: { request: 1s }, retry: { hedgeDelay: 1s }",
+            "retry.hedgeDelay: has no effect: by then timeouts.request",
+        ),
+        (
+            "httpRoutes",
+            "timeouts: { request: 9s, backendRequest: 1s }, retry: { hedgeDelay: 2s }",
+            "by then timeouts.backendRequest",
+        ),
+        ("grpcRoutes", "retry: { hedgeDelay: 1s }", "a call of gRPC is a POST"),
+    ] {
+        let said = warned(kind, rule);
+        assert!(said.len() == 1 && said[0].contains(at), "{rule}: {said:?}");
+    }
+    for rule in [
+        "retry: { attempts: 0 }",
+        "retry: { hedgeDelay: 1s }",
+        "timeouts: { request: 0s }, retry: { hedgeDelay: 1s }",
+        "timeouts: { request: 2s }, retry: { hedgeDelay: 1s }",
+    ] {
+        assert_eq!(warned("httpRoutes", rule), [""; 0]);
+    }
+}
+
+#[test]
 fn json_is_read_too() {
     let json = r#"{ "listeners": [ { "name": "web",	"address": "127.0.0.1:0" } ], "backends": [ { "name": "b", "endpints": [] } ] }"#;
     let file = file::parse(json).unwrap();

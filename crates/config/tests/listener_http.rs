@@ -98,7 +98,7 @@ fn limits_name_their_field() {
         ),
         (
             json!({ "limits": { "minBodyRate": { "bytesPerSecond": 0 } } }),
-            "http.limits.minBodyRate.bytesPerSecond: 0 is out of range: it must be 1 to 4294967295",
+            "http.limits.minBodyRate.bytesPerSecond: 0 is out of range: it must be at least 1",
         ),
         (
             json!({ "limits": { "headerByte": 1 } }),

@@ -27,7 +27,10 @@ fn the_name_and_the_whole_can_be_wrong_too() {
     let spec = json!({ "address": "127.0.0.1:0" });
     assert_eq!(Resource::parse(Kind::Listener, "Web", spec).unwrap_err().field, "name");
     assert_eq!(refused(Kind::Listener, json!([])), "spec: expected an object, found a list");
-    assert_eq!(refused(Kind::Listener, json!("web")), "spec: expected an object, found text `web`");
+    assert_eq!(
+        refused(Kind::Listener, json!("web")),
+        "spec: expected an object, found text `web`: write `{ field: value }`"
+    );
     assert_eq!(
         refused(Kind::HttpRoute, json!({ "listeners": ["a"], "rules": [[]] })),
         "rules[0]: expected an object, found a list"

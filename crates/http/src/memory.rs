@@ -82,9 +82,7 @@ pub enum Level {
 /// What a process may hold.
 #[derive(Debug)]
 pub struct Budget {
-    limit: u64,
-    /// From where on memory is scarce, full and spent.
-    marks: [u64; 3],
+    limit: AtomicU64,
     portion: i64,
     /// What the accounts have taken.
     held: AtomicI64,
@@ -102,8 +100,7 @@ impl Budget {
     pub fn new(limit: u64, workers: usize) -> Arc<Self> {
         let portion = (limit / 256 / workers.max(1) as u64).clamp(PORTION.0, PORTION.1);
         Arc::new(Self {
-            limit,
-            marks: MARKS.map(|percent| limit / 100 * percent),
+            limit: AtomicU64::new(limit),
             portion: portion.cast_signed(),
             held: AtomicI64::new(0),
             beside: AtomicI64::new(0),
@@ -115,13 +112,18 @@ impl Budget {
     }
 
     /// The most that the process may take, in bytes.
-    pub const fn limit(&self) -> u64 {
-        self.limit
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes that: the limit of a container may be changed while it runs.
+    pub fn resize(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// The most that the kernel is to keep of one connection each way, in bytes: a thousandth of the limit.
     pub fn of_one_connection(&self) -> u64 {
-        (self.limit / 1024).clamp(KERNEL.0, KERNEL.1)
+        (self.limit() / 1024).clamp(KERNEL.0, KERNEL.1)
     }
 
     /// What the process takes, in bytes, as far as is known.
@@ -142,8 +144,8 @@ impl Budget {
 
     /// How much is left.
     pub fn level(&self) -> Level {
-        let used = self.used();
-        let [scarce, full, spent] = self.marks;
+        let (used, limit) = (self.used(), self.limit());
+        let [scarce, full, spent] = MARKS.map(|percent| limit / 100 * percent);
         match used {
             _ if used < scarce => Level::Plenty,
             _ if used < full => Level::Scarce,

@@ -86,11 +86,6 @@ impl Connections {
         self.closed.notify_waiters();
     }
 
-    /// For how long a request waits at most.
-    pub(crate) fn patience(&self) -> Duration {
-        if self.may_wait.load(SeqCst) == 0 { BRIEFLY } else { Duration::from_millis(self.wait.load(SeqCst)) }
-    }
-
     /// How many are open.
     pub fn open(&self) -> u32 {
         self.open.load(SeqCst)
@@ -99,6 +94,16 @@ impl Connections {
     /// Whether there is no room for one more.
     pub(crate) fn is_full(&self) -> bool {
         self.open() >= self.most.load(SeqCst)
+    }
+
+    /// How many may be open.
+    pub fn most(&self) -> u32 {
+        self.most.load(SeqCst)
+    }
+
+    /// How many requests wait for one, and how many may. While there are connections that rest, for a moment one more for each.
+    pub fn waiting(&self) -> (u32, u32) {
+        (self.waiting.load(SeqCst), self.may_wait.load(SeqCst))
     }
 
     /// Room for one more, if there is any that nobody waits for.
@@ -146,6 +151,18 @@ impl Connections {
         let queued =
             self.waiting.fetch_update(SeqCst, SeqCst, |waiting| (waiting < most).then_some(waiting + 1));
         queued.ok().map(|_| Waiting(self))
+    }
+
+    /// How long one waits.
+    fn patience(&self) -> Duration {
+        let briefly = self.may_wait.load(SeqCst) == 0;
+        if briefly { BRIEFLY } else { Duration::from_millis(self.wait.load(SeqCst)) }
+    }
+
+    /// Whether a request that was refused a connection, and has been under way so long, has waited for it. Those of other
+    /// endpoints are the same: it would wait for each of them.
+    pub(crate) fn has_waited(&self, error: &Error, since: Duration) -> bool {
+        error.reason == Reason::ConnectionLimitReached && since >= self.patience()
     }
 
     fn full(&self) -> Error {

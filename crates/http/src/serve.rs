@@ -134,6 +134,19 @@ fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
 }
 
+/// Which of its times a caller's connection was ended by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimedOut {
+    /// For the head of a request, and for the first one to begin.
+    Header,
+    /// Between two requests.
+    Idle,
+    /// For the connection as a whole.
+    Age,
+    /// For an answer to a PING.
+    Silence,
+}
+
 /// A caller, for the eyes of its [`Drain`].
 pub(crate) trait Caller {
     /// Another tick has passed.
@@ -251,7 +264,8 @@ impl Drain {
 }
 
 /// Serves one connection until it ends. When `drain` begins, HTTP/1.1 callers are told `Connection: close` with the
-/// response under way, and HTTP/2 callers GOAWAY, in both phases; what is under way is finished.
+/// response under way, and HTTP/2 callers GOAWAY, in both phases; what is under way is finished. Answers which of
+/// its times ended it, if one did.
 ///
 /// # Errors
 /// What ended the connection, if it was not either side's orderly end.
@@ -261,7 +275,7 @@ pub async fn connection<IO, H, B>(
     handler: H,
     settings: Arc<Settings>,
     drain: Rc<Drain>,
-) -> io::Result<()>
+) -> io::Result<Option<TimedOut>>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler<Body = B> + 'static,

@@ -1,14 +1,14 @@
 //! Listening: one socket per worker on one address, and the options of every TCP connection.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+/// How many connections may wait to be accepted on a socket; the kernel caps it at `net.core.somaxconn`.
+pub const BACKLOG: i32 = 4096;
 
 /// Sockets that listen on one address.
 #[derive(Debug)]
@@ -130,6 +130,17 @@ pub fn listen(socket: &TcpListener) -> io::Result<()> {
 /// No file descriptor is left.
 pub fn copy(socket: &impl AsFd) -> io::Result<TcpListener> {
     Ok(socket.as_fd().try_clone_to_owned()?.into())
+}
+
+/// Accepts a connection that waits, whatever a runtime knows of it. It does not block, nor does this.
+///
+/// # Errors
+/// None waits ([`io::ErrorKind::WouldBlock`]), or what the system says.
+pub fn accept(socket: &impl AsFd) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = SockRef::from(socket).accept()?;
+    stream.set_nonblocking(true)?;
+    let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    Ok((stream.into(), peer))
 }
 
 /// Makes a socket that another process has opened one like those of this module. Answers where it listens.

@@ -159,6 +159,8 @@ pub(crate) struct TcpCell {
 pub(crate) struct ConnectionCell {
     pub(crate) opened: Cell,
     pub(crate) closed: Cell,
+    /// By [`CallerTimeout`](crate::CallerTimeout).
+    pub(crate) timed_out: [Cell; 7],
 }
 
 /// What one worker counts for the connections to one backend.

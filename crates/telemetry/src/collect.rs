@@ -9,10 +9,10 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use crate::cells::{Block, CONNECTION_BOUNDS, Cell, Durations, REQUEST_BOUNDS};
 use crate::metrics::Workers;
 use crate::series::Index;
-use crate::worker::{ConnectResult, MirrorResult};
+use crate::worker::{CallerTimeout, ConnectResult, MirrorResult};
 
 /// Every metric made here: its name, its help, its type, in the order of [`Family`].
-const FAMILIES: [(&str, &str, MetricType); 19] = {
+const FAMILIES: [(&str, &str, MetricType); 20] = {
     use MetricType::{COUNTER, GAUGE, HISTOGRAM};
     [
         (
@@ -38,6 +38,11 @@ const FAMILIES: [(&str, &str, MetricType); 19] = {
         ("outrigger_tcp_bytes_total", "Bytes sent to and received from backends, not HTTP.", COUNTER),
         ("outrigger_connections_total", "Connections that a listener accepted.", COUNTER),
         ("outrigger_connections_open", "Connections that a listener accepted, still open.", GAUGE),
+        (
+            "outrigger_connections_timed_out_total",
+            "Connections that a listener accepted and a timeout ended.",
+            COUNTER,
+        ),
         ("outrigger_backend_connections_total", "Attempts to connect to a backend, by result.", COUNTER),
         ("outrigger_backend_connections_open", "Connections to a backend, still open.", GAUGE),
         (
@@ -71,6 +76,7 @@ enum Family {
     TcpBytes,
     Connections,
     ConnectionsOpen,
+    ConnectionsTimedOut,
     BackendConnections,
     BackendConnectionsOpen,
     MirroredRequests,
@@ -183,6 +189,13 @@ impl Families {
             let opened = total(cells.iter().map(|cell| &cell.opened));
             let closed = total(cells.iter().map(|cell| &cell.closed));
             self.counter(Family::Connections, labels.clone(), opened);
+            for timeout in CallerTimeout::ALL {
+                let count = total(cells.iter().map(|cell| &cell.timed_out[timeout as usize]));
+                if count > 0 {
+                    let labels = with(&labels, "timeout", timeout.as_str());
+                    self.counter(Family::ConnectionsTimedOut, labels, count);
+                }
+            }
             self.gauge(Family::ConnectionsOpen, labels, opened.wrapping_sub(closed));
         }
     }

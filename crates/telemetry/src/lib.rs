@@ -23,4 +23,4 @@ pub use metrics::Metrics;
 pub use prometheus;
 pub use series::{BackendSeries, ConnectionSeries, MAX_SERIES, RequestLabels, Series, TcpLabels, TcpSeries};
 pub use tracing::level_filters::LevelFilter;
-pub use worker::{ConnectResult, MirrorResult, RequestEnd, Worker};
+pub use worker::{CallerTimeout, ConnectResult, MirrorResult, RequestEnd, Worker};

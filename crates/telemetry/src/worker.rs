@@ -66,6 +66,50 @@ impl ConnectResult {
     }
 }
 
+/// Which of its times a caller's connection was ended by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallerTimeout {
+    /// To show what it speaks.
+    FirstBytes,
+    /// For its TLS handshake.
+    TlsHandshake,
+    /// For the head of a request, and for the first one to begin.
+    Header,
+    /// Between two requests.
+    Idle,
+    /// For the connection as a whole.
+    MaxConnectionAge,
+    /// To answer a PING.
+    Ping,
+    /// Without a byte either way where it is not HTTP.
+    TcpIdle,
+}
+
+impl CallerTimeout {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::FirstBytes,
+        Self::TlsHandshake,
+        Self::Header,
+        Self::Idle,
+        Self::MaxConnectionAge,
+        Self::Ping,
+        Self::TcpIdle,
+    ];
+
+    /// The timeout as the label `timeout` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstBytes => "first_bytes",
+            Self::TlsHandshake => "tls_handshake",
+            Self::Header => "header",
+            Self::Idle => "idle",
+            Self::MaxConnectionAge => "max_connection_age",
+            Self::Ping => "ping",
+            Self::TcpIdle => "tcp_idle",
+        }
+    }
+}
+
 /// How the copy of a request that a route mirrors ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MirrorResult {
@@ -124,6 +168,11 @@ impl Worker {
     /// A connection that a listener accepted is closed.
     pub fn connection_closed(&self, series: ConnectionSeries) {
         self.block.connections.cell(series.0).closed.add(1);
+    }
+
+    /// A connection that a listener accepted is ended by a timeout.
+    pub fn connection_timed_out(&self, series: ConnectionSeries, timeout: CallerTimeout) {
+        self.block.connections.cell(series.0).timed_out[timeout as usize].add(1);
     }
 
     /// An attempt to connect to an endpoint of a backend is over. Where it is `Ok`,

@@ -1,6 +1,8 @@
 //! A mesh under change: nothing that goes on around an application is felt by it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
+#[path = "mesh/calls.rs"]
+mod calls;
 #[path = "mesh/change.rs"]
 mod change;
 #[path = "mesh/control.rs"]

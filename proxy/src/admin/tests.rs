@@ -212,9 +212,20 @@ async fn what_another_hosts_web_page_sends_is_refused() {
     let absolute = admin.send("GET http://evil.example/log HTTP/1.1\nHost: localhost", "").await;
     assert_eq!(absolute.status, 403);
     assert_eq!(admin.send("GET /log HTTP/1.0", "").await.status, 200, "HTTP/1.0 has no Host");
-    for (origin, status) in [("https://evil.example", 403), ("null", 403), ("http://localhost:15000", 200)] {
+    for (origin, status) in [
+        ("https://evil.example", 403),
+        ("http://203.0.113.5", 403),
+        ("http://[2001:db8::1]:8080", 403),
+        ("null", 403),
+        ("http://localhost:15000", 200),
+        ("http://127.0.0.1:15000", 200),
+        ("http://[::1]:15000", 200),
+    ] {
         let head = format!("PUT /log?level=info HTTP/1.1\nHost: localhost\nOrigin: {origin}");
         assert_eq!(admin.send(&head, "").await.status, status, "{origin}");
+        let head = format!("POST /quitquitquit HTTP/1.1\nHost: 127.0.0.1:15000\nOrigin: {origin}");
+        assert_eq!(admin.send(&head, "").await.status, status, "{origin}");
+        assert_eq!(*admin.told.borrow(), status == 200, "{origin}");
     }
     // Scraped and probed by any name; there is nothing on them to be set.
     let metrics = Served::start(Surface::Metrics).await;

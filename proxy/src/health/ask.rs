@@ -44,6 +44,15 @@ impl Found {
     /// The names of the results, in metrics.
     pub(crate) const NAMES: [&str; 3] = ["ok", "failed", "timeout"];
 
+    /// What was found, in a few words.
+    pub(crate) fn words(&self) -> &str {
+        match self {
+            Self::Well => "ok",
+            Self::Ill { why, .. } => why,
+            Self::Late => "no answer in time",
+        }
+    }
+
     /// Its place among them.
     pub(crate) const fn place(&self) -> usize {
         match self {

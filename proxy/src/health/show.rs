@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Findings;
 use super::ask::Found;
 use crate::director::Published;
+use crate::limits;
 use crate::state::LiveBackend;
 
 /// `outrigger_backend_endpoints{backend,state}`, `outrigger_backend_ejections_total{backend,cause}`,
@@ -112,7 +113,11 @@ pub(crate) fn endpoints(published: &Published, findings: &Findings) -> Value {
     let backends = live.iter().flat_map(|live| &live.backends).map(|backend| {
         let shown = |endpoint: &_| show(endpoint, kept.last.get(&Endpoint::id(endpoint)), now);
         let endpoints: Vec<_> = backend.backend.endpoints.iter().map(|endpoint| shown(endpoint)).collect();
-        json!({ "name": &*backend.backend.name, "endpoints": endpoints })
+        let mut all = json!({ "name": &*backend.backend.name, "endpoints": endpoints });
+        if let Some(limits) = limits::shown(backend) {
+            all["limits"] = limits;
+        }
+        all
     });
     json!({ "backends": backends.collect::<Vec<_>>() })
 }
@@ -138,11 +143,7 @@ fn show(endpoint: &Endpoint, check: Option<&Found>, now: Instant) -> Value {
         shown["stillSeconds"] = left.as_secs_f64().into();
     }
     if let Some(check) = check {
-        shown["lastCheck"] = match check {
-            Found::Well => "ok".into(),
-            Found::Ill { why, .. } => why.as_str().into(),
-            Found::Late => "no answer in time".into(),
-        };
+        shown["lastCheck"] = check.words().into();
     }
     shown
 }

@@ -41,9 +41,14 @@ impl Cgroup {
             // Seen from within a container the path may be the host's, of which the mount shows a part.
             let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
             let folder = top.join(below.strip_prefix("/").unwrap_or(below));
-            let folder = if folder.is_dir() { folder } else { top.clone() };
-            let cgroup = Self { version, top, folder };
-            cgroup.file(&cgroup.folder, ("memory.limit_in_bytes", "memory.max")).is_file().then_some(cgroup)
+            let mut cgroup = Self { version, folder: top.clone(), top };
+            // One that does not account for memory itself is accounted for in the one around it.
+            let accounts =
+                |folder: &&Path| cgroup.file(folder, ("memory.limit_in_bytes", "memory.max")).is_file();
+            let folder = if folder.is_dir() { &*folder } else { &*cgroup.top };
+            let within = folder.ancestors().take_while(|folder| folder.starts_with(&cgroup.top));
+            cgroup.folder = within.into_iter().find(accounts)?.to_owned();
+            Some(cgroup)
         };
         found(Version::One, "cgroup", |controllers| controllers.split(',').any(|it| it == "memory"))
             .or_else(|| found(Version::Two, "cgroup2", str::is_empty))

@@ -176,6 +176,23 @@ async fn comparison_finds_who_is_slower_or_fails_more_than_the_others() {
     assert_eq!(shown["backends"][0]["endpoints"][1]["state"], "ejected", "{shown}");
 }
 
+#[tokio::test]
+async fn comparison_finds_who_is_far_slower_than_the_others() {
+    let stubs = [Stub::start().await, Stub::start().await, Stub::start().await];
+    stubs[2].is(Mood::Late(40));
+    let detection = "consecutiveFailures: 0, interval: 100ms, latency: { minRequests: 2, minEndpoints: 3 }";
+    let proxy = start("", detection, &stubs.each_ref().map(|stub| stub.address)).await;
+    while proxy.metric("outrigger_backend_ejections_total", &["cause=\"latency\""]) < 0.5 {
+        assert_eq!(failures(&proxy, 3).await, 0);
+    }
+    let before = stubs[2].requests();
+    assert_eq!(failures(&proxy, 20).await, 0);
+    assert_eq!(stubs[2].requests(), before, "it gets no more");
+    let shown = endpoints(&proxy).await;
+    let states: Vec<_> = (0..3).map(|at| shown["backends"][0]["endpoints"][at]["state"].clone()).collect();
+    assert_eq!(states, ["well", "well", "ejected"], "{shown}");
+}
+
 async fn call(caller: &mut SendRequest<Full<Bytes>>) -> String {
     let mut request = Request::post("http://shop/shop.Shop/Buy").body(Full::default()).unwrap();
     request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));

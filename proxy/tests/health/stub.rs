@@ -24,6 +24,8 @@ use tokio::net::TcpListener;
 pub enum Mood {
     /// This status.
     Status(u16),
+    /// 200, after so many milliseconds.
+    Late(u64),
     /// Nothing.
     Hang,
     /// A head, a part of the body, and an end.
@@ -162,6 +164,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     }
     match mood {
         Mood::Status(status) => *response.status_mut() = status.try_into().unwrap(),
+        Mood::Late(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
         Mood::Hang => std::future::pending().await,
         Mood::Break => *response.body_mut() = body(vec![data(b"half"), Err(io::Error::other("as asked"))]),
         Mood::Trailers(code) => {

@@ -88,27 +88,6 @@ async fn no_more_wait_than_may_and_not_for_longer() {
     assert_eq!((statuses, most), (vec![503; 6], 1.0));
 }
 
-/// A limit is the backend's: who has waited for one endpoint does not wait again for each of the others.
-#[tokio::test]
-async fn a_request_waits_once_however_many_endpoints_there_are() {
-    let (mut backends, mut addresses) = (Vec::new(), Vec::new());
-    for _ in 0..5 {
-        let (backend, address) = listen().await;
-        backends.push(backend);
-        addresses.push(address);
-    }
-    for waiting in [5, 0] {
-        let limits = format!("limits: {{ connections: 1, waiting: {waiting}, waitTimeout: 400ms }}");
-        let proxy = Running::start(&with_rule("", &limits, &addresses)).await;
-        let mut first = proxy.connect().await;
-        first.send(get("/never")).await;
-        proxy.metric_is("outrigger_backend_connections_open", &["backend=\"app\""], 1.0).await;
-        let before = Instant::now();
-        assert_eq!(proxy.ask(&get("/")).await.status(), 503);
-        assert!(before.elapsed() < Duration::from_millis(1_200), "{:?}", before.elapsed());
-    }
-}
-
 /// That a request has waited too long for a connection that others have says nothing of an endpoint.
 #[tokio::test]
 async fn an_endpoint_is_not_unreachable_because_others_have_all_connections() {
@@ -149,6 +128,24 @@ async fn a_connection_that_comes_to_rest_elsewhere_makes_room() {
         assert_eq!((statuses, most), (vec![200; 8], 1.0), "{protocol}, {workers}");
         assert!(before.elapsed() < Duration::from_secs(10), "{protocol}, {workers}: {:?}", before.elapsed());
     }
+}
+
+/// What all endpoints share is waited for once, and not for each of them.
+#[tokio::test]
+async fn who_has_waited_for_a_connection_does_not_wait_for_one_to_each_endpoint() {
+    let held = [listen().await, listen().await, listen().await];
+    let addresses = held.each_ref().map(|(_, address)| *address);
+    let limits = "limits: { connections: 1, waiting: 2, waitTimeout: 400ms }";
+    let proxy = Running::start(&with_rule("", limits, &addresses)).await;
+    let mut first = proxy.connect().await;
+    first.send(get("/never")).await;
+    proxy.metric_is("outrigger_backend_connections_open", &["backend=\"app\""], 1.0).await;
+    let began = std::time::Instant::now();
+    let mut second = proxy.connect().await;
+    second.send(get("/")).await;
+    assert_eq!(second.response().await.status(), 503);
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_millis(400) && waited < Duration::from_millis(780), "{waited:?}");
 }
 
 #[tokio::test]

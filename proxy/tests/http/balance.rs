@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use outrigger_testkit::app::App;
 
-use crate::support::{Message, PATIENCE, Running, nowhere, with_rule};
+use crate::support::{Message, PATIENCE, Running, nowhere, poll, with_rule};
 
 async fn apps(count: usize) -> Vec<App> {
     let mut apps = Vec::new();
@@ -136,6 +136,38 @@ async fn the_zone_of_this_node_comes_first() {
         }
         let got = apps[3].requests() - before;
         assert!(far.contains(&got), "in {zone:?}, {balance}: {got} of 100 to the far one");
+    }
+}
+
+/// How many of so many requests this application gets.
+async fn share(proxy: &Running, app: &App, requests: u64) -> u64 {
+    let before = app.requests();
+    for _ in 0..requests {
+        assert_eq!(ask(proxy, "/status/200", "").await.status(), 200);
+    }
+    app.requests() - before
+}
+
+#[tokio::test]
+async fn a_new_endpoint_comes_to_its_share_slowly_where_that_is_wanted() {
+    let apps = apps(2).await;
+    let all = addresses(&apps);
+    for (start, first) in [("slowStart: 3s", 0..=60), ("panicThreshold: 50", 80..=120)] {
+        let balance = format!("balance: {{ type: RoundRobin, {start} }}");
+        let begun = Instant::now();
+        let proxy = Running::start(&with_rule("", &balance, &all[..1])).await;
+        while begun.elapsed() < std::time::Duration::from_secs(3) {
+            assert_eq!(share(&proxy, &apps[1], 10).await, 0);
+        }
+        let (file, before) = (with_rule("", &balance, &all), proxy.proxy.revision());
+        std::fs::write(&proxy.file, file.replace("127.0.0.1:0", &proxy.at("web").to_string())).unwrap();
+        assert!(poll(|| proxy.proxy.revision() > before).await);
+        let got = share(&proxy, &apps[1], 200).await;
+        assert!(first.contains(&got), "{start}: {got} of the first 200");
+        let until = Instant::now() + PATIENCE;
+        while share(&proxy, &apps[1], 100).await < 45 {
+            assert!(Instant::now() < until, "{start}: it never has its share");
+        }
     }
 }
 

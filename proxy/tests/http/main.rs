@@ -26,6 +26,7 @@ mod http2_backend;
 mod instead;
 mod keep_alive;
 mod limits;
+mod limits_shown;
 mod messages;
 mod mirror;
 mod noise;

@@ -86,13 +86,18 @@ impl Binary {
 
     /// Asks it to end; answers with the time.
     pub(crate) fn terminate(&self) -> Instant {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         Instant::now()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Kills it, and waits until it is gone.
     pub(crate) async fn kill(&mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::KILL).unwrap();
+        self.signal(Signal::KILL);
         self.ended().await;
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use outrigger_certs::Authority;
 use outrigger_testkit::app::{App, TcpApp};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -175,6 +176,51 @@ async fn it_accepts_for_a_while_after_it_says_that_it_is_not_ready() {
     let (status, _) = binary.ended().await;
     assert!(status.success(), "{status}: {binary:?}");
     assert!(try_get(web, "app.test", "/").await.is_none());
+}
+
+/// The kernel has taken them on by then: nobody has told them that they come too late.
+#[tokio::test]
+async fn callers_that_wait_to_be_accepted_at_the_end_are_served() {
+    let app = App::builder().start().await;
+    let desk = Desk::new();
+    let config = format!(
+        "listeners: [{{ name: web, address: 127.0.0.1:0, protocol: HTTP }}]\n\
+         httpRoutes: [{{ name: all, listeners: [web], rules: [{{ backendRefs: [{{ name: app }}] }}] }}]\n\
+         backends: [{{ name: app, endpoints: [{{ address: {} }}] }}]\n",
+        app.address()
+    );
+    desk.write("proxy.yaml", &config);
+    let path = desk.path("proxy.yaml");
+    let arguments = ["-c", path.to_str().unwrap(), "--admin", "127.0.0.1:0", "--workers", "1"];
+    let mut binary = Binary::run(&arguments);
+    let web = binary.address("listener web").await;
+    binary.signal(Signal::STOP);
+    let mut callers = Vec::new();
+    for _ in 0..600 {
+        let mut caller = TcpStream::connect(web).await.unwrap();
+        caller.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+        callers.push(caller);
+    }
+    binary.terminate();
+    binary.signal(Signal::CONT);
+    for mut caller in callers {
+        let mut answer = [0; 12];
+        caller.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+    assert!(binary.ended().await.0.success(), "{binary:?}");
+    assert_eq!(app.requests(), 600);
+}
+
+#[tokio::test]
+async fn with_no_grace_period_nothing_is_said_of_connections_that_are_not_there() {
+    let mut stage = stage(&["--drain-grace", "0s"]).await;
+    get(stage.binary.address("listener web").await, "app.test", "/").await;
+    stage.binary.terminate();
+    let (status, took) = stage.binary.ended().await;
+    assert!(status.success() && took < Duration::from_secs(1), "{:?}", stage.binary);
+    let lines = stage.binary.stderr_lines();
+    assert!(!lines.iter().any(|line| line.contains("grace period")), "{lines:?}");
 }
 
 #[tokio::test]

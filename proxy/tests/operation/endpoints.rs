@@ -42,3 +42,24 @@ backends:
     let said = said.iter().filter(|line| line.contains(&gone.to_string()));
     assert_eq!(said.count(), 2, "each change is said once");
 }
+
+#[tokio::test]
+async fn what_a_health_check_found_is_said() {
+    let app = App::builder().start().await;
+    let desk = Desk::new();
+    desk.write(
+        "proxy.yaml",
+        &format!(
+            "backends:
+  - name: shop
+    endpoints: [{{ address: {} }}]
+    healthCheck: {{ type: HTTP, path: /status/500, interval: 100ms }}
+",
+            app.address()
+        ),
+    );
+    let path = desk.path("proxy.yaml");
+    let binary = Binary::run(&["-c", path.to_str().unwrap(), "--admin", "127.0.0.1:0"]);
+    let line = binary.stderr("its health checks fail: ").await;
+    assert!(line.contains("500") && line.contains("state=\"ill\""), "{line}");
+}

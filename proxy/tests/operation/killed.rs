@@ -50,7 +50,7 @@ impl Stage {
         let mut loads = Vec::new();
         let gap = Duration::from_millis(20);
         for kind in [Kind::Http1, Kind::Http2, Kind::Unary, Kind::Streaming { messages: 5, gap }] {
-            let traffic = Traffic { method: Method::POST, ..Traffic::new(kind, 40) };
+            let traffic = Traffic { method: Method::POST, ..Traffic::new(kind, 150) };
             loads.push(Load::start(self.nodes[0].outbound(), traffic));
         }
         for load in &mut loads {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::caller::{Http1, Http2};
-use crate::desk::{Desk, PATIENCE, eventually};
+use crate::desk::{Desk, PATIENCE, eventually, metric};
 
 /// The access log's lines.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +72,17 @@ backends:
 }
 
 impl Stage {
+    /// How many connections to a listener were ended by this timeout.
+    fn timed_out(&self, listener: &str, timeout: &str) -> f64 {
+        let labels = [format!("listener=\"{listener}\""), format!("timeout=\"{timeout}\"")];
+        metric(&self.proxy.metrics(), "outrigger_connections_timed_out_total", &[&labels[0], &labels[1]])
+    }
+
+    /// Waits until so many were.
+    async fn ended_by(&self, timeout: &str, count: f64) {
+        eventually(timeout, || async { (self.timed_out("web", timeout) >= count).then_some(()) }).await;
+    }
+
     async fn connect(&self, listener: &str) -> TcpStream {
         TcpStream::connect(self.proxy.listener(listener).unwrap()).await.unwrap()
     }
@@ -154,6 +165,35 @@ async fn a_silent_connection_that_is_not_http_ends_with_its_reason() {
     assert_eq!(greeting, b"hello\n");
     let line = stage.lines.with("\"db\"").await;
     assert_eq!(line["reason"], "connection_read_timeout", "{line}");
+    assert!((stage.timed_out("db", "tcp_idle") - 1.0).abs() < 0.1);
+}
+
+/// A connection that ends while no request is under way: only the metric can say why.
+#[tokio::test]
+async fn a_connection_that_rests_ends_and_it_is_counted_why() {
+    let stage = stage("http: { timeouts: { idle: 1s, header: 2s } }").await;
+    let web = stage.proxy.listener("web").unwrap();
+    // It begins a request, and does not go on.
+    let begun = stage.ask("GET / HTTP/1.1\r\nHo");
+    let rests = async {
+        let mut caller = Http1::connect(web).await;
+        assert_eq!(caller.get("app.test", "/").await.unwrap().status, 200);
+        caller.closed().await;
+    };
+    let rests_too = async {
+        let shared = Http2::over(TcpStream::connect(web).await.unwrap()).await;
+        assert_eq!(shared.get("http://app.test/").await.unwrap().status, 200);
+        shared.closed().await;
+    };
+    let never_asks = async {
+        let shared = Http2::over(TcpStream::connect(web).await.unwrap()).await;
+        shared.closed().await;
+    };
+    let ((), (), (), begun) = tokio::join!(rests, rests_too, never_asks, begun);
+    assert!(begun.starts_with("HTTP/1.1 408 "), "{begun}");
+    stage.ended_by("idle", 2.0).await;
+    stage.ended_by("header", 2.0).await;
+    assert!(stage.timed_out("web", "max_connection_age") < 0.1);
 }
 
 /// Callers that keep asking, over connections that end all the time: no request fails.
@@ -191,6 +231,7 @@ async fn connections_end_at_their_age_and_no_request_fails() {
     let (connections, ()) =
         tokio::time::timeout(PATIENCE, async { tokio::join!(http1, http2) }).await.expect("connections end");
     assert_eq!(connections, 2);
+    stage.ended_by("max_connection_age", 4.0).await;
     assert!(stage.app.requests() > 20, "{}", stage.app.requests());
 }
 
@@ -217,4 +258,7 @@ certificates: [{ name: app, chain: app.pem, key: app.key }]
     caller.write_all(&[22, 3, 1, 2]).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, caller.read(&mut [0; 64])).await;
     assert!(matches!(ended.expect("it ends"), Ok(0) | Err(_)));
+    let labels = ["listener=\"web\"", "timeout=\"tls_handshake\""];
+    let count = || metric(&proxy.metrics(), "outrigger_connections_timed_out_total", &labels);
+    eventually("it is counted", || async { (count() > 0.5).then_some(()) }).await;
 }

@@ -382,6 +382,104 @@ async fn a_newcomer_that_dies_on_the_way_changes_nothing() {
     assert_eq!(get(web, "app.test", "/").await.status, 200);
 }
 
+/// A process at the door, in place of a proxy that runs.
+struct Doorman(tokio::net::UnixStream);
+
+impl Doorman {
+    /// Waits for a newcomer.
+    async fn greet(door: &tokio::net::UnixListener) -> Self {
+        let accepted = tokio::time::timeout(PATIENCE, door.accept()).await;
+        Self(accepted.expect("a newcomer comes").unwrap().0)
+    }
+
+    async fn say(&mut self, word: &str) {
+        self.0.write_all(format!("{word}\n").as_bytes()).await.unwrap();
+    }
+
+    async fn hear(&mut self, start: &str) {
+        let heard = async {
+            let mut line = Vec::new();
+            while line.last() != Some(&b'\n') {
+                line.push(self.0.read_u8().await.unwrap());
+            }
+            String::from_utf8(line).unwrap()
+        };
+        let line = tokio::time::timeout(PATIENCE, heard).await.expect("it says a word");
+        assert!(line.starts_with(start), "{line}");
+    }
+
+    /// Has nothing to hand over.
+    async fn offer_nothing(&mut self) {
+        self.say("{\"offer\":{\"version\":1,\"pid\":1,\"sockets\":[]}}").await;
+        self.hear("{\"take\":").await;
+    }
+}
+
+/// Whatever it waits for at that moment, and nothing of it is left.
+#[tokio::test]
+async fn a_newcomer_that_is_told_to_end_ends_and_takes_nothing_over() {
+    let stage = Stage::new().await;
+    let door = tokio::net::UnixListener::bind(stage.desk.path("upgrade.sock")).unwrap();
+    for offered in [false, true] {
+        let mut newcomer = stage.run("1");
+        let mut old = Doorman::greet(&door).await;
+        if offered {
+            old.offer_nothing().await;
+            old.hear("\"ready\"").await;
+        }
+        newcomer.terminate();
+        let (status, took) = newcomer.ended().await;
+        assert!(status.success() && took < Duration::from_secs(2), "{took:?}: {newcomer:?}");
+        newcomer.stderr("ended before it had started").await;
+    }
+    let left = std::fs::read_dir(stage.desk.path("")).unwrap().map(|it| it.unwrap().file_name());
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    assert_eq!(left, ["proxy.yaml", "upgrade.sock"]);
+}
+
+#[tokio::test]
+async fn a_configuration_that_changes_while_a_newcomer_waits_for_its_turn_goes_live() {
+    let (stage, second) = (Stage::new().await, App::builder().name("second").start().await);
+    let door = tokio::net::UnixListener::bind(stage.desk.path("upgrade.sock")).unwrap();
+    let newcomer = stage.run("1");
+    let mut old = Doorman::greet(&door).await;
+    stage.desk.replace("proxy.yaml", &config(second.address(), second.address(), free()));
+    old.offer_nothing().await;
+    old.hear("\"ready\"").await;
+    old.say("\"yours\"").await;
+    old.hear("\"accepting\"").await;
+    let [web, ..] = addresses(&newcomer).await;
+    eventually("the change is live", || async {
+        (try_get(web, "app.test", "/").await?.app() == "second").then_some(())
+    })
+    .await;
+}
+
+/// It may be slow, or stopped: given up on it might accept after all, and there would be two.
+#[tokio::test]
+async fn who_has_said_yours_goes_on_until_the_newcomer_accepts_or_is_gone() {
+    let stage = Stage::new().await;
+    let mut old = stage.run("1");
+    let [web, ..] = addresses(&old).await;
+    let door = stage.desk.path("upgrade.sock");
+    for accepts in [false, true] {
+        let mut newcomer = Doorman(tokio::net::UnixStream::connect(&door).await.unwrap());
+        newcomer.hear("{\"offer\":").await;
+        newcomer.say("{\"take\":{\"version\":1,\"pid\":1}}").await;
+        // All sockets come with one byte: they are let go of here, and stay open there.
+        assert_eq!(newcomer.0.read(&mut [0; 8]).await.unwrap(), 1);
+        newcomer.say("\"ready\"").await;
+        newcomer.hear("\"yours\"").await;
+        assert_eq!(get(web, "app.test", "/").await.status, 200);
+        if accepts {
+            newcomer.say("\"accepting\"").await;
+        }
+    }
+    old.stderr("the new process did not take over: it ended; going on").await;
+    assert!(old.ended().await.0.success(), "{old:?}");
+}
+
 #[tokio::test]
 async fn a_path_that_cannot_be_used_is_named() {
     let stage = Stage::new().await;
@@ -390,8 +488,11 @@ async fn a_path_that_cannot_be_used_is_named() {
     assert_eq!(refused.ended().await.0.code(), Some(1));
     refused.stderr("upgrade.sock: there is a file that is not a socket").await;
     assert_eq!(std::fs::read_to_string(stage.desk.path("upgrade.sock")).unwrap(), "not a socket");
-    // One that a process left behind when it was killed is used again.
     std::fs::remove_file(stage.desk.path("upgrade.sock")).unwrap();
+    std::fs::create_dir(stage.desk.path("upgrade.sock")).unwrap();
+    stage.run("1").stderr("upgrade.sock: there is a folder; name a socket in it").await;
+    std::fs::remove_dir(stage.desk.path("upgrade.sock")).unwrap();
+    // One that a process left behind when it was killed is used again.
     drop(std::os::unix::net::UnixListener::bind(stage.desk.path("upgrade.sock")).unwrap());
     let first = stage.run("1");
     let [web, ..] = addresses(&first).await;

@@ -17,10 +17,11 @@ pub struct BackendLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub requests: Option<u32>,
-    /// Requests that wait for their turn where one of the above is reached. 0 where it is absent: none waits.
+    /// Requests that wait for their turn where one of the above is reached: so many for a connection, and so many again to
+    /// be in flight. 0 where it is absent: none waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<u32>,
-    /// How long such a request waits at most. 1 s where it is absent.
+    /// How long such a request waits at most, for each of the two. 1 s where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_timeout: Option<Duration>,
     /// Retries under way, their wait included. Absent: only the budget limits them.

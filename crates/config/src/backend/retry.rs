@@ -21,10 +21,10 @@ pub struct RetryConstraint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RetryBudget {
-    /// Per cent of the requests.
+    /// Per cent of the requests. 20 where it is absent.
     #[schemars(range(min = 0, max = 100))]
     pub percent: u32,
-    /// The time over which they are counted.
+    /// The time over which they are counted. 10 s where it is absent.
     pub interval: Duration,
 }
 
@@ -38,9 +38,9 @@ impl Default for RetryBudget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RetryRate {
-    /// How many.
+    /// How many. 10 where it is absent.
     pub count: u32,
-    /// In how long.
+    /// In how long. 1 s where it is absent.
     pub interval: Duration,
 }
 

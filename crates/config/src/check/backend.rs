@@ -67,7 +67,10 @@ fn check_limits(limits: &BackendLimits) -> Result<(), Invalid> {
     positive("limits.waitTimeout", limits.wait_timeout)?;
     let Some(AdaptiveConcurrency { min, max, tolerance_percent }) = limits.adaptive else { return Ok(()) };
     within("limits.adaptive.min", min, 1..=u32::MAX)?;
-    within("limits.adaptive.max", max, min..=u32::MAX)?;
+    if max < min {
+        let reason = format!("{max} is less than min, {min}: make it more, or equal");
+        return wrong("limits.adaptive.max", reason);
+    }
     within("limits.adaptive.tolerancePercent", tolerance_percent, 101..=1000)
 }
 
@@ -109,8 +112,9 @@ fn check_health(check: &HealthCheck) -> Result<(), Invalid> {
 fn check_outliers(outliers: &OutlierDetection) -> Result<(), Invalid> {
     positive("outlierDetection.interval", Some(outliers.interval))?;
     positive("outlierDetection.baseEjectionTime", Some(outliers.base_ejection_time))?;
-    if outliers.max_ejection_time < outliers.base_ejection_time {
-        let reason = format!("must be at least baseEjectionTime, {}", outliers.base_ejection_time);
+    let (base, most) = (outliers.base_ejection_time, outliers.max_ejection_time);
+    if most < base {
+        let reason = format!("{most} is shorter than baseEjectionTime, {base}: make it longer, or equal");
         return wrong("outlierDetection.maxEjectionTime", reason);
     }
     within("outlierDetection.maxEjectionPercent", outliers.max_ejection_percent, 0..=100)?;

@@ -206,9 +206,10 @@ const fn grace() -> Duration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct HttpTimeouts {
-    /// For the head of a request, from its first byte on; over it, it gets 408. 60 s where it is absent.
+    /// For the head of a request, from its first byte on; over it, it gets 408. The first of a connection must have begun
+    /// in that time, too. 60 s where it is absent.
     pub header: Duration,
-    /// Between two requests of a connection, and before the first. 5 minutes where it is absent.
+    /// Between two requests of a connection. 5 minutes where it is absent.
     pub idle: Duration,
     /// For a request, a response or an upgraded connection on which nothing moves either way. An hour where it is absent: a
     /// stream that is silent for that long is more likely lost than waited for.

@@ -1,15 +1,17 @@
 //! A request under way: attempt after attempt, until one of them is the last word.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Response;
 use http_body::Body as _;
-use outrigger_balance::{Granted, InFlight, Limits, Wish, backoff};
+use outrigger_balance::{Granted, InFlight, Wish, backoff};
 use smallvec::SmallVec;
 
 use super::spare::Spare;
-use super::{Again, Denied, Progress, Retrying, Speak, Way, hedge, proof, wait};
+use super::{Again, Denied, Progress, Retrying, Speak, Way, hedge, poll_in_time, proof, wait};
 use crate::admission::Admitted;
 use crate::body::{Incoming, Upload};
 use crate::connect::Wire;
@@ -72,55 +74,37 @@ impl<'a> Flight<'a> {
         Self { way, progress, tried, connects: 0, retries: 0, resent: false, granted: None, ready }
     }
 
-    /// Goes on once it is let in.
-    pub(super) async fn admitted(
+    /// Sends it, once it is let in, until an answer or a failure is the last word. What is rare on the way is boxed, and what
+    /// need not be a future of its own is none: each is copied into the one around it.
+    pub(super) async fn fly(
         &mut self,
         slot: &mut Slot,
         upload: Option<&Upload>,
     ) -> Result<(Answered, Lease), Error> {
-        match &self.way.backend.limits {
-            None => self.fly(slot, upload).await,
-            // Boxed, for every request would have the room for it.
-            Some(limits) => Box::pin(self.limited(limits, slot, upload)).await,
+        let backend = self.way.backend;
+        let admitted = match &backend.limits {
+            None => None,
+            Some(limits) => Some(Box::pin(Admitted::at(limits, &backend.name)).await?),
+        };
+        if let Some(admitted) = &admitted {
+            self.ready = admitted.since();
         }
-    }
-
-    async fn limited(
-        &mut self,
-        limits: &Limits,
-        slot: &mut Slot,
-        upload: Option<&Upload>,
-    ) -> Result<(Answered, Lease), Error> {
-        let admitted = Admitted::at(limits, &self.way.backend.name).await?;
-        self.ready = admitted.since();
-        let flown = self.fly(slot, upload).await;
-        match flown {
-            Ok((answered, lease)) => {
-                let place = admitted.answered(&answered, self.progress.attempts);
-                Ok((answered, lease.with_place(place)))
-            }
-            Err(error) => {
-                admitted.failed(&error);
-                Err(error)
-            }
-        }
-    }
-
-    async fn fly(&mut self, slot: &mut Slot, upload: Option<&Upload>) -> Result<(Answered, Lease), Error> {
         let Some(outgoing) = &*slot else {
             return Err(Error::unsent(Reason::ProxyInternalError, "there is no request to send"));
         };
         let spare = Spare::new(self.way, outgoing, upload);
         if self.way.policy.retry.is_some() {
-            self.way.backend.budget.request(self.way.started);
+            backend.budget.request(self.way.started);
         }
-        loop {
+        let flown = loop {
             let now = if self.progress.attempts == 0 { self.ready } else { Instant::now() };
-            let mut one = self.begin(now)?;
+            let mut one = match self.begin(now) {
+                Ok(one) => one,
+                Err(error) => break Err(error),
+            };
             self.progress.under_way = Some(now);
             let outcome = match self.hedge_delay(&spare) {
                 None => attempt(self.way, &one.pool, slot, self.resent, now).await,
-                // Boxed, for every request would have the room for it.
                 Some(delay) => Box::pin(hedge::race(self, &mut one, slot, &spare, (delay, now))).await,
             };
             self.progress.under_way = None;
@@ -128,7 +112,7 @@ impl<'a> Flight<'a> {
                 Ok((answered, lease)) => {
                     let Some((next, again)) = self.after_response(&mut one, &answered.response, &spare)
                     else {
-                        return Ok((answered, lease.with_load(one.in_flight)));
+                        break Ok((answered, lease.with_load(one.in_flight)));
                     };
                     drop((answered, lease, one.in_flight));
                     self.tried.push(one.at);
@@ -138,7 +122,7 @@ impl<'a> Flight<'a> {
                 Err(failed) => {
                     self.progress.reached |= failed.error.reached;
                     if let Some(failure) = upload.and_then(Upload::failure) {
-                        return Err(failure.with_reached(self.progress.reached));
+                        break Err(failure.with_reached(self.progress.reached));
                     }
                     self.note(&mut one, &failed);
                     // It is not there while a retry waits.
@@ -146,13 +130,35 @@ impl<'a> Flight<'a> {
                     *slot =
                         slot.take().and_then(|outgoing| spare.renewed(outgoing)).or_else(|| spare.again());
                     let Some(next) = self.after_failure(&failed, &spare, slot.is_some(), now) else {
-                        return Err(failed.error);
+                        break Err(failed.error);
                     };
                     next
                 }
             };
             if let Next::After(wait) = next {
-                tokio::time::sleep(wait).await;
+                Box::pin(tokio::time::sleep(wait)).await;
+            }
+        };
+        match admitted {
+            None => flown,
+            Some(admitted) => self.leave(admitted, flown),
+        }
+    }
+
+    /// What becomes of its place among the backend's requests.
+    fn leave(
+        &self,
+        admitted: Admitted,
+        flown: Result<(Answered, Lease), Error>,
+    ) -> Result<(Answered, Lease), Error> {
+        match flown {
+            Ok((answered, lease)) => {
+                let place = admitted.answered(&answered, self.progress.attempts);
+                Ok((answered, lease.with_place(place)))
+            }
+            Err(error) => {
+                admitted.failed(&error);
+                Err(error)
             }
         }
     }
@@ -276,6 +282,12 @@ impl<'a> Flight<'a> {
         Some((next, again))
     }
 
+    /// Whether it has waited for a connection in vain since then, and would again for each other endpoint.
+    fn has_waited(&self, error: &Error, began: Instant) -> bool {
+        let room = self.way.backend.connections.as_ref();
+        room.is_some_and(|room| room.has_waited(error, began.elapsed()))
+    }
+
     /// Whether there is another endpoint to try for this attempt, where this one turned out not to be reachable.
     fn elsewhere(&mut self) -> bool {
         self.connects += 1;
@@ -338,7 +350,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// What follows a failure of an attempt that began then; `whole` says whether there is all of the request to send.
+    /// What follows a failure of the attempt that began then; `whole` says whether there is all of the request to send.
     fn after_failure(
         &mut self,
         failed: &Failed,
@@ -359,9 +371,10 @@ impl<'a> Flight<'a> {
             self.progress.denied = self.way.policy.retry.as_ref().map(|_| Denied::Body);
             return None;
         }
-        let at_once = match phase {
-            Phase::Connect => !self.has_waited(error, began) && self.elsewhere(),
-            Phase::New | Phase::Reused => self.resends(failed),
+        let at_once = if *phase == Phase::Connect {
+            !self.has_waited(error, began) && self.elsewhere()
+        } else {
+            self.resends(failed)
         };
         if at_once {
             return Some(Next::AtOnce);
@@ -372,13 +385,6 @@ impl<'a> Flight<'a> {
             _ => Again::Lost,
         };
         self.admit(why, Duration::ZERO)
-    }
-
-    /// Whether an attempt that began then has waited in vain for one of the connections that its backend may have: they are
-    /// for all endpoints together.
-    fn has_waited(&self, error: &Error, began: Instant) -> bool {
-        let room = self.way.dialer.room.as_ref().filter(|_| error.reason == Reason::ConnectionLimitReached);
-        room.is_some_and(|room| began.elapsed() >= room.patience())
     }
 
     /// Whether a request is sent again at once, and but once, because its connection had gone or it was not processed.
@@ -473,11 +479,15 @@ pub(super) async fn attempt(
         let left = deadline.saturating_duration_since(Instant::now());
         grpc::timeout::write(outgoing.request.headers_mut(), left);
     }
-    let sent = pool.send(wire, slot, way.dialer, Sending { limits: way.limits, fresh, now });
-    let Some(limit) = way.policy.attempt_timeout else { return sent.await };
-    let sent = tokio::time::timeout(limit, sent).await;
-    sent.unwrap_or_else(|_| {
-        let address = pool.endpoint().address;
+    let limit = way.policy.attempt_timeout;
+    let mut timer = pin!(limit.map(tokio::time::sleep));
+    let sent = {
+        let sending = Sending { limits: way.limits, fresh, now };
+        let mut sent = pin!(pool.send(wire, slot, way.dialer, sending));
+        poll_fn(|cx| poll_in_time(sent.as_mut(), timer.as_mut(), cx)).await
+    };
+    sent.unwrap_or_else(|| {
+        let (address, limit) = (pool.endpoint().address, limit.unwrap_or_default());
         let details = format!("{address} did not answer within the backendRequest timeout of {limit:?}");
         // Who still waits for a connection has the request still in its slot.
         Err(if slot.is_some() {

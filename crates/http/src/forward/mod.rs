@@ -3,10 +3,12 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
+
+use tokio::time::Sleep;
 
 use crate::body::Upload;
 use crate::connect::Dialer;
@@ -134,38 +136,46 @@ pub async fn forward(
     upload: Option<&Upload>,
     progress: &mut Progress,
 ) -> Result<(Answered, Lease), Error> {
-    let flown = until_deadline(way, slot, upload, progress).await;
+    let interim = slot.as_ref().map(|outgoing| outgoing.interim.clone()).unwrap_or_default();
+    let mut timer = pin!(way.deadline.map(|deadline| tokio::time::sleep_until(deadline.into())));
+    let flown = {
+        let mut flight = Flight::new(way, progress);
+        let mut flown = pin!(flight.fly(slot, upload));
+        poll_fn(|cx| {
+            let polled = poll_in_time(flown.as_mut(), timer.as_mut(), cx);
+            match interim.silence().filter(|_| polled.is_pending()) {
+                Some(error) => Poll::Ready(Some(Err(error))),
+                None => polled,
+            }
+        })
+        .await
+    };
+    let unsent = slot.is_some();
+    let flown = flown.unwrap_or_else(|| Err(late(way, unsent, progress)));
     flown.map_err(|error| {
         let reached = error.reached || progress.reached;
         error.with_reached(reached)
     })
 }
 
-async fn until_deadline(
-    way: &Way<'_>,
-    slot: &mut Slot,
-    upload: Option<&Upload>,
-    progress: &mut Progress,
-) -> Result<(Answered, Lease), Error> {
-    let interim = slot.as_ref().map(|outgoing| outgoing.interim.clone()).unwrap_or_default();
-    let flown = async {
-        let mut flight = Flight::new(way, progress);
-        let mut flown = pin!(flight.admitted(slot, upload));
-        poll_fn(|cx| match flown.as_mut().poll(cx) {
-            Poll::Ready(flown) => Poll::Ready(flown),
-            Poll::Pending => interim.silence().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
-        })
-        .await
-    };
-    let Some(deadline) = way.deadline else { return flown.await };
-    let flown = tokio::time::timeout_at(deadline.into(), flown).await;
-    let unsent = slot.is_some();
-    flown.unwrap_or_else(|_| Err(late(way, deadline, unsent, progress)))
+/// What a future yields, or `None` once the timer has run out, if there is one. (`tokio::time::timeout` would be one more
+/// future around it, and a copy of it.)
+fn poll_in_time<F: Future>(
+    future: Pin<&mut F>,
+    timer: Pin<&mut Option<Sleep>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<F::Output>> {
+    match (future.poll(cx), timer.as_pin_mut()) {
+        (Poll::Ready(output), _) => Poll::Ready(Some(output)),
+        (Poll::Pending, Some(timer)) => timer.poll(cx).map(|()| None),
+        (Poll::Pending, None) => Poll::Pending,
+    }
 }
 
 /// What is said once the deadline has passed; `unsent`: while there was no connection for the request.
-fn late(way: &Way<'_>, deadline: Instant, unsent: bool, progress: &Progress) -> Error {
-    let limit = deadline.saturating_duration_since(way.started);
+fn late(way: &Way<'_>, unsent: bool, progress: &Progress) -> Error {
+    let limit =
+        way.deadline.map(|deadline| deadline.saturating_duration_since(way.started)).unwrap_or_default();
     let of_route = way.policy.request_timeout.is_some_and(|of_route| of_route <= limit);
     let whose = if of_route || !way.timed_call { "request timeout" } else { "call's own timeout" };
     if of_route && !(unsent && way.is_crowded()) {

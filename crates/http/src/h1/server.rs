@@ -24,7 +24,7 @@ use crate::body::{BodyError, Due, Incoming};
 use crate::error::Error;
 use crate::filter;
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
-use crate::serve::{Caller, Drain, LAST_WORD, Settings};
+use crate::serve::{Caller, Drain, LAST_WORD, Settings, TimedOut};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
 /// How long what a caller still sends is taken off its hands after the last response, so that it gets to read it (RFC
@@ -55,6 +55,8 @@ struct Pace {
     /// Whether anything was ever asked.
     asked: Cell<bool>,
     expired: Cell<bool>,
+    /// Which of its times ends the connection.
+    timed_out: Cell<Option<TimedOut>>,
     /// For how many ticks nothing has moved on the request under way, and whether that is too long.
     still: Cell<u32>,
     silent: Cell<bool>,
@@ -86,7 +88,21 @@ impl Pace {
 
     /// Whether the connection is to end after the response under way.
     fn is_last(&self) -> bool {
-        self.drain.is_on() || self.age.get() > self.settings.age_ticks()
+        let aged = self.age.get() > self.settings.age_ticks();
+        if aged {
+            self.timed_out.set(Some(TimedOut::Age));
+        }
+        aged || self.drain.is_on()
+    }
+
+    /// Which of its times a caller has had that is over.
+    fn overdue(&self) -> Option<TimedOut> {
+        match self.phase.get() {
+            Phase::Idle if self.asked.get() => Some(TimedOut::Idle),
+            Phase::Idle | Phase::Head => Some(TimedOut::Header),
+            // That is the request's reason.
+            Phase::Body | Phase::Busy => None,
+        }
     }
 
     fn enter(&self, phase: Phase) {
@@ -115,6 +131,7 @@ impl<IO> Caller for Served<IO> {
         self.pace.age.set(self.pace.age.get().saturating_add(1));
         if self.pace.is_over() {
             self.pace.expired.set(true);
+            self.pace.timed_out.set(self.pace.overdue());
             self.conn.wake();
         }
         if self.pace.is_silent(self.conn.has_moved()) {
@@ -203,7 +220,7 @@ pub(crate) async fn serve<IO, H, B>(
     handler: H,
     settings: Arc<Settings>,
     drain: Rc<Drain>,
-) -> io::Result<()>
+) -> io::Result<Option<TimedOut>>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler<Body = B>,
@@ -220,6 +237,7 @@ where
         bytes: Cell::default(),
         asked: Cell::default(),
         expired: Cell::default(),
+        timed_out: Cell::default(),
         still: Cell::default(),
         silent: Cell::default(),
         age: Cell::default(),
@@ -230,7 +248,7 @@ where
     drain.remember(caller);
     let ended = served.requests(&handler).await;
     served.conn.close();
-    ended
+    ended.map(|()| served.pace.timed_out.get())
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
@@ -356,6 +374,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Served<IO> {
         let pace = &self.pace;
         pace.asked.set(true);
         pace.expired.set(false);
+        pace.timed_out.set(None);
         pace.still.set(0);
         pace.silent.set(false);
         pace.waited.set(0);

@@ -7,7 +7,7 @@ use std::task::Context;
 
 use crate::body::BodyError;
 use crate::error::Error;
-use crate::serve::{Caller, Drain, Settings};
+use crate::serve::{Caller, Drain, Settings, TimedOut};
 use crate::sleeper::Sleeper;
 
 /// A caller's connection, for the eyes of its drain.
@@ -24,6 +24,8 @@ pub(super) struct Pace {
     ending: Cell<bool>,
     /// Its age in ticks.
     age: Cell<u32>,
+    /// Which of its times ends it.
+    timed_out: Cell<Option<TimedOut>>,
     sleeper: Sleeper,
 }
 
@@ -36,6 +38,7 @@ impl Pace {
             quiet: Cell::new(0),
             ending: Cell::new(drain.is_on() || drain.is_leaving()),
             age: Cell::new(0),
+            timed_out: Cell::new(None),
             sleeper: Sleeper::default(),
         });
         drain.remember(Rc::downgrade(&pace) as Weak<dyn Caller>);
@@ -62,6 +65,19 @@ impl Pace {
         self.ending.get()
     }
 
+    /// Which of its times the connection is ended by, if it is.
+    pub(super) const fn timed_out(&self) -> Option<TimedOut> {
+        self.timed_out.get()
+    }
+
+    /// Ends it because a time is over.
+    fn expire(&self, time: TimedOut) {
+        if !self.ending.get() {
+            self.timed_out.set(Some(time));
+            self.end();
+        }
+    }
+
     fn end(&self) {
         self.ending.set(true);
         self.sleeper.wake();
@@ -71,17 +87,21 @@ impl Pace {
 impl Caller for Pace {
     fn tick(&self) {
         self.age.set(self.age.get().saturating_add(1));
-        if self.age.get() > self.settings.age_ticks() && !self.ending.get() {
-            self.end();
+        if self.age.get() > self.settings.age_ticks() {
+            self.expire(TimedOut::Age);
         }
         if self.under_way.get() > 0 {
             return;
         }
         self.quiet.set(self.quiet.get().saturating_add(1));
         // The first request of a connection is due as a header is that has begun.
-        let limit = if self.asked.get() { self.settings.idle_ticks() } else { self.settings.header_ticks() };
-        if self.quiet.get() > limit && !self.ending.get() {
-            self.end();
+        let (limit, time) = if self.asked.get() {
+            (self.settings.idle_ticks(), TimedOut::Idle)
+        } else {
+            (self.settings.header_ticks(), TimedOut::Header)
+        };
+        if self.quiet.get() > limit {
+            self.expire(time);
         }
     }
 

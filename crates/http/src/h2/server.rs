@@ -34,7 +34,7 @@ use crate::filter::strip_hop_by_hop;
 use crate::h1::{Limits, Wrong, same_host};
 use crate::memory::{Account, Stall};
 use crate::message::{Asked, Handler, Interim, InterimResponse, InterimSink, Reply};
-use crate::serve::{Caller as Watched, Drain, LAST_WORD, Settings};
+use crate::serve::{Caller as Watched, Drain, LAST_WORD, Settings, TimedOut};
 use crate::upgrade::{OnUpgrade, Tunnel};
 
 /// A caller that is gone is found within 50 seconds.
@@ -51,7 +51,7 @@ pub(crate) async fn serve<IO, H, B>(
     settings: Arc<Settings>,
     drain: Rc<Drain>,
     carried: bool,
-) -> Result<(), h2::Error>
+) -> Result<Option<TimedOut>, h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler<Body = B> + 'static,
@@ -80,7 +80,7 @@ where
         Poll::Pending => last_word.as_mut().poll(cx).map(|()| None),
         Poll::Ready(greeted) => Poll::Ready(Some(greeted)),
     });
-    let Some(mut connection) = greeted.await.transpose()? else { return Ok(()) };
+    let Some(mut connection) = greeted.await.transpose()? else { return Ok(pace.timed_out()) };
     drop(handshake);
     let mut alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, ALIVE, heard));
     let mut ending = false;
@@ -89,13 +89,13 @@ where
     poll_fn(|cx| {
         loop {
             if alive.as_mut().is_some_and(|alive| alive.poll(cx, true).is_ready()) {
-                return Poll::Ready(Err(h2::Reason::SETTINGS_TIMEOUT.into()));
+                return Poll::Ready(Ok(Some(TimedOut::Silence)));
             }
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => caller.accept(request, respond),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-                Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Pending if ending => return parting.as_mut().poll(cx).map(Ok),
+                Poll::Ready(None) => return Poll::Ready(Ok(pace.timed_out())),
+                Poll::Pending if ending => return parting.as_mut().poll(cx).map(|()| Ok(pace.timed_out())),
                 Poll::Pending if !pace.is_ending(cx) => return Poll::Pending,
                 // Only now: a request that is there already is under way. One whose caller has yet to ask is on its way,
                 // and were GOAWAY there before it, the caller could not send it.

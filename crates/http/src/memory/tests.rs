@@ -41,6 +41,11 @@ fn marks_are_passed_as_memory_is_taken_and_given_back() {
     assert_eq!(at(31), Level::Scarce);
     assert_eq!(at(40), Level::Full);
     assert_eq!(at(50), Level::Spent);
+    // A container may be given more while it runs, or less.
+    budget.resize(2 * LIMIT);
+    assert_eq!(at(50), Level::Plenty);
+    budget.resize(LIMIT);
+    assert_eq!(at(50), Level::Spent);
     assert_eq!(at(0), Level::Plenty);
 }
 

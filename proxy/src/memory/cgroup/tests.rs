@@ -36,6 +36,10 @@ fn the_least_limit_of_those_around_it_counts() {
     let (side, small) = (find("0::/pod/side\n").unwrap(), find("0::/pod/small\n").unwrap());
     assert_eq!((side.limit(), side.is_limited()), (Some(128 << 20), false));
     assert_eq!((small.limit(), small.is_limited()), (Some(64 << 20), true));
+    // One in which memory is not accounted for by itself, as that of a container within a container may be.
+    fs::create_dir(top.path().join("pod/small/inner")).unwrap();
+    let inner = find("0::/pod/small/inner\n").unwrap();
+    assert_eq!((inner.limit(), inner.is_limited()), (Some(64 << 20), true));
     // The root has no limit, and no account.
     assert_eq!(find("0::/\n"), None);
 }

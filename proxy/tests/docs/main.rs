@@ -8,7 +8,11 @@ use std::time::SystemTime;
 
 use outrigger_http::Reason;
 
-const PAGES: [&str; 8] = [
+mod operating;
+#[path = "../support/mod.rs"]
+mod support;
+
+const PAGES: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -16,7 +20,9 @@ const PAGES: [&str; 8] = [
     "docs/ROUTES.md",
     "docs/HTTP.md",
     "docs/DEV.md",
+    "docs/RESILIENCE.md",
     "docs/TIMEOUTS.md",
+    "docs/OPERATING.md",
 ];
 
 /// Programs that are not ours: their names alone are known.
@@ -141,6 +147,45 @@ fn every_feature_that_is_supported_has_its_test() {
     assert!(seen > 20, "{seen}");
 }
 
+/// Each test that the page names is there: by its name, by parts of it around `…`, or by its file.
+#[test]
+fn every_promise_has_the_tests_that_the_page_names() {
+    let page = std::fs::read_to_string(root().join("docs/RESILIENCE.md")).unwrap();
+    let folders = ["proxy/tests", "crates/testkit/tests", "crates/balance/tests"].map(|f| root().join(f));
+    let tests: String = folders.iter().map(|folder| texts(folder)).collect();
+    let names: BTreeSet<&str> =
+        tests.split("fn ").skip(1).filter_map(|rest| rest.split_once('(')).map(|(name, _)| name).collect();
+    let files: BTreeSet<String> = folders.iter().flat_map(|folder| stems(folder)).collect();
+    let mut seen = 0;
+    for (head, column) in [("| | promised | tests |", 2), ("| what is broken | what holds |", 2)] {
+        let table = page.split(head).nth(1).unwrap().split("\n\n").next().unwrap();
+        for row in table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")) {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+            for name in cells[column..].iter().flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+                let (file, parts) = name.split_once("::").map_or((None, name), |(file, it)| (Some(file), it));
+                let parts: Vec<&str> = parts.split('…').collect();
+                let has = |test: &&str| parts.iter().all(|part| test.contains(part));
+                let known = files.contains(name) || names.iter().any(has);
+                assert!(known && file.is_none_or(|file| files.contains(file)), "there is no test {name}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 25, "{seen}");
+}
+
+/// The names of all files below a folder, and of the folders, without what they end in.
+fn stems(folder: &Path) -> Vec<String> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| {
+            let own = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let below = if path.is_dir() { stems(&path) } else { Vec::new() };
+            std::iter::once(own).chain(below)
+        })
+        .collect()
+}
+
 /// The files and folders that the architecture follows are where it says.
 #[test]
 fn every_file_of_the_architecture_is_there() {
@@ -237,10 +282,11 @@ fn every_command_of_ours_exists_with_its_options() {
 /// Commands of cargo name packages and files that are there.
 #[test]
 fn every_cargo_command_names_packages_that_there_are() {
-    let manifests: String = ["proxy", "control-api", "benches", "crates/demo", "certs"]
-        .iter()
-        .filter_map(|folder| std::fs::read_to_string(root().join(folder).join("Cargo.toml")).ok())
-        .collect();
+    let manifests: String =
+        ["proxy", "control-api", "benches", "crates/demo", "crates/testkit", "crates/balance"]
+            .iter()
+            .filter_map(|folder| std::fs::read_to_string(root().join(folder).join("Cargo.toml")).ok())
+            .collect();
     for (place, command, _) in commands() {
         let words: Vec<&str> = command.split_whitespace().collect();
         for pair in words.windows(2) {
@@ -279,6 +325,7 @@ fn every_command_is_run_here_or_accounted_for() {
         ("target/release/outrigger-bench run", "the tests of the harness"),
         ("curl http://127.0.0.1:15000/healthz/ready", "operation"),
         ("curl http://127.0.0.1:15000/metrics", "operation"),
+        ("curl http://127.0.0.1:15000/endpoints", "operation"),
         ("curl http://shop.localhost:8080/api/items", "below"),
     ];
     let mut run = 0;
