@@ -139,11 +139,7 @@ impl std::str::FromStr for Quiet {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        let duration = text.parse::<outrigger_config::Duration>();
-        duration.map(|it| Self(Some(it.get()))).map_err(|why| format!("{why}, or `off`"))
+        or_off(text, |text| text.parse().map(outrigger_config::Duration::get)).map(Self)
     }
 }
 
@@ -155,11 +151,18 @@ impl std::str::FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        address(text).map(|address| Self(Some(address))).map_err(|why| format!("{why}, or `off`"))
+        or_off(text, address).map(Self)
     }
+}
+
+fn or_off<T, E: std::fmt::Display>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    parse(text).map(Some).map_err(|why| format!("{why}, or `off`"))
 }
 
 pub(crate) fn address(text: &str) -> Result<SocketAddr, &'static str> {

@@ -1,6 +1,7 @@
 //! What a snapshot decides for one request or connection: a plain value, made once, then acted on.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use http::header::HOST;
 use http::{Method, Request, Version};
@@ -34,6 +35,13 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
+    /// When a request that came then is ready to be sent: what filters do before may take long, such as to wait for all of
+    /// its body.
+    pub(crate) fn ready(&self, came: Instant) -> Instant {
+        let filtered = self.rule.is_some_and(|(_, share)| share.filters.is_some());
+        if filtered { Instant::now() } else { came }
+    }
+
     /// What is changed in bodies, if anything is.
     pub(crate) fn bodies(&self) -> Option<&'a Transforms> {
         self.rule.and_then(|(_, share)| share.bodies())

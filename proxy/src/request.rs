@@ -158,6 +158,7 @@ pub(crate) async fn carry_out(
         dialer: &plan.to.dialer,
         speak: plan.speak,
         started: record.started(),
+        ready: plan.ready(record.started()),
         deadline,
         timed_call: patience.is_some(),
         limits: connection.settings.limits,
@@ -168,6 +169,7 @@ pub(crate) async fn carry_out(
     let mut progress = Progress::default();
     let result = forward(&way, &mut slot, upload.as_ref(), &mut progress).await;
     record.went(&plan.to, &progress);
+    upload.iter().for_each(Upload::answered);
     match result {
         Err(error) => {
             if error.reason == Reason::DnsError {
@@ -364,4 +366,21 @@ fn wait(waiting: Waiting, to: &LocalBackend, error: Error, mut record: Record) -
     };
     let (headers, text) = page(&host, to, &error);
     refusal(&error, headers, text, record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many bytes the future takes that a function returns.
+    const fn size<A, B, C, F>(_: &impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each request under way has it, however many there are.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        let size = size(&answer);
+        assert!(size <= 6_500, "{size} bytes");
+    }
 }

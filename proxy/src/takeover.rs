@@ -16,9 +16,11 @@
 //! the new one is there: given up on, that might yet accept, and both would go on. The new one accepts nothing before it
 //! hears `yours`, or the running one is gone.
 
+mod word;
+
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -26,69 +28,20 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use outrigger_net::{listen, pass};
-use rustix::net::sockopt::socket_peercred;
-use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use self::word::{Offered, Use, VERSION, Word, hear, is_gone, say, stranger};
 use crate::director::{Published, Tell};
 use crate::faces::Face;
 use crate::listeners::Given;
 use crate::seldom::Seldom;
 use crate::worker::Order;
 
-/// What is spoken. A process that speaks another is refused.
-const VERSION: u32 = 1;
 /// How long the other may take for a word that needs no work.
 const PROMPT: Duration = Duration::from_secs(10);
 /// How long the new process may take to set itself up.
 const SETUP: Duration = Duration::from_mins(1);
-/// How long a line may be.
-const MAX_LINE: usize = 1024 * 1024;
-
-/// What the two say to each other.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Word {
-    /// The running process: these sockets are to be had.
-    Offer { version: u32, pid: u32, sockets: Vec<Offered> },
-    /// The new one: it wants them.
-    Take { version: u32, pid: u32 },
-    /// The new one: all is set up.
-    Ready,
-    /// The running one: it stops once the other accepts.
-    Yours,
-    /// The new one: it accepts.
-    Accepting,
-    /// The running one: it does not stop, for this reason.
-    No(String),
-}
-
-/// Sockets with one address.
-#[derive(Debug, Serialize, Deserialize)]
-struct Offered {
-    /// What they are for.
-    r#use: Use,
-    /// The listener's name, or what of the proxy's own it is.
-    name: String,
-    /// The address that was asked for, perhaps with port 0.
-    asked: SocketAddr,
-    /// Where they listen.
-    local: SocketAddr,
-    /// How many there are.
-    count: usize,
-}
-
-/// What sockets are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Use {
-    /// A listener of the configuration.
-    Listener,
-    /// The proxy's own: administration, metrics, readiness.
-    Own,
-}
 
 /// Why a proxy could not be replaced.
 #[derive(Debug, thiserror::Error)]
@@ -124,53 +77,6 @@ pub enum UpgradeError {
         "--upgrade: nothing was taken over, and the running proxy goes on, because of this configuration:\n{0}"
     )]
     Lacking(String),
-}
-
-async fn say(stream: &UnixStream, word: &Word) -> io::Result<()> {
-    let mut line = serde_json::to_vec(word)?;
-    line.push(b'\n');
-    let mut rest = line.as_slice();
-    while !rest.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// The next word, which must come within a time. The other says nothing more until it is answered.
-async fn hear(stream: &UnixStream, patience: Duration) -> io::Result<Word> {
-    let line = async {
-        let (mut line, mut part) = (Vec::new(), [0; 4096]);
-        while line.last() != Some(&b'\n') {
-            let read = stream.async_io(Interest::READABLE, || stream.try_read(&mut part)).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            line.extend_from_slice(part.get(..read).unwrap_or_default());
-            if line.len() > MAX_LINE {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the line has no end"));
-            }
-        }
-        Ok(line)
-    };
-    let line = tokio::time::timeout(patience, line).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    Ok(serde_json::from_slice(&line)?)
-}
-
-/// Whether an error says that the other is gone.
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::UnexpectedEof | Kind::BrokenPipe | Kind::ConnectionReset)
-}
-
-/// The other's user, where it is not this process's.
-fn stranger(stream: &UnixStream) -> io::Result<Option<(u32, u32)>> {
-    let (theirs, ours) = (socket_peercred(stream)?.uid.as_raw(), rustix::process::geteuid().as_raw());
-    Ok((theirs != ours).then_some((theirs, ours)))
 }
 
 /// What the new process has of the one that runs.
@@ -435,58 +341,4 @@ impl Shop {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn claim(stream: UnixStream) -> Claim {
-        Claim { stream, pid: 1, listeners: Vec::new(), own: Vec::new() }
-    }
-
-    #[tokio::test]
-    async fn a_running_process_that_has_said_no_and_gone_on_is_not_taken_for_one_that_ended() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        say(&theirs, &Word::No("does not give way".into())).await.unwrap();
-        drop(theirs);
-        let refused = claim(ours).ready().await;
-        assert!(matches!(refused, Err(UpgradeError::Refused(why)) if why == "does not give way"));
-    }
-
-    #[tokio::test]
-    async fn one_that_ended_without_a_word_needs_not_agree() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        drop(theirs);
-        claim(ours).ready().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_offer_of_more_sockets_than_there_can_be_is_an_error() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let many = |name: &str| Offered {
-            r#use: Use::Listener,
-            name: name.into(),
-            asked: address,
-            local: address,
-            count: usize::MAX,
-        };
-        let offer = Word::Offer { version: VERSION, pid: 1, sockets: vec![many("a"), many("b")] };
-        say(&theirs, &offer).await.unwrap();
-        drop(theirs);
-        assert!(matches!(Claim::over(ours).await, Err(UpgradeError::Refused(_))));
-    }
-
-    #[tokio::test]
-    async fn the_place_of_the_next_process_is_left_to_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("upgrade.sock");
-        let door = Door::make(&path).unwrap();
-        door.put().unwrap();
-        door.left.set(true);
-        drop(door);
-        assert!(path.exists(), "the next process may be about to put its own there");
-        let door = Door::make(&path).unwrap();
-        door.put().unwrap();
-        drop(door);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-}
+mod tests;

@@ -1,32 +1,34 @@
 //! A worker: one thread with its own sockets, connections and pools, which shares nothing with the others but the
 //! live table, the load of endpoints and the metrics.
 
+mod accept;
+mod open;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_config::Name;
 use outrigger_config::listener::Direction;
-use outrigger_http::memory::{Account, Budget, CONNECTION, Charge, Kind, Level, TLS};
+use outrigger_http::memory::{Account, Budget};
 use outrigger_http::serve::{Drain, TICK};
 use outrigger_net::listen;
-use outrigger_telemetry::{CallerTimeout, ConnectionSeries, LogBuffer};
-use tokio::net::{TcpListener, TcpStream};
+use outrigger_telemetry::LogBuffer;
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tracing::{debug, error, warn};
+use tracing::error;
 
-use crate::connection;
 use crate::local::Local;
-use crate::seldom::Seldom;
-use crate::state::{Live, LiveListener};
+use crate::state::Live;
 
-/// How long a worker waits after an accept that failed, as when no file descriptor is left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use self::accept::accept;
+use self::open::Half;
+pub(crate) use self::open::{Open, Side};
+
 /// How often unused connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the access log's lines are handed over, if there are any.
@@ -52,55 +54,6 @@ pub(crate) enum Order {
     HandOver,
     /// Ends at once.
     Stop,
-}
-
-/// Whose connections they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// Of those who call the application, and of a standalone proxy's callers.
-    Inbound,
-    /// Of the application.
-    Outbound,
-    /// Of the application to itself, which never leave the process.
-    Own,
-}
-
-impl Side {
-    /// Of the connections to a listener.
-    pub(crate) const fn of(direction: Direction) -> Self {
-        match direction {
-            Direction::Outbound => Self::Outbound,
-            Direction::Inbound | Direction::Edge => Self::Inbound,
-        }
-    }
-}
-
-/// The connections of one side.
-#[derive(Debug)]
-struct Half {
-    /// Connections open, upgraded and opaque ones included.
-    open: Cell<usize>,
-    /// When the last one was opened or closed.
-    last: Cell<Instant>,
-    /// Whether callers are told that their connection ends.
-    announcing: Cell<bool>,
-    /// Whether nothing is accepted any more.
-    closed: Cell<bool>,
-    /// Tasks that accept, also those that are about to end and still take what had come.
-    accepting: Cell<usize>,
-}
-
-impl Half {
-    fn new() -> Self {
-        let (open, last) = (Cell::new(0), Cell::new(Instant::now()));
-        let (announcing, closed) = (Cell::new(false), Cell::new(false));
-        Self { open, last, announcing, closed, accepting: Cell::new(0) }
-    }
-
-    fn count(&self, open: usize) {
-        self.open.set(open);
-        self.last.set(Instant::now());
-    }
 }
 
 /// One worker's part of the proxy.
@@ -144,63 +97,6 @@ struct Accepting {
     socket: Rc<TcpListener>,
     /// Ends the accepting.
     _until: oneshot::Sender<()>,
-}
-
-/// Counts a connection as open while it lives.
-#[derive(Debug)]
-pub(crate) struct Open {
-    worker: Rc<Worker>,
-    side: Side,
-    /// Where it is shown, if it came from outside.
-    series: Option<ConnectionSeries>,
-    /// The connections of its listener, which it is one of.
-    among: Option<Arc<AtomicU32>>,
-    /// What it takes by itself.
-    held: Charge,
-}
-
-impl Open {
-    /// Counts what TLS takes.
-    pub(crate) fn secured(&mut self) {
-        self.held.set(CONNECTION + TLS);
-    }
-
-    /// Which of the worker's connections it is one of.
-    pub(crate) const fn side(&self) -> Side {
-        self.side
-    }
-
-    /// Counts it among those that a timeout ended.
-    pub(crate) fn timed_out(&self, timeout: CallerTimeout) {
-        if let Some(series) = self.series {
-            self.worker.metrics.connection_timed_out(series, timeout);
-        }
-    }
-
-    /// Shows it among the connections of its listener.
-    pub(crate) fn show(&mut self, listener: &LiveListener) {
-        self.worker.metrics.connection_opened(listener.connections);
-        self.series = Some(listener.connections);
-        listener.open.fetch_add(1, Ordering::Relaxed);
-        self.among = Some(listener.open.clone());
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if let Some(among) = &self.among {
-            among.fetch_sub(1, Ordering::Relaxed);
-        }
-        if let Some(series) = self.series {
-            self.worker.metrics.connection_closed(series);
-        }
-        let half = self.worker.half(self.side);
-        let open = half.open.get().saturating_sub(1);
-        half.count(open);
-        if open == 0 {
-            self.worker.quiet.notify_waiters();
-        }
-    }
 }
 
 /// Runs a worker until it is told to stop, or whoever gives its orders is gone.
@@ -320,14 +216,6 @@ impl Worker {
                 self.logged.notify_one();
             }
         }
-    }
-
-    /// Counts one more connection, until the value is dropped.
-    pub(crate) fn open(self: &Rc<Self>, side: Side) -> Open {
-        let half = self.half(side);
-        half.count(half.open.get() + 1);
-        let held = self.memory.hold(Kind::Connections, CONNECTION);
-        Open { worker: self.clone(), side, series: None, among: None, held }
     }
 
     /// Closes the connections on which nothing is under way.
@@ -456,82 +344,4 @@ impl Worker {
             self.quiet.notified().await;
         }
     }
-}
-
-/// Accepts on one socket until `gone` says that the listener is.
-async fn accept(
-    worker: &Rc<Worker>,
-    socket: Rc<TcpListener>,
-    side: Side,
-    listener: Name,
-    drain: Rc<Drain>,
-    mut gone: oneshot::Receiver<()>,
-) {
-    let mut complaint = Seldom::default();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = &mut gone => {
-                // What the kernel took on for this socket would be reset with it.
-                for (stream, peer) in waiting(&socket, &listener) {
-                    serve(worker, stream, peer, side, &listener, &drain);
-                }
-                return;
-            }
-            accepted = socket.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => serve(worker, stream, peer, side, &listener, &drain),
-            Err(error) if is_of_the_connection(&error) => debug!(%listener, %error, "a caller left at once"),
-            Err(error) => {
-                if complaint.is_due() {
-                    warn!(%listener, %error, "cannot accept; trying again every {ACCEPT_PAUSE:?}");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// The connections that wait to be accepted. The kernel is asked: the runtime may not have heard of them yet, and lets a
-/// task accept so many at a time.
-fn waiting(socket: &TcpListener, listener: &Name) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
-    let next = || {
-        let (stream, peer) = listen::accept(socket)?;
-        Ok((TcpStream::from_std(stream)?, peer))
-    };
-    // No more can have waited; where another process accepts as well, who comes later is its.
-    let all = std::iter::repeat_with(next).take(listen::BACKLOG as usize + 1);
-    let all = all.take_while(move |next: &io::Result<_>| match next {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-        Err(error) if !is_of_the_connection(error) => {
-            warn!(%listener, %error, "cannot accept those who still wait: they are reset");
-            false
-        }
-        _ => true,
-    });
-    all.filter_map(Result::ok)
-}
-
-fn is_of_the_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused)
-}
-
-fn serve(
-    worker: &Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    side: Side,
-    listener: &Name,
-    drain: &Rc<Drain>,
-) {
-    if worker.memory.level() >= Level::Spent {
-        // Even a refusal takes memory.
-        return worker.memory.turned_away();
-    }
-    // Counted from now on, not from when its task first runs: a worker that ends might not see it before.
-    let open = worker.open(side);
-    let task = connection::serve(worker.clone(), stream, peer, open, listener.clone(), drain.clone());
-    tokio::task::spawn_local(task);
 }

@@ -40,6 +40,11 @@ impl Admitted {
         })
     }
 
+    /// When it was let in.
+    pub(crate) const fn since(&self) -> Instant {
+        self.since
+    }
+
     /// The place of a request whose response has begun, after so many attempts.
     pub(crate) fn answered(mut self, answered: &Answered, attempts: u32) -> Option<Place> {
         // What is refused at once, by a backend that has enough to do, or was tried again, says nothing of how fast it is.

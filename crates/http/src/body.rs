@@ -250,6 +250,16 @@ impl Upload {
         self.0.borrow().is_kept()
     }
 
+    /// The request was answered and is not sent again: nothing of the body is kept any more, unless it is being sent for a
+    /// second time.
+    pub fn answered(&self) {
+        let state = &mut *self.0.borrow_mut();
+        if state.attempt == 1 {
+            state.kept = None;
+            state.charge.iter_mut().for_each(|charge| charge.set(0));
+        }
+    }
+
     /// How many bytes came from the caller.
     pub fn bytes(&self) -> u64 {
         self.0.borrow().bytes

@@ -178,6 +178,7 @@ impl Drop for Lease {
             Held::Http2(under_way) => {
                 drop(under_way);
                 self.pool.tell_waiting();
+                self.pool.offer();
             }
             Held::Nothing => {}
         }
@@ -361,15 +362,25 @@ impl Pool {
 
     fn keep(self: &Rc<Self>, connection: Http1, now: Instant) {
         connection.sender.rest();
-        let terms = self.terms.borrow();
-        let wanted = terms.room.as_ref().is_some_and(|room| self.waiting.get() == 0 && room.is_wanted());
-        if wanted || self.retired.get() {
+        if self.is_wanted_elsewhere() || self.retired.get() {
             connection.sender.close();
             return;
         }
-        self.resting.keep(connection, now, terms.room.as_ref());
+        self.resting.keep(connection, now, self.terms.borrow().room.as_ref());
         self.tell_waiting();
         self.look_after();
+    }
+
+    /// Whether what nobody here needs is to be closed, because somebody waits for its place.
+    fn is_wanted_elsewhere(&self) -> bool {
+        self.terms.borrow().room.as_ref().is_some_and(|room| self.waiting.get() == 0 && room.is_wanted())
+    }
+
+    /// Has what has come to rest closed if it is wanted elsewhere.
+    fn offer(&self) {
+        if self.is_wanted_elsewhere() {
+            self.resting.wake_watcher();
+        }
     }
 
     /// Has those who wait for a part of what there is look again.
@@ -523,7 +534,8 @@ impl Pool {
             }
             place = place.or_else(|| dialer.room.as_ref()?.try_take());
             if place.is_some() || dialer.room.is_none() {
-                let made = self.connect_http2(wire, shared, dialer, place).await;
+                // Boxed, for every request would have the room for it.
+                let made = Box::pin(self.connect_http2(wire, shared, dialer, place)).await;
                 shared.note(&made, self.retired.get());
                 return made.map(|connection| (connection, Phase::New));
             }

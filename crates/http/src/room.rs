@@ -82,6 +82,13 @@ impl Connections {
         self.may_wait.store(limits.waiting.unwrap_or(0), SeqCst);
         let wait = limits.wait_timeout.map_or(WAIT, outrigger_config::Duration::get);
         self.wait.store(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), SeqCst);
+        // There may be room now.
+        self.closed.notify_waiters();
+    }
+
+    /// For how long a request waits at most.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.may_wait.load(SeqCst) == 0 { BRIEFLY } else { Duration::from_millis(self.wait.load(SeqCst)) }
     }
 
     /// How many are open.
@@ -97,6 +104,11 @@ impl Connections {
     /// How many requests wait for one, and how many may. While there are connections that rest, for a moment one more for each.
     pub fn waiting(&self) -> (u32, u32) {
         (self.waiting.load(SeqCst), self.may_wait.load(SeqCst))
+    }
+
+    /// Whether there is no room for one more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.open() >= self.most.load(SeqCst)
     }
 
     /// Room for one more, if there is any that nobody waits for.
@@ -120,9 +132,7 @@ impl Connections {
             return Ok(Got::Place(place));
         }
         let _waiting = self.queue().ok_or_else(|| self.full())?;
-        let briefly = self.may_wait.load(SeqCst) == 0;
-        let wait = if briefly { BRIEFLY } else { Duration::from_millis(self.wait.load(SeqCst)) };
-        let mut over = pin!(tokio::time::sleep(wait));
+        let mut over = pin!(tokio::time::sleep(self.patience()));
         let mut instead = pin!(instead);
         loop {
             let mut closed = pin!(self.closed.notified());
@@ -248,6 +258,26 @@ mod tests {
         assert!(b.await.unwrap().is_err(), "nothing came free for three seconds");
         drop(second);
         assert_eq!((connections.open(), connections.waiting.load(SeqCst)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_hears_that_there_may_be_more() {
+        let connections = connections(r#"{ "connections": 1, "waiting": 3, "waitTimeout": "3s" }"#);
+        let _first = place(&connections).await.unwrap();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let connections = connections.clone();
+                tokio::spawn(async move { place(&connections).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let before = tokio::time::Instant::now();
+        connections.set(&serde_json::from_str(r#"{ "connections": 4, "waiting": 3 }"#).unwrap());
+        let mut places = Vec::new();
+        for one in waiting {
+            places.push(one.await.unwrap().unwrap());
+        }
+        assert_eq!((connections.open(), before.elapsed()), (4, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

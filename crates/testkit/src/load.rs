@@ -3,6 +3,7 @@
 //! The rate is open: a request begins when its time has come, whether those before it have ended or not, so that what is
 //! slow is not asked less. Nothing is ever tried again here.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ pub enum Kind {
     Http2,
     /// A call of gRPC with one message each way, on one connection. A success has the status 0 and its own message.
     Unary,
-    /// A call of gRPC with messages both ways, on one connection: each is sent once the one before came back.
+    /// A call of gRPC with messages both ways: each is sent once the one before came back. On as many connections as it
+    /// takes, with 100 such calls at once on each.
     Streaming {
         /// How many.
         messages: u32,
@@ -35,6 +37,9 @@ pub enum Kind {
         gap: Duration,
     },
 }
+
+/// How many calls that last share a connection, about.
+const STREAMS: f64 = 100.0;
 
 /// What is asked for, and how often.
 #[derive(Debug, Clone)]
@@ -60,6 +65,14 @@ impl Traffic {
         };
         let patience = Duration::from_secs(10);
         Self { kind, per_second, method: Method::GET, path: path.into(), patience }
+    }
+
+    /// Over how many connections of HTTP/2 the requests are spread. A sidecar takes 256 at once on each, so that more
+    /// calls that last would wait for each other on one.
+    fn shared(&self) -> usize {
+        let Kind::Streaming { messages, gap } = self.kind else { return 1 };
+        let at_once = gap.as_secs_f64() * f64::from(messages) * f64::from(self.per_second);
+        1 + (at_once / STREAMS) as usize
     }
 }
 
@@ -98,10 +111,15 @@ impl Tally {
     /// That there were at least so many requests, and that none failed.
     ///
     /// # Panics
-    /// If there were less, or one did; the first failures are named.
+    /// If there were less, or one did; the causes are named.
     pub fn is_whole(&self, requests: u64) {
-        let some: Vec<_> = self.failures.iter().take(8).collect();
-        assert!(some.is_empty(), "{} of {} failed: {some:#?}", self.failures.len(), self.requests);
+        // Each cause, how often, and when first and last.
+        let mut causes = BTreeMap::<_, (usize, Duration, Duration)>::new();
+        for (at, why) in &self.failures {
+            let (times, first, last) = causes.entry(why).or_insert((0, *at, *at));
+            (*times, *first, *last) = (*times + 1, (*first).min(*at), (*last).max(*at));
+        }
+        assert!(causes.is_empty(), "{} of {} failed: {causes:#?}", self.failures.len(), self.requests);
         assert!(self.requests >= requests, "{} requests, not {requests}", self.requests);
     }
 }

@@ -111,6 +111,7 @@ impl Auth {
             dialer: &to.dialer,
             speak: if live.protocol == Some(BackendProtocol::H2c) { Speak::Http2 } else { Speak::Http1 },
             started,
+            ready: started,
             deadline: Some(deadline),
             timed_call: false,
             limits: connection.settings.limits,

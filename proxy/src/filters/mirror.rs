@@ -123,6 +123,7 @@ impl Copy {
             dialer: &to.dialer,
             speak,
             started,
+            ready: started,
             deadline,
             timed_call: false,
             limits: self.limits,

@@ -156,6 +156,8 @@ impl Checker {
     fn heard(&self, answers: &mut Answers, found: Found) {
         let Question { check, .. } = &self.question;
         let (now, told) = (Instant::now(), self.told.borrow());
+        // First, so that who sees what comes of it can see why.
+        self.keep(&told.backend, &found);
         let decided = answers.heard(found == Found::Well, check.healthy_threshold, check.unhealthy_threshold);
         if let Some(well) = decided {
             self.load.checked(well, now);
@@ -179,10 +181,14 @@ impl Checker {
             hosts.doubt();
         }
         debug!(backend = &*told.backend, endpoint = %self.question.address(), ?found, "health check");
+    }
+
+    /// Keeps what was found for those who watch over the proxy.
+    fn keep(&self, backend: &Arc<str>, found: &Found) {
         let mut kept = self.means.findings.kept();
-        if let Some(count) = kept.counts.entry(told.backend.clone()).or_default().get_mut(found.place()) {
+        if let Some(count) = kept.counts.entry(backend.clone()).or_default().get_mut(found.place()) {
             *count += 1;
         }
-        kept.last.insert(self.id, found);
+        kept.last.insert(self.id, found.clone());
     }
 }

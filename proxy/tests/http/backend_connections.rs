@@ -1,6 +1,6 @@
 //! How many connections a backend may have, over all workers, and what becomes of requests beyond.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrigger_testkit::app::App;
 use tokio::task::JoinSet;
@@ -86,6 +86,69 @@ async fn no_more_wait_than_may_and_not_for_longer() {
     proxy.metric_is("outrigger_backend_connections_open", &["backend=\"app\""], 1.0).await;
     let (statuses, most) = all_at_once(&proxy, 6, "/").await;
     assert_eq!((statuses, most), (vec![503; 6], 1.0));
+}
+
+/// A limit is the backend's: who has waited for one endpoint does not wait again for each of the others.
+#[tokio::test]
+async fn a_request_waits_once_however_many_endpoints_there_are() {
+    let (mut backends, mut addresses) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let (backend, address) = listen().await;
+        backends.push(backend);
+        addresses.push(address);
+    }
+    for waiting in [5, 0] {
+        let limits = format!("limits: {{ connections: 1, waiting: {waiting}, waitTimeout: 400ms }}");
+        let proxy = Running::start(&with_rule("", &limits, &addresses)).await;
+        let mut first = proxy.connect().await;
+        first.send(get("/never")).await;
+        proxy.metric_is("outrigger_backend_connections_open", &["backend=\"app\""], 1.0).await;
+        let before = Instant::now();
+        assert_eq!(proxy.ask(&get("/")).await.status(), 503);
+        assert!(before.elapsed() < Duration::from_millis(1_200), "{:?}", before.elapsed());
+    }
+}
+
+/// That a request has waited too long for a connection that others have says nothing of an endpoint.
+#[tokio::test]
+async fn an_endpoint_is_not_unreachable_because_others_have_all_connections() {
+    let (backend, address) = listen().await;
+    let (another, other) = listen().await;
+    let fields = "outlierDetection: { consecutiveFailures: 1, consecutiveConnectFailures: 1 }, \
+        limits: { connections: 1, waiting: 5, waitTimeout: 20s }, balance: { type: RoundRobin }";
+    for timeouts in ["backendRequest: 100ms", "request: 100ms"] {
+        let rule = format!("timeouts: {{ {timeouts} }}");
+        let proxy = Running::start(&with_rule(&rule, fields, &[address, other])).await;
+        let mut first = proxy.connect().await;
+        first.send("GET / HTTP/1.1\r\nHost: shop\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n").await;
+        let mut callee = tokio::select! {
+            callee = Wire::accept(&backend) => callee,
+            callee = Wire::accept(&another) => callee,
+        };
+        callee.request().await;
+        callee.send("HTTP/1.1 101 Go\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n").await;
+        assert_eq!(first.head().await.status(), 101);
+        for _ in 0..3 {
+            assert_eq!(proxy.ask(&get("/")).await.status(), 504, "{timeouts}");
+        }
+        let well = proxy.metric("outrigger_backend_endpoints", &["backend=\"app\"", "state=\"well\""]);
+        assert_eq!(well, 2.0, "{timeouts}: {}", proxy.proxy.metrics());
+    }
+}
+
+/// Whoever waits when a connection of HTTP/2 comes to rest elsewhere gets its place then.
+#[tokio::test]
+async fn a_connection_that_comes_to_rest_elsewhere_makes_room() {
+    let (a, b) = (App::builder().start().await, App::builder().start().await);
+    for (protocol, workers) in [("HTTP", 1), ("H2C", 1), ("HTTP", 3), ("H2C", 3)] {
+        let limits = "limits: { connections: 1, waiting: 50, waitTimeout: 20s }";
+        let fields = format!("protocol: {protocol}, balance: {{ type: RoundRobin }}, {limits}");
+        let proxy = with_workers(&with_rule("", &fields, &[a.address(), b.address()]), workers).await;
+        let before = Instant::now();
+        let (statuses, most) = all_at_once(&proxy, 8, "/delay/50").await;
+        assert_eq!((statuses, most), (vec![200; 8], 1.0), "{protocol}, {workers}");
+        assert!(before.elapsed() < Duration::from_secs(10), "{protocol}, {workers}: {:?}", before.elapsed());
+    }
 }
 
 #[tokio::test]

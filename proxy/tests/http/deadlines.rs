@@ -118,6 +118,24 @@ async fn a_call_ends_when_its_caller_says_even_where_its_route_has_no_timeout() 
     proxy.metric_is("outrigger_requests_total", &["reason=\"http_response_timeout\""], 2.0).await;
 }
 
+/// No time at all is no time; the longest that can be said is as good as none; what is not valid is for the server to judge.
+#[tokio::test]
+async fn a_call_may_say_anything_of_how_long_it_waits() {
+    let (address, told) = server().await;
+    let proxy = Running::start(&with_rule("", "protocol: H2C", &[address])).await;
+    for timeout in ["0n", "0H", "00000000S", "1n"] {
+        assert_eq!(status(&proxy, call("/s/Hang", timeout)).await.0, "4", "{timeout}");
+    }
+    told.take();
+    assert_eq!(status(&proxy, call("/s/Echo", "99999999H")).await.0, "0");
+    let left = told.take().remove(0);
+    assert!(left == "99999998H" || left == "99999999H", "{left}");
+    for timeout in ["100000000S", "1", "S", "1s", "-1S", "+1S", "1.5S", "1S, 2S"] {
+        assert_eq!(status(&proxy, call("/s/Echo", timeout)).await.0, "0", "{timeout}");
+        assert_eq!(told.take(), [timeout]);
+    }
+}
+
 #[tokio::test]
 async fn of_two_deadlines_of_a_call_the_earlier_counts() {
     let (address, told) = server().await;

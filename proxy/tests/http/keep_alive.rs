@@ -195,3 +195,24 @@ async fn an_endpoint_that_is_gone_from_the_configuration_loses_its_idle_connecti
         proxy.metric_is("outrigger_backend_connections_open", &["backend=\"app\""], 0.0).await;
     }
 }
+
+/// How long a connection has rested is counted to when the request is written to it, not to when its caller began it.
+#[tokio::test]
+async fn a_request_that_takes_long_to_come_is_not_written_to_a_connection_that_rested_meanwhile() {
+    let (backend, address) = listen().await;
+    let rule = "filters: [{ type: Buffer, buffer: { maxBytes: 100 } }]";
+    let proxy = Running::start(&with_rule(rule, "", &[address])).await;
+    let mut caller = proxy.connect().await;
+    caller.send(GET).await;
+    let mut callee = accept(&backend).await;
+    callee.request().await;
+    callee.send("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(caller.response().await.status(), 200);
+    caller.send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\nh").await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    caller.send("i").await;
+    let mut another = soon(accept(&backend)).await;
+    assert_eq!(another.request().await.text(), "hi");
+    another.send(OK).await;
+    assert_eq!(caller.response().await.status(), 200);
+}

@@ -75,6 +75,13 @@ impl Binary {
         (words.next().unwrap(), words.next().unwrap())
     }
 
+    /// How much memory it has in use, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Lets it open so many more files at most.
     pub(crate) fn limit_files(&self, more: u64) {
         let pid = Pid::from_child(&self.child);

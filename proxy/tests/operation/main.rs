@@ -18,6 +18,7 @@ mod leaving;
 mod listeners;
 mod memory;
 mod names;
+mod sessions;
 mod silence;
 mod tcp;
 mod tls;

@@ -64,11 +64,14 @@ pub(super) struct Flight<'a> {
     pub(super) resent: bool,
     /// Its place among the backend's retries, until it is answered.
     granted: Option<Granted>,
+    /// When it may be sent for the first time.
+    ready: Instant,
 }
 
 impl<'a> Flight<'a> {
     pub(super) fn new(way: &'a Way<'a>, progress: &'a mut Progress) -> Self {
-        Self { way, progress, tried: SmallVec::new(), connects: 0, retries: 0, resent: false, granted: None }
+        let (tried, ready) = (SmallVec::new(), way.ready);
+        Self { way, progress, tried, connects: 0, retries: 0, resent: false, granted: None, ready }
     }
 
     /// Sends it, once it is let in, until an answer or a failure is the last word. What is rare on the way is boxed, and what
@@ -83,6 +86,9 @@ impl<'a> Flight<'a> {
             None => None,
             Some(limits) => Some(Box::pin(Admitted::at(limits, &backend.name)).await?),
         };
+        if let Some(admitted) = &admitted {
+            self.ready = admitted.since();
+        }
         let Some(outgoing) = &*slot else {
             return Err(Error::unsent(Reason::ProxyInternalError, "there is no request to send"));
         };
@@ -91,7 +97,7 @@ impl<'a> Flight<'a> {
             backend.budget.request(self.way.started);
         }
         let flown = loop {
-            let now = if self.progress.attempts == 0 { self.way.started } else { Instant::now() };
+            let now = if self.progress.attempts == 0 { self.ready } else { Instant::now() };
             let mut one = match self.begin(now) {
                 Ok(one) => one,
                 Err(error) => break Err(error),
@@ -119,6 +125,8 @@ impl<'a> Flight<'a> {
                         break Err(failure.with_reached(self.progress.reached));
                     }
                     self.note(&mut one, &failed);
+                    // It is not there while a retry waits.
+                    drop(one);
                     *slot =
                         slot.take().and_then(|outgoing| spare.renewed(outgoing)).or_else(|| spare.again());
                     let Some(next) = self.after_failure(&failed, &spare, slot.is_some(), now) else {
@@ -317,7 +325,10 @@ impl<'a> Flight<'a> {
         match failed.phase {
             Phase::Connect => {
                 let endpoint = one.pool.endpoint();
-                verdict::unconnected(&mut one.in_flight, endpoint, self.way.dialer, &failed.error);
+                // Else it may have waited for what others have, and nothing was tried.
+                if failed.error.reason != Reason::HttpResponseTimeout || !self.way.is_crowded() {
+                    verdict::unconnected(&mut one.in_flight, endpoint, self.way.dialer, &failed.error);
+                }
                 self.tried.push(one.at);
             }
             Phase::New => {
@@ -333,8 +344,14 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// What follows a failure; `whole` says whether there is all of the request to send.
-    fn after_failure(&mut self, failed: &Failed, spare: &Spare<'_>, whole: bool) -> Option<Next> {
+    /// What follows a failure of an attempt that began then; `whole` says whether there is all of the request to send.
+    fn after_failure(
+        &mut self,
+        failed: &Failed,
+        spare: &Spare<'_>,
+        whole: bool,
+        began: Instant,
+    ) -> Option<Next> {
         let Failed { error, phase } = failed;
         if spare.is_abandoned() {
             // The application has ended the connection because the caller has.
@@ -348,7 +365,10 @@ impl<'a> Flight<'a> {
             self.progress.denied = self.way.policy.retry.as_ref().map(|_| Denied::Body);
             return None;
         }
-        let at_once = if *phase == Phase::Connect { self.elsewhere() } else { self.resends(failed) };
+        let at_once = match phase {
+            Phase::Connect => !self.has_waited(error, began) && self.elsewhere(),
+            Phase::New | Phase::Reused => self.resends(failed),
+        };
         if at_once {
             return Some(Next::AtOnce);
         }
@@ -358,6 +378,13 @@ impl<'a> Flight<'a> {
             _ => Again::Lost,
         };
         self.admit(why, Duration::ZERO)
+    }
+
+    /// Whether an attempt that began then has waited in vain for one of the connections that its backend may have: they are
+    /// for all endpoints together.
+    fn has_waited(&self, error: &Error, began: Instant) -> bool {
+        let room = self.way.dialer.room.as_ref().filter(|_| error.reason == Reason::ConnectionLimitReached);
+        room.is_some_and(|room| began.elapsed() >= room.patience())
     }
 
     /// Whether a request is sent again at once, and but once, because its connection had gone or it was not processed.

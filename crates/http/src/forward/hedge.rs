@@ -37,8 +37,10 @@ pub(super) async fn race(
     };
     let (mut winner, mut loser) = if by_first { (&mut *one, &mut other) } else { (&mut other, &mut *one) };
     let outcome = if is_good(flight, winner, &outcome, spare) {
-        // The other is as slow as this, at least.
-        loser.in_flight.response(Instant::now());
+        if !by_first {
+            // It has taken longer than the second, and would have taken more. Of that nothing is known: it has just begun.
+            loser.in_flight.response(Instant::now());
+        }
         outcome
     } else {
         give_up(flight, winner, outcome);

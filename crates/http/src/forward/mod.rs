@@ -48,6 +48,8 @@ pub struct Way<'a> {
     pub speak: Speak,
     /// When the request came.
     pub started: Instant,
+    /// When all was there that it had to wait for before it could be sent.
+    pub ready: Instant,
     /// Until when the response's head must have come.
     pub deadline: Option<Instant>,
     /// Whether it is a call of gRPC that says how long its caller waits. Each attempt says how long that still is.
@@ -60,6 +62,13 @@ pub struct Way<'a> {
     pub hash: Option<u64>,
     /// This worker's randomness.
     pub random: &'a RefCell<fastrand::Rng>,
+}
+
+impl Way<'_> {
+    /// Whether the backend has as many connections as it may, so that who has none yet waits for one.
+    fn is_crowded(&self) -> bool {
+        self.dialer.room.as_ref().is_some_and(|room| room.is_full())
+    }
 }
 
 /// What the application behind an endpoint is to be spoken to in.
@@ -141,7 +150,7 @@ pub async fn forward(
         })
         .await
     };
-    let flown = flown.unwrap_or_else(|| Err(late(way, progress)));
+    let flown = flown.unwrap_or_else(|| Err(late(way, slot.is_some(), progress)));
     flown.map_err(|error| {
         let reached = error.reached || progress.reached;
         error.with_reached(reached)
@@ -162,14 +171,14 @@ fn poll_in_time<F: Future>(
     }
 }
 
-/// What is said once the deadline has passed.
-fn late(way: &Way<'_>, progress: &Progress) -> Error {
+/// What is said once the deadline has passed; `unsent`: while there was no connection for the request.
+fn late(way: &Way<'_>, unsent: bool, progress: &Progress) -> Error {
     let limit =
         way.deadline.map(|deadline| deadline.saturating_duration_since(way.started)).unwrap_or_default();
     let of_route = way.policy.request_timeout.is_some_and(|of_route| of_route <= limit);
     let whose = if of_route || !way.timed_call { "request timeout" } else { "call's own timeout" };
-    if of_route {
-        // How long its caller waits says nothing of an endpoint.
+    if of_route && !(unsent && way.is_crowded()) {
+        // How long its caller waits says nothing of an endpoint, nor does what others have.
         verdict::too_late(way.backend, progress);
     }
     Error::sent(Reason::HttpResponseTimeout, format!("no response within the {whose} of {limit:?}"))

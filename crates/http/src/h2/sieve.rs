@@ -176,6 +176,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Sieve<IO> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
@@ -221,18 +222,56 @@ mod tests {
         let expected = [kept.concat(), vec![0, 0, 0]].concat();
         for part in 1..=sent.len() {
             for room in [1, 2, 5, 8, 9, 10, 100] {
-                let mut sieve = Sieve::new(Parts(sent.clone(), part));
-                let mut came = Vec::new();
-                let mut some = vec![0; room];
-                loop {
-                    let read = sieve.read(&mut some).await.unwrap();
-                    if read == 0 {
-                        break;
-                    }
-                    came.extend_from_slice(&some[..read]);
-                }
+                let came = sifted(sent.clone(), part, room).await;
                 assert_eq!(came, expected, "{part} at a time, with room for {room}");
             }
+        }
+    }
+
+    /// All that comes out of what comes in parts of a size, read with so much room.
+    async fn sifted(sent: Vec<u8>, part: usize, room: usize) -> Vec<u8> {
+        let mut sieve = Sieve::new(Parts(sent, part));
+        let (mut came, mut some) = (Vec::new(), vec![0; room]);
+        loop {
+            match sieve.read(&mut some).await.unwrap() {
+                0 => return came,
+                read => came.extend_from_slice(&some[..read]),
+            }
+        }
+    }
+
+    prop_compose! {
+        /// A frame of any type, with any flags, of any stream; often one that is nothing.
+        fn any_frame()(
+            kind in prop_oneof![Just(DATA), 0..11_u8, any::<u8>()],
+            flags in prop_oneof![Just(0), any::<u8>()],
+            stream in prop_oneof![Just([0, 0, 0, 1]), any::<[u8; 4]>()],
+            payload in prop_oneof![
+                Just(Vec::new()),
+                prop::collection::vec(prop_oneof![Just(0), any::<u8>()], 0..300),
+                Just(vec![0; 3_000]),
+            ],
+        ) -> Vec<u8> {
+            let length = (payload.len() as u32).to_be_bytes();
+            [&length[1..], &[kind, flags], &stream, &payload].concat()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn of_any_frames_those_are_left_that_say_something(
+            frames in prop::collection::vec(any_frame(), 0..12),
+            cut in 0..9_usize,
+            part in 1..40_usize,
+            room in 1..40_usize,
+        ) {
+            // Their reader ends where it likes.
+            let rest = vec![0; cut];
+            let sent = [frames.concat(), rest.clone()].concat();
+            let left = frames.into_iter().filter(|frame| frame.first_chunk().is_none_or(|head| !is_nothing(head)));
+            let expected = [left.collect::<Vec<_>>().concat(), rest].concat();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            prop_assert_eq!(runtime.block_on(sifted(sent, part * part, room * room)), expected);
         }
     }
 }

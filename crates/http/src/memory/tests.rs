@@ -153,6 +153,30 @@ async fn read(body: RequestBody) -> usize {
     body.collect().await.unwrap().to_bytes().len()
 }
 
+/// What is sent on after an answer, as in a call that streams both ways, is not kept for as long as that lasts.
+#[tokio::test]
+async fn nothing_is_kept_of_the_body_of_a_request_that_was_answered() {
+    let budget = Budget::new(LIMIT, 1);
+    let account = Account::new(Some(budget.clone()));
+    let held = || {
+        account.settle();
+        budget.of(Kind::Bodies)
+    };
+    let body = upload(&account);
+    let mut sent = body.attempt().unwrap();
+    assert!(sent.frame().await.unwrap().is_ok());
+    assert_eq!(held(), 10_000);
+    body.answered();
+    assert_eq!(held(), 0);
+    assert_eq!((read(sent).await, held(), body.bytes()), (10_000, 0, 20_000), "the rest comes all the same");
+    // What is being sent for a second time is there until then.
+    let body = upload(&account);
+    assert_eq!(read(body.attempt().unwrap()).await, 20_000);
+    let again = body.attempt().unwrap();
+    body.answered();
+    assert_eq!(read(again).await, 20_000);
+}
+
 #[tokio::test]
 async fn what_is_kept_and_copied_of_a_body_is_counted_and_left_out_where_memory_is_scarce() {
     let budget = Budget::new(LIMIT, 1);

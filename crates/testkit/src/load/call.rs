@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +28,15 @@ pub(super) struct Callers {
     at: SocketAddr,
     traffic: Traffic,
     http1: Mutex<Vec<http1::SendRequest<Body>>>,
-    http2: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
+    /// Taken in turn.
+    http2: Box<[tokio::sync::Mutex<Option<http2::SendRequest<Body>>>]>,
+    turn: AtomicUsize,
 }
 
 impl Callers {
     pub(super) fn new(at: SocketAddr, traffic: Traffic) -> Self {
-        Self { at, traffic, http1: Mutex::default(), http2: tokio::sync::Mutex::default() }
+        let http2 = std::iter::repeat_with(Default::default).take(traffic.shared()).collect();
+        Self { at, traffic, http1: Mutex::default(), http2, turn: AtomicUsize::new(0) }
     }
 
     pub(super) const fn patience(&self) -> Duration {
@@ -132,9 +136,10 @@ impl Callers {
         format!("http://api{}", self.traffic.path)
     }
 
-    /// The one connection, made again only once it has ended.
+    /// The connection whose turn it is, made again only once it has ended.
     async fn shared(&self) -> Result<http2::SendRequest<Body>, Why> {
-        let mut kept = self.http2.lock().await;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.http2.len().max(1);
+        let mut kept = self.http2.get(turn).ok_or("there is no connection")?.lock().await;
         if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }

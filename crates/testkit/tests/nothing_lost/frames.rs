@@ -96,13 +96,15 @@ async fn empty_frames_wear_no_connection_out() {
 async fn a_slow_reader_of_small_messages_ends_no_other_call() {
     let (_mesh, web, _callee) = stage(server(30_000).await).await;
     let mut slow = Vec::new();
+    let stream = TcpStream::connect(web.outbound()).await.unwrap();
+    // The caller itself takes frames of any size, and what it does not read of one call leaves room for the others: with
+    // the connection's window as it is at first, the calls that are read last would take all of it.
+    let mut caller = h2::client::Builder::new();
+    caller.data_frame_budget(usize::MAX).initial_connection_window_size(1024 * 1024);
+    let (sender, connection) = caller.handshake::<_, Bytes>(stream).await.unwrap();
+    tokio::spawn(connection);
     for _ in 0..3 {
-        let stream = TcpStream::connect(web.outbound()).await.unwrap();
-        // The caller itself takes frames of any size.
-        let mut caller = h2::client::Builder::new();
-        let caller = caller.data_frame_budget(usize::MAX).handshake::<_, Bytes>(stream);
-        let (sender, connection) = caller.await.unwrap();
-        tokio::spawn(connection);
+        let sender = sender.clone();
         let request = Request::post("http://api/grpc/Many").header("content-type", "application/grpc");
         let request = request.header("te", "trailers").body(()).unwrap();
         let (response, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();

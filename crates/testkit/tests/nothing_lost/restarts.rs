@@ -35,8 +35,8 @@ const LONG: Plan = Plan {
     restarts: 20,
     late: Duration::from_secs(10),
     per_second: 250,
-    messages: 20,
-    gap: Duration::from_millis(200),
+    messages: 5,
+    gap: Duration::from_millis(800),
 };
 
 /// An application of three instances, and who calls it.
@@ -103,8 +103,8 @@ fn traffic(web: &Sidecar, plan: Plan, http1: Method) -> Vec<Load> {
 
 async fn end(loads: Vec<Load>) -> Tally {
     let mut all = Tally::default();
-    for load in loads {
-        all.add(load.end().await);
+    for tally in futures_util::future::join_all(loads.into_iter().map(Load::end)).await {
+        all.add(tally);
     }
     all
 }
@@ -118,9 +118,17 @@ async fn rolling(plan: Plan, together: bool) {
     for nth in 0..plan.restarts {
         stage.restart(nth % stage.members.len(), together, plan.late).await;
     }
-    let least = (began.elapsed().as_secs_f64() * f64::from(plan.per_second) * 4.0 * 0.9) as u64;
+    let took = began.elapsed().as_secs_f64();
+    let least = (took * f64::from(plan.per_second) * 4.0 * 0.9) as u64;
     let tally = end(loads).await;
-    println!("{} requests, {} restarts, the slowest {:?}", tally.requests, plan.restarts, tally.slowest);
+    println!(
+        "{} restarts in {took:.0} s, {} requests, {:.0} a second: {} failed, the slowest took {:?}",
+        plan.restarts,
+        tally.requests,
+        tally.requests as f64 / took,
+        tally.failures.len(),
+        tally.slowest
+    );
     tally.is_whole(least);
 }
 
