@@ -231,6 +231,12 @@ impl<'a> Flight<'a> {
         if self.hear(one, response).is_some() {
             return self.after_unreached(response, spare);
         }
+        if let Some(reason) = proof::lost(&one.pool, response).filter(|_| spare.idempotent)
+            && let Some(again) = spare.again()
+            && self.resends_lost(reason == Reason::ConnectionRefused)
+        {
+            return Some((Next::AtOnce, again));
+        }
         let why = self.wanted(response, spare)?;
         let again = self.spared(spare)?;
         let next = self.admit(why, wait::asked(response, SystemTime::now()))?;
@@ -396,16 +402,33 @@ impl<'a> Flight<'a> {
         }
         let gone = error.reason == Reason::ConnectionTerminated;
         let free = !error.reached || (gone && *phase == Phase::Reused);
-        if !free {
-            self.granted = None;
-            let elsewhere = gone && self.way.backend.loads.len() > 1;
-            self.granted = elsewhere.then(|| self.way.backend.budget.admit(Instant::now()).ok()).flatten();
-        }
-        self.resent = free || self.granted.is_some();
+        self.resent = free || (gone && self.granted_elsewhere());
         if self.resent {
             self.progress.again = Some(if error.reached { Again::Lost } else { Again::Unreached });
         }
         self.resent
+    }
+
+    /// The same where the connection that broke was the one of the endpoint's sidecar to its application; with `kept`, an
+    /// application that is gone has left a kept connection behind.
+    fn resends_lost(&mut self, kept: bool) -> bool {
+        if self.resent || self.way.backend.loads.len() < 2 {
+            return false;
+        }
+        self.resent = kept || self.granted_elsewhere();
+        if self.resent {
+            self.progress.again = Some(Again::Lost);
+        }
+        self.resent
+    }
+
+    /// Whether there is another endpoint, and the backend's budget grants another attempt.
+    fn granted_elsewhere(&mut self) -> bool {
+        // The one before is over.
+        self.granted = None;
+        let backend = self.way.backend;
+        self.granted = (backend.loads.len() > 1).then(|| backend.budget.admit(Instant::now()).ok()).flatten();
+        self.granted.is_some()
     }
 
     /// Admits one of the route's retries, to be made after a wait: at least as long as the backend `asked` for.

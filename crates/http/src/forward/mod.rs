@@ -122,7 +122,8 @@ pub struct Progress {
 /// - at once and elsewhere, if no connection could be made, by us or by the endpoint's sidecar, whatever its method;
 /// - at once, but once, if not a byte of it was written or HTTP/2 says that it was not processed, whatever its method;
 /// - at once, but once, if its connection broke before the response, as those do that an application leaves behind when
-///   it ends, if it is idempotent; within the backend's budget, unless the connection was a kept one;
+///   it ends, if it is idempotent; within the backend's budget, unless the connection was a kept one. Elsewhere, where it
+///   was the one of the endpoint's sidecar to its application;
 /// - after a wait, as often as the route says and the backend's budget allows, after the route's statuses, a lost
 ///   connection or a timeout, if it is idempotent; if it is not, only where it provably did not reach the application, or
 ///   was answered by a status of gRPC that the route names;

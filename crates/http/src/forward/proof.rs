@@ -5,7 +5,7 @@
 //! that the stream was not processed. What the endpoint's sidecar sees it says by a field of its own error responses, to
 //! another sidecar alone; it is believed only where nobody else can have said it.
 
-use http::{HeaderName, Response};
+use http::{HeaderName, Response, StatusCode};
 
 use crate::error::Reason;
 use crate::pool::Pool;
@@ -13,6 +13,9 @@ use crate::pool::Pool;
 /// By this field a sidecar says that not a byte of the request has reached its application. It is between sidecars alone: each
 /// takes it off what its application, its caller or its endpoint says. Its value is the reason.
 pub const UNREACHED: HeaderName = HeaderName::from_static("outrigger-unreached");
+
+/// What a proxy says of its own answers (RFC 9209).
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Why a request did not reach the application, if the endpoint's sidecar says that it has not, and can be believed.
 pub(super) fn unreached<B>(pool: &Pool, response: &Response<B>) -> Option<Reason> {
@@ -23,4 +26,18 @@ pub(super) fn unreached<B>(pool: &Pool, response: &Response<B>) -> Option<Reason
     let name = response.headers().get(UNREACHED)?;
     // One that is younger than this may know more reasons.
     Some(name.to_str().ok().and_then(Reason::find).unwrap_or(Reason::DestinationUnavailable))
+}
+
+/// Why the connection to the application was lost before an answer, if the endpoint's sidecar says so, for all to read (RFC
+/// 9209): [`Reason::ConnectionRefused`] where a kept one was lost, and no other could be made. Only what is idempotent may
+/// rely on it, for an application can say this itself.
+pub(super) fn lost<B>(pool: &Pool, response: &Response<B>) -> Option<Reason> {
+    if !matches!(response.status(), StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE)
+        || !pool.is_of_sidecars()
+    {
+        return None;
+    }
+    let said = response.headers().get(PROXY_STATUS)?.to_str().ok()?.strip_prefix("outrigger; error=")?;
+    let reason = Reason::find(said.split(';').next()?)?;
+    matches!(reason, Reason::ConnectionTerminated | Reason::ConnectionRefused).then_some(reason)
 }
