@@ -10,6 +10,8 @@ use crate::screen::grouped;
 use crate::town::{APPLICATIONS, Town};
 use crate::traffic::{Seen, Traffic};
 
+/// How long the application that is back may take to get requests.
+const RETURN: Duration = Duration::from_secs(15);
 /// The application that dies and comes back.
 const VICTIM: &str = "reviews-2";
 /// How long a scene lasts where nobody says, in its own unit: see [`Scene::units`].
@@ -104,6 +106,9 @@ impl<'a> Story<'a> {
                 self.begin(scene).await?;
                 let (before, retries) = (self.traffic.seen(), self.town.retries());
                 tokio::time::sleep(unit * scene.units()).await;
+                if scene == Scene::Back {
+                    self.victim_answers(&before).await;
+                }
                 let seen = self.traffic.seen().since(&before);
                 let verdict = judge(scene, &seen, self.town.retries() - retries);
                 // A failure is remembered, however often it goes well after that.
@@ -116,6 +121,17 @@ impl<'a> Story<'a> {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits until the victim has answered. It is tried again a second after it was found dead, and twice as long after each
+    /// time in a row, which a busy machine may make longer than the scene.
+    async fn victim_answers(&self, before: &Seen) {
+        let _ = tokio::time::timeout(RETURN, async {
+            while self.traffic.seen().since(before).by(VICTIM) == 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
     }
 
     async fn begin(&self, scene: Scene) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What a server sends, without its frames of nothing.
 //!
 //! `h2` ends a connection, and with it all requests on it, at the 101st empty frame of DATA that is not its stream's last
-//! one, however long it took to get there (RUSTSEC-2026-0258), and cannot be told otherwise. Servers of gRPC that are
+//! one, however long it took to get there, and cannot be told otherwise. Servers of gRPC that are
 //! built on nghttp2 (Node.js), among others, send one with each response that has trailers. Such frames say nothing:
 //! here they are taken out before they are counted.
 
