@@ -1,5 +1,5 @@
 //! The way of a request to a backend: pick an endpoint, take a connection, send; and again, where that is safe and the
-//! route wants it. [`flight`] reads top to bottom.
+//! route wants it. `flight.rs` reads top to bottom.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
