@@ -14,14 +14,7 @@ const PICKS: u32 = 200_000;
 
 fn main() {
     println!("{:14} {:>9} {:>10} {:>12}", "balancer", "endpoints", "ns/choice", "built in");
-    for kind in [
-        BalanceKind::PeakEwma,
-        BalanceKind::LeastRequest,
-        BalanceKind::RoundRobin,
-        BalanceKind::Random,
-        BalanceKind::RingHash,
-        BalanceKind::Maglev,
-    ] {
+    for kind in BalanceKind::ALL {
         for endpoints in [1, 3, 10, 1_000, 10_000] {
             measure(kind, endpoints);
         }

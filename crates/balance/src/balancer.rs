@@ -192,10 +192,6 @@ impl Balancer {
         &self.spec.hash
     }
 
-    fn is_by_hash(&self) -> bool {
-        self.spec.kind.is_by_hash()
-    }
-
     /// The endpoint for a request, where `loads` stand in the order of the endpoints given.
     ///
     /// Those that the wish names as tried are left out, and so are those that are not [available](Load::available), unless no other is
@@ -264,7 +260,7 @@ impl Balancer {
             return 0;
         }
         let fraction = match wish.hash {
-            Some(hash) if self.is_by_hash() => (mixed(hash) >> 32) as u32,
+            Some(hash) if self.spec.kind.is_by_hash() => (mixed(hash) >> 32) as u32,
             _ => rng.u32(..),
         };
         self.outlook.group(fraction)

@@ -30,11 +30,6 @@ impl Answers {
         *self = Self { well: Some(good), against: 0 };
         self.well
     }
-
-    /// Whether it is taken to be well; `None` before the first answer.
-    pub const fn well(&self) -> Option<bool> {
-        self.well
-    }
 }
 
 #[cfg(test)]

@@ -252,12 +252,12 @@ impl Load {
     pub fn age_since_recovery(&self, now: Instant) -> Duration {
         let tick = self.tick(now);
         let ejection = Ejection::unpack(self.ejection.load(Relaxed));
-        let since_ejection = ejection.map_or(u32::MAX, |ejection| since(tick, ejection.until));
+        let since_ejection = ejection.map(|ejection| millis(since(tick, ejection.until)));
         let recovered = match self.recovered.load(Relaxed) {
             0 => now.saturating_duration_since(self.made),
             recovered => millis(since(tick, recovered)),
         };
-        if since_ejection == u32::MAX { recovered } else { recovered.min(millis(since_ejection)) }
+        since_ejection.map_or(recovered, |ejected| ejected.min(recovered))
     }
 
     /// What an operator wants to know of it.

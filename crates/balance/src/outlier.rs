@@ -3,7 +3,7 @@
 //! Failures in a row eject at once, on whichever thread the last of them is seen. Rates and latencies are compared now
 //! and then by whoever calls [`Outliers::tend`]. Only an ejection takes a lock, and the comparison.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -106,8 +106,8 @@ impl Outliers {
         if self.spec.success_rate.is_some() {
             load.counts.bad.fetch_add(1, Relaxed);
         }
-        let failures = load.counts.failures.fetch_add(1, Relaxed) + 1;
-        self.judge(failures, self.spec.consecutive_failures, load, Cause::Failures, now);
+        let (row, most) = (&load.counts.failures, self.spec.consecutive_failures);
+        self.judge(row, most, load, Cause::Failures, now);
     }
 
     /// No connection could be made for a request that was begun then.
@@ -115,22 +115,20 @@ impl Outliers {
         if load.was_ejected(started) {
             return;
         }
-        let failures = load.counts.connect_failures.fetch_add(1, Relaxed) + 1;
-        self.judge(failures, self.spec.consecutive_connect_failures, load, Cause::ConnectFailures, now);
+        let (row, most) = (&load.counts.connect_failures, self.spec.consecutive_connect_failures);
+        self.judge(row, most, load, Cause::ConnectFailures, now);
     }
 
-    fn judge(&self, failures: u32, most: u32, load: &Load, cause: Cause, now: Instant) {
+    /// Counts one more of a row of failures, and ejects the endpoint once they are as many as may be.
+    fn judge(&self, row: &AtomicU32, most: u32, load: &Load, cause: Cause, now: Instant) {
+        let failures = row.fetch_add(1, Relaxed) + 1;
         if most == 0 || failures < most {
             return;
         }
         let _deciding = self.deciding();
         if !self.eject(load, cause, now) {
             // As many more are needed before it is asked again whether one more may be ejected.
-            match cause {
-                Cause::ConnectFailures => &load.counts.connect_failures,
-                _ => &load.counts.failures,
-            }
-            .store(0, Relaxed);
+            row.store(0, Relaxed);
         }
     }
 

@@ -6,14 +6,14 @@
 use outrigger_config::backend::BalanceKind::{
     self, LeastRequest, Maglev, PeakEwma, Random, RingHash, RoundRobin,
 };
-use world::{KINDS, Outcome, SCENARIOS, simulate};
+use world::{Outcome, SCENARIOS, simulate};
 
 #[path = "../examples/simulation/world.rs"]
 mod world;
 
 fn all(name: &str, each: usize, check: impl Fn(BalanceKind, Outcome)) {
     let scenario = SCENARIOS.into_iter().find(|it| it.name == name).expect("a scenario of this name");
-    for (seed, kind) in (1..).zip(KINDS) {
+    for (seed, kind) in (1..).zip(BalanceKind::ALL) {
         check(kind, simulate(kind, scenario, 200, each, seed));
     }
 }
@@ -76,7 +76,7 @@ fn those_that_stand_by_take_what_the_others_cannot() {
 
 #[test]
 fn the_same_seed_gives_the_same() {
-    for kind in KINDS {
+    for kind in BalanceKind::ALL {
         let run = || simulate(kind, SCENARIOS[6], 100, 50, 3);
         assert_eq!(run(), run(), "{kind:?}");
     }

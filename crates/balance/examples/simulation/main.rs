@@ -3,7 +3,8 @@
 
 use std::process::ExitCode;
 
-use world::{KINDS, SCENARIOS, simulate};
+use outrigger_config::backend::BalanceKind;
+use world::{SCENARIOS, simulate};
 
 mod world;
 
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         "p99"
     );
     for scenario in SCENARIOS {
-        for kind in KINDS {
+        for kind in BalanceKind::ALL {
             let it = simulate(kind, scenario, endpoints as usize, EACH, seed);
             println!(
                 "{:20} {:13} {:5.2} {:5.2} {:7} {:6.2}% {:5.1}% {:5.1}% {:7.1}% {:>6.1} ms {:>6.1} ms",

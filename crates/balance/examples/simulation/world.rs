@@ -11,7 +11,7 @@ use outrigger_balance::{Balancer, InFlight, Load, Member, Wish, hash};
 use outrigger_config::backend::{Balance, BalanceKind};
 
 /// What is simulated.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
     /// What it is called.
     pub(crate) name: &'static str,
@@ -51,16 +51,6 @@ pub(crate) const SCENARIOS: [Scenario; 8] = {
         Scenario { name: "standby, 50% refuse", standby: 0.5, failing: 0.5, ..PLAIN },
     ]
 };
-
-/// Every balancer.
-pub(crate) const KINDS: [BalanceKind; 6] = [
-    BalanceKind::PeakEwma,
-    BalanceKind::LeastRequest,
-    BalanceKind::RoundRobin,
-    BalanceKind::Random,
-    BalanceKind::RingHash,
-    BalanceKind::Maglev,
-];
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -160,15 +150,13 @@ pub(crate) fn simulate(
             astray += u32::from(counts && tried.is_empty());
             tried.push(at);
         };
-        let Some((at, endpoint, load)) = at.and_then(|at| Some((at, all.get_mut(at)?, loads.get(at)?)))
-        else {
+        let Some((endpoint, load)) = at.and_then(|at| Some((all.get_mut(at)?, loads.get(at)?))) else {
             continue;
         };
         let takes = TAKES.mul_f64((0.67 + 0.66 * rng.f64()) * if endpoint.slow { 10.0 } else { 1.0 });
         let takes = takes + endpoint.stalled.saturating_duration_since(now);
         pending.push(Reverse((now + takes, in_flight.len())));
         in_flight.push(Some(load.start(now)));
-        debug_assert!(at < endpoints);
         if counts {
             endpoint.got += 1;
             latencies.push(takes);

@@ -31,9 +31,6 @@ pub enum State {
 }
 
 impl State {
-    /// Every name of a state.
-    pub const NAMES: [&str; 7] = ["well", "trial", "unreachable", "stranger", "leaving", "ejected", "ill"];
-
     /// What it is called in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -65,6 +65,10 @@ pub enum BalanceKind {
 }
 
 impl BalanceKind {
+    /// Every way.
+    pub const ALL: [Self; 6] =
+        [Self::PeakEwma, Self::LeastRequest, Self::RoundRobin, Self::Random, Self::RingHash, Self::Maglev];
+
     /// Whether a hash of the request decides.
     pub const fn is_by_hash(self) -> bool {
         matches!(self, Self::RingHash | Self::Maglev)
