@@ -17,11 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+
+use crate::app::server::{Phases, Server};
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 16 * 1024;
@@ -60,15 +59,8 @@ pub struct Fault {
 /// A relay of TCP to one address, on a thread of its own, whose connections end as they are told. Dropping it ends them.
 #[derive(Debug)]
 pub struct Relay {
-    address: SocketAddr,
-    counts: Arc<Counts>,
-    _running: watch::Sender<()>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    connections: AtomicU64,
-    broken: AtomicU64,
+    server: Server,
+    broken: Arc<AtomicU64>,
 }
 
 impl Relay {
@@ -79,74 +71,37 @@ impl Relay {
     /// If no port can be bound, or no thread be made.
     pub fn start(
         to: SocketAddr,
-        fate: impl FnMut(u64) -> Option<Fault> + Send + 'static,
+        mut fate: impl FnMut(u64) -> Option<Fault> + Send + 'static,
     ) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (running, mut ended) = watch::channel(());
-        let counts = Arc::<Counts>::default();
-        let count = counts.clone();
-        std::thread::Builder::new().name(format!("relay-{}", address.port())).spawn(move || {
-            runtime.block_on(async move {
-                let Ok(listener) = TcpListener::from_std(listener) else { return };
-                tokio::select! {
-                    _ = ended.changed() => {}
-                    () = accept(listener, to, fate, count) => {}
-                }
-            });
-        })?;
-        Ok(Self { address, counts, _running: running })
+        let broken = Arc::<AtomicU64>::default();
+        let (count, mut nths) = (broken.clone(), 0..);
+        let serve = move |stream, _peer, _phases: Phases| {
+            relay(stream, to, nths.next().and_then(&mut fate), count.clone())
+        };
+        let server = Server::start((Ipv4Addr::LOCALHOST, 0).into(), true, serve)?;
+        Ok(Self { server, broken })
     }
 
     /// Where it listens.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
     }
 
-    /// How many connections it has accepted so far.
-    pub fn connections(&self) -> u64 {
-        self.counts.connections.load(Ordering::Relaxed)
-    }
-
-    /// How many of them it has broken so far.
+    /// How many connections it has broken so far.
     pub fn broken(&self) -> u64 {
-        self.counts.broken.load(Ordering::Relaxed)
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    to: SocketAddr,
-    mut fate: impl FnMut(u64) -> Option<Fault>,
-    counts: Arc<Counts>,
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                // Out of file descriptors, or the peer has gone again: neither is for good.
-                let Ok((stream, _)) = accepted else { continue };
-                let fault = fate(counts.connections.fetch_add(1, Ordering::Relaxed));
-                connections.spawn(relay(stream, to, fault, counts.clone()));
-            }
-            Some(_) = connections.join_next() => {}
-        }
+        self.broken.load(Ordering::Relaxed)
     }
 }
 
 /// Carries one connection to its end. What breaks by itself is handed on as an end of the other half.
-async fn relay(near: TcpStream, to: SocketAddr, fault: Option<Fault>, counts: Arc<Counts>) {
+async fn relay(near: TcpStream, to: SocketAddr, fault: Option<Fault>, broken: Arc<AtomicU64>) {
     let Ok(far) = TcpStream::connect(to).await else {
         // Who connected learns of it as if there had been nobody.
         let _ = near.set_zero_linger();
         return;
     };
-    for stream in [&near, &far] {
-        // Without it bytes still arrive, only later.
-        let _ = stream.set_nodelay(true);
-    }
+    // Without it bytes still arrive, only later.
+    let _ = far.set_nodelay(true);
     let limit = |side| fault.filter(|fault| fault.side == side).map(|fault| fault.after);
     let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
     let mut there = Way { from: from_near, to: to_far, left: limit(Side::Request) };
@@ -169,7 +124,7 @@ async fn relay(near: TcpStream, to: SocketAddr, fault: Option<Fault>, counts: Ar
     };
     let how = match (cut, fault) {
         (true, Some(fault)) => {
-            counts.broken.fetch_add(1, Ordering::Relaxed);
+            broken.fetch_add(1, Ordering::Relaxed);
             fault.how
         }
         _ => How::Close,

@@ -146,10 +146,14 @@ impl Request {
         let start = bytes.iter().position(|byte| *byte == b'/')? + 1;
         let digits = bytes[start..].iter().position(|byte| !byte.is_ascii_digit())?;
         let id = std::str::from_utf8(&bytes[start..start + digits]).ok()?.parse().ok()?;
-        let head = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-        let length = head.map(|head| head + content_length(&bytes[..head]));
+        let length = head_length(bytes).map(|head| head + content_length(&bytes[..head]));
         Some(Self { id, length })
     }
+}
+
+/// How long the head is, its empty line included, once all of it is there.
+pub(crate) fn head_length(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// What a head says of its body's length; 0 where it does not.

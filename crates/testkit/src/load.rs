@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 mod call;
@@ -95,6 +95,9 @@ pub struct Tally {
     pub slowest: Duration,
 }
 
+/// When a request began, how long it took, and why it is a failure, if it is.
+type Ending = (Duration, Duration, Result<(), String>);
+
 impl Tally {
     /// Counts the requests of both.
     pub fn add(&mut self, other: Self) {
@@ -103,9 +106,15 @@ impl Tally {
         self.slowest = self.slowest.max(other.slowest);
     }
 
-    fn count(&mut self, (at, took, ended): (Duration, Duration, Result<(), String>)) {
-        self.slowest = self.slowest.max(took);
-        self.failures.extend(ended.err().map(|why| (at, why)));
+    /// Takes note of how a request ended; one that panicked has failed, too.
+    fn count(&mut self, begun: Instant, ended: Result<Ending, JoinError>) {
+        match ended {
+            Ok((at, took, ended)) => {
+                self.slowest = self.slowest.max(took);
+                self.failures.extend(ended.err().map(|why| (at, why)));
+            }
+            Err(error) => self.failures.push((begun.elapsed(), error.to_string())),
+        }
     }
 
     /// That there were at least so many requests, and that none failed.
@@ -166,8 +175,8 @@ async fn run(
         tokio::select! {
             biased;
             _ = stopped.changed() => break,
-            Some(Ok(ended)) = under_way.join_next() => {
-                tally.count(ended);
+            Some(ended) = under_way.join_next() => {
+                tally.count(begun, ended);
                 progress.send_modify(|ended| *ended += 1);
             }
             _ = ticks.tick() => {
@@ -184,10 +193,7 @@ async fn run(
         }
     }
     while let Some(ended) = under_way.join_next().await {
-        match ended {
-            Ok(ended) => tally.count(ended),
-            Err(error) => tally.failures.push((begun.elapsed(), error.to_string())),
-        }
+        tally.count(begun, ended);
     }
     tally
 }

@@ -59,7 +59,7 @@ impl Server {
     /// Accepts on `address`, in the caller's runtime or on a thread of its own, and hands each connection to `serve`.
     pub(crate) fn start<S, F>(address: SocketAddr, own_thread: bool, serve: S) -> io::Result<Self>
     where
-        S: Fn(TcpStream, SocketAddr, Phases) -> F + Send + 'static,
+        S: FnMut(TcpStream, SocketAddr, Phases) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let listener = std::net::TcpListener::bind(address)?;
@@ -107,9 +107,9 @@ impl Server {
     }
 }
 
-async fn accept<S, F>(listener: TcpListener, mut phases: Phases, serve: S)
+async fn accept<S, F>(listener: TcpListener, mut phases: Phases, mut serve: S)
 where
-    S: Fn(TcpStream, SocketAddr, Phases) -> F,
+    S: FnMut(TcpStream, SocketAddr, Phases) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();

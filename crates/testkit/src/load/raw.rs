@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::ledger::content_length;
+use crate::ledger::{content_length, head_length};
 
 /// One caller, which keeps its connection as long as it is let, and never tries again.
 #[derive(Debug)]
@@ -64,8 +64,8 @@ impl RawCaller {
         self.buffer.clear();
         stream.write_all(request).await?;
         let head = loop {
-            if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at + 4;
+            if let Some(head) = head_length(&self.buffer) {
+                break head;
             }
             more(stream, &mut self.buffer).await?;
         };
