@@ -144,11 +144,8 @@ impl Admin {
 
     /// Returns once another process answers.
     async fn replaced(&self) {
-        let mut replaced = self.replaced.clone();
-        while !*replaced.borrow_and_update() {
-            if replaced.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+        if self.replaced.clone().wait_for(|replaced| *replaced).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -203,7 +200,6 @@ impl Admin {
                 self.quit.send_replace(true);
                 text(StatusCode::OK, "ending, once what is under way is done\n")
             }
-            (Page::Quit, _) => not_allowed(page),
             (page, &Method::GET | &Method::HEAD) => {
                 self.show(page, request.uri().query().unwrap_or_default())
             }

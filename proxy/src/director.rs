@@ -15,7 +15,7 @@ use outrigger_config::listener::Direction;
 use outrigger_config::{Kind, Listener, Name, Resource, Spec};
 use outrigger_control::message::Refusal;
 use outrigger_telemetry::Metrics;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::info;
 
 use crate::admin::Readiness;
@@ -27,7 +27,7 @@ use crate::secrets::{self, Secrets};
 use crate::source::{ConfigFile, Event};
 use crate::state::{Doubt, Ingredients, Live, Node, hosts};
 use crate::watch::Follower;
-use crate::worker::Order;
+use crate::worker::{self, Order};
 use outrigger_config::snapshot::Snapshot;
 
 /// How long the first table waits for the names in it.
@@ -47,6 +47,11 @@ pub(crate) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The table that is live, for whoever asks from outside.
 pub(crate) type Published = Arc<Mutex<Option<Arc<Live>>>>;
+
+/// The table that is live now; `None` before the first.
+pub(crate) fn current(published: &Published) -> Option<Arc<Live>> {
+    published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// What the director works with.
 pub(crate) struct Means {
@@ -259,16 +264,7 @@ impl Director {
 
     /// Has every worker act on a table.
     pub(crate) async fn hand_out(&mut self, Made { live, problems }: Made) {
-        let mut waiting = Vec::new();
-        for orders in &self.means.orders {
-            let (done, adopted) = oneshot::channel();
-            if orders.send(Order::Live(live.clone(), done)).await.is_ok() {
-                waiting.push(adopted);
-            }
-        }
-        for adopted in waiting {
-            let _ = adopted.await;
-        }
+        worker::ask(&self.means.orders, |done| Order::Live(live.clone(), done)).await;
         *self.means.published.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
         self.means.adopted.notify_one();
         self.report(problems);
@@ -276,8 +272,7 @@ impl Director {
 
     /// What keeps a table from being all that the configuration says; empty if nothing does.
     pub(crate) fn lacks(&self, made: &Made) -> Vec<String> {
-        let problem = |it: &Refusal| format!("{} {}: {}: {}", it.kind, it.name, it.field, it.reason);
-        let mut lacks: Vec<_> = made.problems.iter().map(problem).collect();
+        let mut lacks: Vec<_> = made.problems.iter().map(line).collect();
         if self.rejected > 0 {
             lacks.push(format!("{} of its objects cannot be used, as said above", self.rejected));
         }
@@ -362,8 +357,7 @@ impl Director {
     /// Says what has changed: where it listens, what could not be made live.
     fn report(&mut self, problems: Vec<Refusal>) {
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
-            let Refusal { kind, name, field, reason } = problem;
-            (self.means.complain)(&format!("{kind} {name}: {field}: {reason}"));
+            (self.means.complain)(&line(problem));
         }
         let now: BTreeSet<_> = self.sockets.iter().map(|(name, s)| (name.clone(), s.local)).collect();
         for (name, address) in now.difference(&self.announced) {
@@ -390,7 +384,7 @@ impl Director {
     }
 
     fn published(&self) -> Option<Arc<Live>> {
-        self.means.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        current(&self.means.published)
     }
 
     /// Lets go of sockets of the process before that no listener wants, and says which of the service manager's none does:
@@ -425,6 +419,11 @@ impl Director {
     pub(crate) fn problems(&self) -> &[Refusal] {
         &self.problems
     }
+}
+
+/// A problem as it is said.
+fn line(Refusal { kind, name, field, reason }: &Refusal) -> String {
+    format!("{kind} {name}: {field}: {reason}")
 }
 
 /// Why a proxy that has just been started is not ready.

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
-use std::sync::PoisonError;
+use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_config::Name;
@@ -12,13 +12,13 @@ use outrigger_config::listener::Direction;
 use outrigger_http::Security;
 use outrigger_telemetry::Metrics;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::admin::Readiness;
-use crate::director::{Published, Tell};
+use crate::director::{Published, Tell, current};
 use crate::state::Live;
-use crate::worker::{Order, Side};
+use crate::worker::{Order, Side, ask};
 
 /// How often it is looked whether the application is still there.
 const LOOK: Duration = Duration::from_millis(100);
@@ -164,31 +164,15 @@ impl Leaving {
         self.tell(|| Order::Drain(side)).await;
     }
 
-    /// Asks every worker.
-    async fn ask<T>(&self, order: impl Fn(oneshot::Sender<T>) -> Order) -> Vec<T> {
-        let mut asked = Vec::new();
-        for orders in &self.orders {
-            let (answer, answered) = oneshot::channel();
-            if orders.send(order(answer)).await.is_ok() {
-                asked.push(answered);
-            }
-        }
-        let mut answers = Vec::new();
-        for answered in asked {
-            answers.extend(answered.await.ok());
-        }
-        answers
-    }
-
     /// Returns when no connection is open.
     async fn quiet(&self) {
         for side in [Side::Inbound, Side::Outbound] {
-            self.ask(|done| Order::Quiet(side, done)).await;
+            ask(&self.orders, |done| Order::Quiet(side, done)).await;
         }
     }
 
-    fn live(&self) -> Option<std::sync::Arc<Live>> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn live(&self) -> Option<Arc<Live>> {
+        current(&self.published)
     }
 
     /// Returns once somebody says that the application is gone, or nothing tells otherwise: it has had no connection open
@@ -214,7 +198,7 @@ impl Leaving {
         let mut said = false;
         loop {
             // Since when none of the workers has had a connection of the application.
-            let idle = self.ask(Order::Idle).await.into_iter().collect::<Option<Vec<_>>>();
+            let idle = ask(&self.orders, Order::Idle).await.into_iter().collect::<Option<Vec<_>>>();
             let since = idle.map(|since| since.into_iter().fold(began, std::time::Instant::max));
             let left = since.map(|since| quiet.saturating_sub(since.elapsed()));
             match left {

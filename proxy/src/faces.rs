@@ -1,7 +1,7 @@
 //! What shows a proxy to those who watch over it: the sockets of its own, and what is answered there.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use outrigger_config::explain::{Unexplained, explain};
 use outrigger_net::listen;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{Admin, LAST_WORD, Readiness, Surface};
-use crate::director::{Published, Tell};
+use crate::director::{Published, Tell, current};
 use crate::health::{self, Findings};
 use crate::listeners::Given;
 use crate::proxy::{Addresses, StartError};
@@ -78,7 +78,7 @@ pub(crate) fn interface(
         ready,
         metrics: Box::new(move || metrics.encode()),
         config: Box::new(move || {
-            let live = published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let live = current(&published);
             live.map_or(serde_json::Value::Null, |live| {
                 let mut config = live.snapshot.resources_json();
                 config["revision"] = live.snapshot.revision.into();
@@ -90,7 +90,7 @@ pub(crate) fn interface(
         }),
         endpoints: Box::new(move || health::endpoints(&seen, &findings)),
         explain: Box::new(move |asked| {
-            let live = explained.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let live = current(&explained);
             live.map_or(Err(Unexplained::NoListener), |live| explain(&live.snapshot, asked))
         }),
         level: Box::new(move || log.level()),

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use self::ask::Found;
 use self::checks::Checks;
-use crate::director::Published;
+use crate::director::{Published, current};
 use crate::seldom::Seldom;
 use crate::state::Live;
 
@@ -51,7 +51,7 @@ pub(crate) async fn tend(published: Published, changed: Arc<Notify>, findings: F
     let mut seen = Seen::default();
     let (mut generation, mut identity) = (None, None);
     loop {
-        let live = published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let live = current(&published);
         if let Some(live) = live {
             let now = Instant::now();
             if generation.replace(live.generation) != Some(live.generation) {

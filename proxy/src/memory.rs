@@ -12,7 +12,7 @@ use outrigger_telemetry::{Metrics, prometheus};
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts};
 use tracing::warn;
 
-pub(crate) use self::cgroup::Cgroup;
+use self::cgroup::Cgroup;
 
 /// How often what is used is looked at while there is plenty of memory, and while there is not.
 const CALM: Duration = Duration::from_secs(1);

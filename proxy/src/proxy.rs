@@ -6,7 +6,6 @@ mod options;
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::PoisonError;
 use std::thread::JoinHandle;
 
 use outrigger_telemetry::Metrics;
@@ -15,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::begin::begin;
 pub use self::options::{Options, Source, StartError};
 use crate::admin::Readiness;
-use crate::director::{Director, Published, STARTING, Tell};
+use crate::director::{Director, Published, STARTING, Tell, current};
 use crate::drain::{End, Leaving};
 use crate::faces::Answering;
 use crate::memory::Memory;
@@ -211,14 +210,14 @@ impl Proxy {
 
     /// Where a listener listens now, by its name.
     pub fn listener(&self, name: &str) -> Option<SocketAddr> {
-        let live = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let live = current(&self.published)?;
         let listener = live.listeners.iter().find(|listener| listener.name.as_str() == name)?;
         listener.sockets.as_ref().map(|sockets| sockets.local)
     }
 
     /// The revision of the configuration that is live; `None` before the first.
     pub fn revision(&self) -> Option<u64> {
-        let live = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let live = current(&self.published);
         live.map(|live| live.snapshot.revision)
     }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use outrigger_http::body::{Incoming, RequestBody, ResponseBody, Upload};
@@ -15,7 +15,7 @@ use outrigger_http::message::{Answered, Asked, Handler, Interim, Outgoing, Reply
 use outrigger_http::pool::Lease;
 use outrigger_http::transform::{Asking, Transforms};
 use outrigger_http::upgrade::OnUpgrade;
-use outrigger_http::{Error, Reason, grpc};
+use outrigger_http::{Error, PROXY_STATUS, Reason, grpc};
 
 use crate::connection::Connection;
 use crate::hashing;
@@ -30,8 +30,6 @@ pub(crate) type Answer = Reply<ResponseBody<Record>>;
 
 /// Up to so many bytes a body is no matter for memory: a caller that does not read it leaves it to the kernel.
 const SMALL: u64 = 16 * 1024;
-
-pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// What `Proxy-Status` says of a response whose endpoint was chosen in panic (RFC 9209, section 2.1.5).
 const PANIC: &str = r#"outrigger; details="panic: so few endpoints are well that all are used""#;
@@ -204,9 +202,11 @@ pub(crate) async fn carry_out(
 /// Why a response cannot be passed on, if memory has come to an end since its request was taken on: what could wait for a
 /// slow caller is not begun.
 fn too_large_now(memory: &Rc<Account>, response: &Response<Incoming>) -> Option<Error> {
-    let refusal = memory.refusal()?;
     let most = response.body().size_hint().upper().unwrap_or(u64::MAX);
-    (most > SMALL).then(|| Error::sent(refusal.reason, refusal.details))
+    if most <= SMALL {
+        return None;
+    }
+    memory.refusal().map(|refusal| refusal.with_reached(true))
 }
 
 /// The media type of the answers to a call of gRPC; `None` if it is none.

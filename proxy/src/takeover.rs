@@ -24,19 +24,18 @@ use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use outrigger_net::{listen, pass};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use self::word::{Offered, Use, VERSION, Word, hear, is_gone, say, stranger};
-use crate::director::{Published, Tell};
+use crate::director::{Published, Tell, current};
 use crate::faces::Face;
 use crate::listeners::Given;
 use crate::seldom::Seldom;
-use crate::worker::Order;
+use crate::worker::{Order, ask};
 
 /// How long the other may take for a word that needs no work.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -320,13 +319,10 @@ impl Shop {
     /// Copies of what the workers accept on: all of it, for callers wait in each.
     async fn listeners(&self, offered: &mut Vec<Offered>, sockets: &mut Vec<TcpListener>) -> io::Result<()> {
         let mut lent = Vec::new();
-        for orders in &self.orders {
-            let (answer, answered) = oneshot::channel();
-            if orders.send(Order::Lend(answer)).await.is_ok() {
-                lent.extend(answered.await.unwrap_or_else(|_| Ok(Vec::new()))?);
-            }
+        for own in ask(&self.orders, Order::Lend).await {
+            lent.extend(own?);
         }
-        let live = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let live = current(&self.published);
         for listener in live.iter().flat_map(|live| &live.listeners) {
             let Some(bound) = &listener.sockets else { continue };
             let (own, others): (Vec<_>, _) = lent.into_iter().partition(|(name, _)| *name == listener.name);

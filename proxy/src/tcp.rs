@@ -2,13 +2,12 @@
 
 use std::any::Any;
 use std::pin::pin;
-use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use outrigger_balance::{InFlight, Wish};
 use outrigger_config::{Name, SpiffeId};
 use outrigger_http::connect::{Opened, Wire, connect};
-use outrigger_http::memory::{Account, Charged};
+use outrigger_http::memory::Charged;
 use outrigger_http::{Error, Reason, verdict};
 use outrigger_net::copy::{Side, both};
 use outrigger_net::detect::{self, Detected};
@@ -68,8 +67,7 @@ pub(crate) async fn relay_silent(
             relay.opened();
             // An error here shows again when the rest is carried.
             let _ = caller.write_all(&word).await;
-            let (idle, memory) = (relay.connection.tcp_idle, &relay.connection.worker.memory);
-            let mut outcome = carry(reached, caller, idle, memory).await;
+            let mut outcome = carry(reached, caller, &relay.connection).await;
             outcome.received += word.len() as u64;
             relay.ended(&outcome);
         }
@@ -127,10 +125,7 @@ impl Relay {
         let outcome = match &self.plan.to {
             Ok(_) if let Some(error) = refusal => refused(&error, None),
             Ok(to) => match reach(to, &self.connection).await {
-                Ok(reached) => {
-                    let (idle, memory) = (self.connection.tcp_idle, &self.connection.worker.memory);
-                    carry(reached, caller, idle, memory).await
-                }
+                Ok(reached) => carry(reached, caller, &self.connection).await,
                 Err((at, error)) => refused(&error, at),
             },
             Err(error) => {
@@ -241,12 +236,13 @@ fn refused(error: &Error, endpoint: Option<usize>) -> Outcome {
 }
 
 /// Copies both ways between a caller and the callee that was reached for it.
-async fn carry<IO>(reached: Reached, mut caller: IO, idle: Option<Duration>, memory: &Rc<Account>) -> Outcome
+async fn carry<IO>(reached: Reached, mut caller: IO, connection: &Connection) -> Outcome
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let Reached { at, mut callee, _under_way } = reached;
-    let copied = both(Charged::new(&mut caller, memory), &mut callee, idle).await;
+    let idle = connection.tcp_idle;
+    let copied = both(Charged::new(&mut caller, &connection.worker.memory), &mut callee, idle).await;
     if copied.broken {
         break_off(&caller);
         if let Some(stream) = callee.plain() {

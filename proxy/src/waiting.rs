@@ -4,10 +4,9 @@
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request};
-use outrigger_http::{Error, Reason};
+use outrigger_http::{Error, PROXY_STATUS, Reason};
 
 use crate::local::LocalBackend;
-use crate::request::PROXY_STATUS;
 
 /// Put on a request by the page's own script, which looks whether the application is up.
 const LOOKING: HeaderName = HeaderName::from_static("outrigger-waiting");

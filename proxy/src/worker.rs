@@ -99,6 +99,25 @@ struct Accepting {
     _until: oneshot::Sender<()>,
 }
 
+/// Gives each worker an order, then waits for the answers, in the workers' order; one that has ended gives none.
+pub(crate) async fn ask<T>(
+    workers: &[mpsc::Sender<Order>],
+    order: impl Fn(oneshot::Sender<T>) -> Order,
+) -> Vec<T> {
+    let mut asked = Vec::new();
+    for orders in workers {
+        let (answer, answered) = oneshot::channel();
+        if orders.send(order(answer)).await.is_ok() {
+            asked.push(answered);
+        }
+    }
+    let mut answers = Vec::new();
+    for answered in asked {
+        answers.extend(answered.await.ok());
+    }
+    answers
+}
+
 /// Runs a worker until it is told to stop, or whoever gives its orders is gone.
 pub(crate) async fn run(
     index: usize,
@@ -273,7 +292,7 @@ impl Worker {
     ) -> Option<Accepting> {
         if let Some(budget) = self.memory.budget() {
             // What it does not take on it keeps as it was.
-            let _ = outrigger_net::listen::confine(&socket, budget.of_one_connection());
+            let _ = listen::confine(&socket, budget.of_one_connection());
         }
         let socket = match TcpListener::from_std(socket) {
             Ok(socket) => Rc::new(socket),

@@ -22,7 +22,7 @@ use tower::Service;
 
 use crate::endpoint::{Endpoint, Security};
 use crate::error::{Error, Reason};
-use crate::memory::{Account, CONNECTION, Charge, Kind, Stall, TLS};
+use crate::memory::{Account, CONNECTION, Charge, Charged, Kind, TLS};
 use crate::room::{Connections, Got, Place};
 
 /// What is spoken on a connection to an endpoint.
@@ -159,15 +159,6 @@ pub struct Dialer {
     pub memory: Rc<Account>,
 }
 
-/// What who wants a connection gets.
-#[derive(Debug)]
-pub(crate) enum Admitted<T> {
-    /// It may be made.
-    Room(Option<Place>),
-    /// There is something else instead of it.
-    Instead(T),
-}
-
 /// Is told of the connections to a backend's endpoints.
 pub trait Watch: std::fmt::Debug {
     /// One was made, or could not be, for this reason.
@@ -179,9 +170,8 @@ pub trait Watch: std::fmt::Debug {
 /// A connection that was made, and is watched until it is dropped.
 #[derive(Debug)]
 pub struct Opened {
-    connection: Connection,
+    connection: Charged<Connection>,
     watch: Rc<dyn Watch>,
-    stall: Stall,
     /// What it takes by itself.
     _held: Charge,
     /// What it takes of the backend's connections.
@@ -191,7 +181,7 @@ pub struct Opened {
 impl Opened {
     /// Whether nothing has come on it that nobody has read yet, not even its end, as the kernel knows.
     pub(crate) fn is_quiet(&self) -> bool {
-        match &self.connection {
+        match self.connection.get_ref() {
             Connection::Plain(stream) => is_quiet(stream),
             Connection::Tls(stream) => is_quiet(stream.get_ref().0),
             // Whoever asks it whether there is something to read knows as much.
@@ -201,7 +191,7 @@ impl Opened {
 
     /// The connection of TCP, if there is nothing between.
     pub fn plain(&self) -> Option<&TcpStream> {
-        match &self.connection {
+        match self.connection.get_ref() {
             Connection::Plain(stream) => Some(stream),
             Connection::Own(_) | Connection::Tls(_) => None,
         }
@@ -219,13 +209,10 @@ impl Dialer {
     ///
     /// # Errors
     /// Where the backend has as many as it may.
-    pub(crate) async fn admit<T>(&self, instead: impl Future<Output = T>) -> Result<Admitted<T>, Error> {
-        let Some(room) = &self.room else { return Ok(Admitted::Room(None)) };
+    pub(crate) async fn admit<T>(&self, instead: impl Future<Output = T>) -> Result<Got<T>, Error> {
+        let Some(room) = &self.room else { return Ok(Got::Room(None)) };
         // Boxed, for every request would have the room for it.
-        Ok(match Box::pin(room.take(instead)).await? {
-            Got::Place(place) => Admitted::Room(Some(place)),
-            Got::Instead(instead) => Admitted::Instead(instead),
-        })
+        Box::pin(room.take(instead)).await
     }
 
     /// Tells the watch how an attempt to connect ended.
@@ -237,8 +224,7 @@ impl Dialer {
         self.watch.connected(made.as_ref().err().map(|error| error.reason));
         made.map(|connection| Opened {
             _held: self.memory.hold(Kind::Connections, self.confine(&connection)),
-            stall: Stall::new(&self.memory),
-            connection,
+            connection: Charged::new(connection, &self.memory),
             watch: self.watch.clone(),
             _place: place,
         })
@@ -271,8 +257,7 @@ impl AsyncRead for Opened {
 
 impl AsyncWrite for Opened {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.connection).poll_write(cx, buf);
-        self.stall.note(polled)
+        Pin::new(&mut self.connection).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -280,8 +265,7 @@ impl AsyncWrite for Opened {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.connection).poll_write_vectored(cx, bufs);
-        self.stall.note(polled)
+        Pin::new(&mut self.connection).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -289,8 +273,7 @@ impl AsyncWrite for Opened {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.connection).poll_flush(cx);
-        self.stall.note(polled)
+        Pin::new(&mut self.connection).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -304,8 +287,8 @@ impl AsyncWrite for Opened {
 /// The request that wants the connection was not sent: [`Error::reached`] is false.
 pub async fn connect(endpoint: &Endpoint, wire: Wire, dialer: &Dialer) -> Result<Opened, Error> {
     let place = match dialer.admit(std::future::pending::<Infallible>()).await? {
-        Admitted::Room(place) => place,
-        Admitted::Instead(never) => match never {},
+        Got::Room(place) => place,
+        Got::Instead(never) => match never {},
     };
     dialer.note(reach(endpoint, wire, dialer).await, place)
 }

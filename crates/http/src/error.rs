@@ -3,7 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+/// The field in which a proxy says what became of a request (RFC 9209).
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// How it begins where this proxy gives a reason.
+const SAID: &str = "outrigger; error=";
 
 /// Who caused a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +222,12 @@ impl Reason {
         Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 
+    /// The reason that a proxy like this one gives for an answer of its own: what [`Error::proxy_status`] has written.
+    pub(crate) fn said(headers: &HeaderMap) -> Option<Self> {
+        let said = headers.get(PROXY_STATUS)?.to_str().ok()?.strip_prefix(SAID)?;
+        Self::find(said.split(';').next()?)
+    }
+
     /// Who caused it.
     pub const fn source(self) -> Source {
         self.describe().2
@@ -272,7 +283,7 @@ impl Error {
     /// The `Proxy-Status` field of the response that the caller gets (RFC 9209, section 2): the reason's name, and
     /// the details as a string of structured fields (RFC 8941), in which what is not printable ASCII is replaced.
     pub fn proxy_status(&self) -> HeaderValue {
-        let mut text = format!("outrigger; error={}", self.reason.as_str());
+        let mut text = format!("{SAID}{}", self.reason.as_str());
         if !self.details.is_empty() {
             text.push_str("; details=\"");
             for c in self.details.chars().take(512) {

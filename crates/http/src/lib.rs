@@ -32,4 +32,4 @@ pub mod verdict;
 pub mod websocket;
 
 pub use endpoint::{Backend, Endpoint, Security};
-pub use error::{Error, Reason};
+pub use error::{Error, PROXY_STATUS, Reason};

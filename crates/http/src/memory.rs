@@ -311,11 +311,6 @@ impl Charge {
         }
     }
 
-    /// Why no more is to be held, if so.
-    pub fn refusal(&self) -> Option<Error> {
-        self.account.refusal()
-    }
-
     /// The account that it is held in.
     pub const fn account(&self) -> &Rc<Account> {
         &self.account

@@ -22,14 +22,14 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 
 use crate::body::RequestBody;
-use crate::connect::{Admitted, Connection, Dialer, Opened, Target, Wire, own, target, to_target};
+use crate::connect::{Connection, Dialer, Opened, Target, Wire, own, target, to_target};
 use crate::endpoint::{Endpoint, Security};
 use crate::error::{Error, Reason};
 use crate::h1::{self, Limits, Unsent};
 use crate::h2;
 use crate::idle::IdleTime;
 use crate::message::{Answered, Outgoing};
-use crate::room::{Connections, Place};
+use crate::room::{Connections, Got, Place};
 use crate::verdict;
 
 use resting::{Http1, LOOK_AFTER, Resting};
@@ -450,7 +450,7 @@ impl Pool {
         if let Some(own) = own(&self.endpoint, wire, dialer) {
             return Ok(own);
         }
-        self.bare.set(self.bare.get() || !matches!(self.endpoint.security, Security::Mesh { .. }));
+        self.bare.set(self.bare.get() || !self.endpoint.is_in_mesh());
         let target = self.target(wire, dialer)?;
         to_target(target, dialer).await
     }
@@ -475,17 +475,13 @@ impl Pool {
 
     /// A new connection; or, where the backend has as many as it may, one that comes to rest meanwhile.
     async fn connect_http1(self: &Rc<Self>, dialer: &Dialer) -> Result<(Http1, Phase), Error> {
-        let place = match dialer.admit(self.wait_for_idle()).await? {
-            Admitted::Room(place) => place,
-            Admitted::Instead(kept) => return Ok((kept, Phase::Reused)),
+        let place = match dialer.admit(self.wait_for(|| self.take_idle(Instant::now()))).await? {
+            Got::Room(place) => place,
+            Got::Instead(kept) => return Ok((kept, Phase::Reused)),
         };
         let opened = self.connect(Wire::Http1, dialer, place).await?;
         let sender = h1::Sender::new(opened, self.endpoint.address.to_string().into());
         Ok((Http1 { sender, expires: self.terms.borrow().expiry() }, Phase::New))
-    }
-
-    async fn wait_for_idle(self: &Rc<Self>) -> Http1 {
-        self.wait_for(|| self.take_idle(Instant::now())).await
     }
 
     /// What `find` finds, once something was given back that it looks for.
@@ -546,8 +542,8 @@ impl Pool {
             // Others make none either, but need not wait for that.
             drop(making);
             match dialer.admit(self.wait_for(crowded)).await? {
-                Admitted::Room(room) => place = room,
-                Admitted::Instead(open) => return Ok((open, Phase::Reused)),
+                Got::Room(room) => place = room,
+                Got::Instead(open) => return Ok((open, Phase::Reused)),
             }
         }
     }

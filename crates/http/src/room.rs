@@ -51,8 +51,8 @@ struct Waiting<'a>(&'a Connections);
 /// What a request gets that wants a connection.
 #[derive(Debug)]
 pub(crate) enum Got<T> {
-    /// It may make one.
-    Place(Place),
+    /// It may make one, which has this place where they are limited.
+    Room(Option<Place>),
     /// Another way has opened.
     Instead(T),
 }
@@ -128,8 +128,9 @@ impl Connections {
     /// # Errors
     /// Where none may wait, or none more, or one has waited for long enough.
     pub(crate) async fn take<T>(self: &Arc<Self>, instead: impl Future<Output = T>) -> Result<Got<T>, Error> {
-        if let Some(place) = self.try_take() {
-            return Ok(Got::Place(place));
+        let place = self.try_take();
+        if place.is_some() {
+            return Ok(Got::Room(place));
         }
         let _waiting = self.queue().ok_or_else(|| self.full())?;
         let mut over = pin!(tokio::time::sleep(self.patience()));
@@ -137,8 +138,9 @@ impl Connections {
         loop {
             let mut closed = pin!(self.closed.notified());
             closed.as_mut().enable();
-            if let Some(place) = self.grab() {
-                return Ok(Got::Place(place));
+            let place = self.grab();
+            if place.is_some() {
+                return Ok(Got::Room(place));
             }
             self.call_for_unused();
             tokio::select! {
@@ -224,7 +226,7 @@ mod tests {
 
     async fn place(connections: &Arc<Connections>) -> Result<Place, Error> {
         match connections.take(pending::<()>()).await? {
-            Got::Place(place) => Ok(place),
+            Got::Room(place) => Ok(place.unwrap()),
             Got::Instead(()) => unreachable!("nothing came instead"),
         }
     }

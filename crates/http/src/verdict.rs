@@ -6,7 +6,7 @@ use http::{HeaderMap, Response, StatusCode};
 use outrigger_balance::InFlight;
 
 use crate::connect::Dialer;
-use crate::endpoint::{Backend, Endpoint, Security};
+use crate::endpoint::{Backend, Endpoint};
 use crate::error::{Error, Reason};
 use crate::forward::Progress;
 use crate::grpc;
@@ -49,7 +49,7 @@ fn says_failure(fields: &HeaderMap) -> bool {
 /// No connection to an endpoint could be made: it gets no requests for a while. Without an identity of our own, nothing
 /// is known of those in the mesh.
 pub fn unconnected(in_flight: &mut InFlight, endpoint: &Endpoint, dialer: &Dialer, error: &Error) {
-    let mesh = matches!(endpoint.security, Security::Mesh { .. });
+    let mesh = endpoint.is_in_mesh();
     if !error.is_of_endpoint() || (mesh && dialer.identity.is_none()) {
         return;
     }

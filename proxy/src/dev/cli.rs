@@ -156,7 +156,6 @@ fn options(text: String, admin: Option<SocketAddr>, access_log: AccessLog, log: 
     Options {
         workers: None,
         admin: Some(admin.unwrap_or((Ipv4Addr::LOCALHOST, 0).into())),
-        zone: None,
         drain_grace: Duration::from_secs(1),
         access_log,
         log,

@@ -14,14 +14,14 @@ use outrigger_http::filter::strip_hop_by_hop;
 use outrigger_http::forward::{Policy, Progress, Speak, UNREACHED, Way, forward};
 use outrigger_http::message::{Answered, Interim, Outgoing, Reply};
 use outrigger_http::pool::Lease;
-use outrigger_http::{Error, Reason};
+use outrigger_http::{Error, PROXY_STATUS, Reason};
 
 use super::mirror::Nobody;
 use super::target::with_query;
 use crate::connection::Connection;
 use crate::plan::authority;
 use crate::record::Record;
-use crate::request::{Answer, PROXY_STATUS, fail};
+use crate::request::{Answer, fail};
 
 /// How long an answer is waited for where the rule has no timeout.
 const PATIENCE: Duration = Duration::from_secs(10);

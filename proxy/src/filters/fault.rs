@@ -8,10 +8,10 @@ use http::header::HeaderName;
 use http::{HeaderMap, StatusCode};
 use outrigger_config::matching::header_matches;
 use outrigger_config::route::{self, HeaderMatch, Portion};
-use outrigger_http::{Error, Reason, grpc};
+use outrigger_http::{Error, PROXY_STATUS, Reason, grpc};
 
 use crate::record::Record;
-use crate::request::{Answer, PROXY_STATUS, fail, refusal};
+use crate::request::{Answer, fail, refusal};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const DETAILS: &str = "a fault of the route";

@@ -13,7 +13,7 @@ use outrigger_http::body::{ResponseBody, Upload};
 use outrigger_http::forward::Speak;
 use outrigger_http::message::{Asked, Outgoing};
 use outrigger_http::transform::Transforms;
-use outrigger_http::{Error, filter};
+use outrigger_http::{Error, PROXY_STATUS, filter};
 
 use self::auth::Auth;
 use self::cors::Cors;
@@ -25,7 +25,7 @@ use crate::connection::Connection;
 use crate::local::Local;
 use crate::plan::Plan;
 use crate::record::Record;
-use crate::request::{Answer, PROXY_STATUS, carry_out, fail, made};
+use crate::request::{Answer, carry_out, fail, made};
 
 mod auth;
 mod cors;

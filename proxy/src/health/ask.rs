@@ -150,7 +150,7 @@ impl Question {
 
     /// Whether a connection that was made is not closed at once.
     async fn holds(&self, mut connection: Opened) -> Found {
-        if !matches!(self.target.security, Security::Mesh { .. }) {
+        if !self.is_of_mesh() {
             return Found::Well;
         }
         let mut word = [0; 1];

@@ -1,11 +1,11 @@
 //! How endpoints stand, for those who watch over the proxy: as metrics, and one by one.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use outrigger_balance::Cause;
 use outrigger_http::Endpoint;
+use outrigger_telemetry::Metrics;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Findings;
 use super::ask::Found;
-use crate::director::Published;
+use crate::director::{Published, current};
 use crate::limits;
 use crate::state::LiveBackend;
 
@@ -30,9 +30,15 @@ pub(crate) struct Collect {
 }
 
 impl Collect {
-    /// # Errors
-    /// Never: the names are constants.
-    pub(crate) fn new(published: Published, findings: Findings) -> prometheus::Result<Self> {
+    /// Adds them to the metrics.
+    pub(crate) fn add(metrics: &Metrics, published: &Published, findings: &Findings) {
+        let collect = Self::new(published.clone(), findings.clone());
+        if let Err(error) = collect.and_then(|collect| metrics.registry().register(Box::new(collect))) {
+            tracing::warn!(%error, "the metrics of endpoints are left out");
+        }
+    }
+
+    fn new(published: Published, findings: Findings) -> prometheus::Result<Self> {
         let opts = Opts::new;
         Ok(Self {
             published,
@@ -84,7 +90,7 @@ impl Collector for Collect {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let live = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let live = current(&self.published);
         // Held so that two who read at a time do not mix what they see.
         let kept = self.findings.kept();
         self.endpoints.reset();
@@ -107,7 +113,7 @@ impl Collector for Collect {
 
 /// Every endpoint of what is live: how it stands, why, for how long, and what it has to do.
 pub(crate) fn endpoints(published: &Published, findings: &Findings) -> Value {
-    let live = published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let live = current(published);
     let now = Instant::now();
     let kept = findings.kept();
     let backends = live.iter().flat_map(|live| &live.backends).map(|backend| {

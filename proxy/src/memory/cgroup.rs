@@ -43,8 +43,7 @@ impl Cgroup {
             let folder = top.join(below.strip_prefix("/").unwrap_or(below));
             let mut cgroup = Self { version, folder: top.clone(), top };
             // One that does not account for memory itself is accounted for in the one around it.
-            let accounts =
-                |folder: &&Path| cgroup.file(folder, ("memory.limit_in_bytes", "memory.max")).is_file();
+            let accounts = |folder: &&Path| cgroup.limit_file(folder).is_file();
             let folder = if folder.is_dir() { &*folder } else { &*cgroup.top };
             let within = folder.ancestors().take_while(|folder| folder.starts_with(&cgroup.top));
             cgroup.folder = within.into_iter().find(accounts)?.to_owned();
@@ -54,8 +53,11 @@ impl Cgroup {
             .or_else(|| found(Version::Two, "cgroup2", str::is_empty))
     }
 
-    fn file(&self, folder: &Path, (one, two): (&str, &str)) -> PathBuf {
-        folder.join(if self.version == Version::One { one } else { two })
+    fn limit_file(&self, folder: &Path) -> PathBuf {
+        folder.join(match self.version {
+            Version::One => "memory.limit_in_bytes",
+            Version::Two => "memory.max",
+        })
     }
 
     /// The least limit of it and those around it that are in view, in bytes.
@@ -71,7 +73,7 @@ impl Cgroup {
 
     fn limit_of(&self, folder: &Path) -> Option<u64> {
         // `max` is none.
-        number(&self.file(folder, ("memory.limit_in_bytes", "memory.max"))).filter(|bytes| *bytes < UNLIMITED)
+        number(&self.limit_file(folder)).filter(|bytes| *bytes < UNLIMITED)
     }
 
     /// What the kernel keeps for its processes, the buffers of their sockets included, in bytes.

@@ -57,7 +57,7 @@ pub(super) async fn begin(
         answering = Some(faces::answer(&interface, &faces, &options.announce)?);
         door.as_ref().map_or(Ok(()), Door::put)?;
     }
-    show_endpoints(&metrics, &published, &findings);
+    health::Collect::add(&metrics, &published, &findings);
     limits::Collect::add(&metrics, &published);
     tokio::task::spawn_local(health::tend(published.clone(), adopted.clone(), findings));
     let (wanted, names) = watch::channel(std::collections::BTreeSet::new());
@@ -117,15 +117,6 @@ fn follow(
             (Some(node), None, Some(doubts))
         }
     })
-}
-
-/// Adds what is known of endpoints to the metrics.
-fn show_endpoints(metrics: &Metrics, published: &Published, findings: &Findings) {
-    let added = health::Collect::new(published.clone(), findings.clone())
-        .and_then(|collect| metrics.registry().register(Box::new(collect)));
-    if let Err(error) = added {
-        tracing::warn!(%error, "the metrics of endpoints are left out");
-    }
 }
 
 /// Finds the process to be replaced, and makes the place where the next one finds this one.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 /// What is spoken. A process that speaks another is refused.
@@ -77,10 +76,13 @@ pub(super) async fn hear(stream: &UnixStream, patience: Duration) -> io::Result<
     let line = async {
         let (mut line, mut part) = (Vec::new(), [0; 4096]);
         while line.last() != Some(&b'\n') {
-            let read = stream.async_io(Interest::READABLE, || stream.try_read(&mut part)).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            stream.readable().await?;
+            let read = match stream.try_read(&mut part) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            };
             line.extend_from_slice(part.get(..read).unwrap_or_default());
             if line.len() > MAX_LINE {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the line has no end"));

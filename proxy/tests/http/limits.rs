@@ -17,6 +17,14 @@ use crate::support::{Message, Running, Wire, listen, one_backend, soon, with_rul
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// What `caller` asks for has come to the backend, and is not answered yet.
+async fn under_way(caller: &mut Wire, backend: &TcpListener) -> Wire {
+    caller.send(GET).await;
+    let mut callee = Wire::accept(backend).await;
+    callee.request().await;
+    callee
+}
+
 /// A request was refused because much is under way.
 fn assert_full(response: &Message) {
     assert_eq!(response.status(), 503, "{response:?}");
@@ -30,12 +38,8 @@ async fn what_is_over_a_backends_requests_is_refused_until_a_response_has_ended(
     let (backend, address) = listen().await;
     let proxy = Running::start(&with_rule("", "limits: { requests: 2 }", &[address])).await;
     let (mut one, mut two) = (proxy.connect().await, proxy.connect().await);
-    one.send(GET).await;
-    let mut callee = Wire::accept(&backend).await;
-    callee.request().await;
-    two.send(GET).await;
-    let mut another = Wire::accept(&backend).await;
-    another.request().await;
+    let mut callee = under_way(&mut one, &backend).await;
+    let _another = under_way(&mut two, &backend).await;
     let refused = proxy.ask(GET).await;
     assert_full(&refused);
     assert!(
@@ -61,9 +65,7 @@ async fn who_may_wait_gets_its_turn_and_no_more_wait_than_may() {
     let limits = "limits: { requests: 1, waiting: 1, waitTimeout: 20s }";
     let proxy = Running::start(&with_rule("", limits, &[address])).await;
     let (mut one, mut two) = (proxy.connect().await, proxy.connect().await);
-    one.send(GET).await;
-    let mut callee = Wire::accept(&backend).await;
-    callee.request().await;
+    let mut callee = under_way(&mut one, &backend).await;
     two.send(GET).await;
     proxy.metric_is("outrigger_requests_in_flight", &["backend=\"app\""], 2.0).await;
     let refused = proxy.ask(GET).await;
@@ -82,9 +84,7 @@ async fn who_waits_in_vain_is_refused_in_time() {
     let limits = "limits: { requests: 1, waiting: 5, waitTimeout: 20ms }";
     let proxy = Running::start(&with_rule("", limits, &[address])).await;
     let mut one = proxy.connect().await;
-    one.send(GET).await;
-    let mut callee = Wire::accept(&backend).await;
-    callee.request().await;
+    let _callee = under_way(&mut one, &backend).await;
     let refused = proxy.ask(GET).await;
     assert_full(&refused);
     assert!(refused.text().contains("none ended within the wait timeout of 20ms"), "{refused:?}");
@@ -158,9 +158,7 @@ async fn every_way_out_gives_the_place_back() {
             // Both ends leave it.
             continue;
         }
-        next.send(GET).await;
-        let mut callee = Wire::accept(&backend).await;
-        callee.request().await;
+        let mut callee = under_way(&mut next, &backend).await;
         callee.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
         assert_eq!(next.response().await.status(), 200, "after {way}");
     }
@@ -173,9 +171,7 @@ async fn a_listener_counts_the_requests_of_all_its_callers() {
     let yaml = one_backend(&[address]).replace("http: { ", "http: { limits: { requests: 1 }, ");
     let proxy = Running::start(&yaml).await;
     let mut one = proxy.connect().await;
-    one.send(GET).await;
-    let mut callee = Wire::accept(&backend).await;
-    callee.request().await;
+    let mut callee = under_way(&mut one, &backend).await;
     let refused = proxy.ask(GET).await;
     assert_full(&refused);
     assert!(

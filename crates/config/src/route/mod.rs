@@ -126,12 +126,9 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// The least wait between two attempts where none is given.
-    pub const BACKOFF: Duration = Duration::from_millis(25);
-
     /// The least wait between two attempts.
     pub fn backoff(&self) -> Duration {
-        self.backoff.unwrap_or(Self::BACKOFF)
+        self.backoff.unwrap_or(Duration::from_millis(25))
     }
 }
 

@@ -84,11 +84,12 @@ impl<'a> Flight<'a> {
         let backend = self.way.backend;
         let admitted = match &backend.limits {
             None => None,
-            Some(limits) => Some(Box::pin(Admitted::at(limits, &backend.name)).await?),
+            Some(limits) => {
+                let admitted = Box::pin(Admitted::at(limits, &backend.name)).await?;
+                self.ready = admitted.since();
+                Some(admitted)
+            }
         };
-        if let Some(admitted) = &admitted {
-            self.ready = admitted.since();
-        }
         let Some(outgoing) = &*slot else {
             return Err(Error::unsent(Reason::ProxyInternalError, "there is no request to send"));
         };
@@ -238,6 +239,17 @@ impl<'a> Flight<'a> {
             return Some((Next::AtOnce, again));
         }
         let why = self.wanted(response, spare)?;
+        self.later(why, response, spare)
+    }
+
+    /// One of the route's retries, after such a response.
+    fn later(
+        &mut self,
+        why: Again,
+        response: &Response<Incoming>,
+        spare: &Spare<'_>,
+    ) -> Option<(Next, Outgoing)> {
+        self.way.policy.retry.as_ref()?;
         let again = self.spared(spare)?;
         let next = self.admit(why, wait::asked(response, SystemTime::now()))?;
         Some((next, again))
@@ -272,20 +284,19 @@ impl<'a> Flight<'a> {
         spare: &Spare<'_>,
     ) -> Option<(Next, Outgoing)> {
         // What the caller itself is to blame for would be refused elsewhere too, and what fails on purpose is to fail.
-        let why = self.progress.unreached.filter(|why| *why != Reason::FaultInjected)?;
+        if matches!(self.progress.unreached, Some(Reason::FaultInjected | Reason::HttpRequestDenied)) {
+            return None;
+        }
         let status = response.status();
         let listed =
             self.way.policy.retry.as_ref().is_some_and(|retry| retry.codes.contains(&status.as_u16()));
-        if !(status.is_server_error() || listed) || why == Reason::HttpRequestDenied {
+        if !(status.is_server_error() || listed) {
             return None;
         }
         if status.is_server_error() && self.elsewhere() {
             return Some((Next::AtOnce, self.spared(spare)?));
         }
-        self.way.policy.retry.as_ref()?;
-        let again = self.spared(spare)?;
-        let next = self.admit(Again::Unreached, wait::asked(response, SystemTime::now()))?;
-        Some((next, again))
+        self.later(Again::Unreached, response, spare)
     }
 
     /// Whether there is another endpoint to try for this attempt, where this one turned out not to be reachable.

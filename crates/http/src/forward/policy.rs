@@ -1,7 +1,8 @@
 //! What a rule says of time and of sending again.
 
-use std::time::Duration;
+use std::time;
 
+use outrigger_config::Duration;
 use outrigger_config::route::{GrpcStatus, Retry, Timeouts};
 
 /// How much of a request's body is kept, so that it can be sent again, where the route does not say.
@@ -13,9 +14,9 @@ const DEFAULT_GROWTH: u32 = 10;
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// From the request's head until the response is complete.
-    pub request_timeout: Option<Duration>,
+    pub request_timeout: Option<time::Duration>,
     /// For one attempt, until the response's head.
-    pub attempt_timeout: Option<Duration>,
+    pub attempt_timeout: Option<time::Duration>,
     /// Whether and when a request is sent again.
     pub retry: Option<Retrying>,
 }
@@ -30,11 +31,11 @@ pub struct Retrying {
     /// After which statuses of gRPC.
     pub grpc_statuses: GrpcStatuses,
     /// The least wait.
-    pub backoff: Duration,
+    pub backoff: time::Duration,
     /// The longest wait.
-    pub max_backoff: Duration,
+    pub max_backoff: time::Duration,
     /// After how long without an answer it is sent a second time elsewhere.
-    pub hedge_delay: Option<Duration>,
+    pub hedge_delay: Option<time::Duration>,
     /// How much of a body is kept for it.
     pub kept_body: usize,
 }
@@ -64,12 +65,9 @@ impl FromIterator<GrpcStatus> for GrpcStatuses {
 impl Policy {
     /// The policy of a rule. A timeout of 0 is none (Gateway API).
     pub fn new(timeouts: &Timeouts, retry: Option<&Retry>) -> Self {
-        let limit = |duration: Option<outrigger_config::Duration>| {
-            duration.map(outrigger_config::Duration::get).filter(|d| !d.is_zero())
-        };
         Self {
-            request_timeout: limit(timeouts.request),
-            attempt_timeout: limit(timeouts.backend_request),
+            request_timeout: timeouts.request.and_then(Duration::limit),
+            attempt_timeout: timeouts.backend_request.and_then(Duration::limit),
             retry: retry.map(Retrying::new),
         }
     }
@@ -89,8 +87,8 @@ impl Retrying {
             codes: retry.codes.clone().into(),
             grpc_statuses: retry.grpc_statuses.iter().copied().collect(),
             backoff,
-            max_backoff: retry.max_backoff.map_or(growth, outrigger_config::Duration::get),
-            hedge_delay: retry.hedge_delay.map(outrigger_config::Duration::get),
+            max_backoff: retry.max_backoff.map_or(growth, Duration::get),
+            hedge_delay: retry.hedge_delay.map(Duration::get),
             kept_body: retry.max_body_bytes.map_or(DEFAULT_KEPT_BODY, |bytes| bytes as usize),
         }
     }

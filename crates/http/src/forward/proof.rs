@@ -14,9 +14,6 @@ use crate::pool::Pool;
 /// takes it off what its application, its caller or its endpoint says. Its value is the reason.
 pub const UNREACHED: HeaderName = HeaderName::from_static("outrigger-unreached");
 
-/// What a proxy says of its own answers (RFC 9209).
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-
 /// Why a request did not reach the application, if the endpoint's sidecar says that it has not, and can be believed.
 pub(super) fn unreached<B>(pool: &Pool, response: &Response<B>) -> Option<Reason> {
     let status = response.status();
@@ -37,7 +34,6 @@ pub(super) fn lost<B>(pool: &Pool, response: &Response<B>) -> Option<Reason> {
     {
         return None;
     }
-    let said = response.headers().get(PROXY_STATUS)?.to_str().ok()?.strip_prefix("outrigger; error=")?;
-    let reason = Reason::find(said.split(';').next()?)?;
+    let reason = Reason::said(response.headers())?;
     matches!(reason, Reason::ConnectionTerminated | Reason::ConnectionRefused).then_some(reason)
 }

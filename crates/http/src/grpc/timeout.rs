@@ -49,7 +49,7 @@ fn parse(value: &[u8]) -> Option<Duration> {
 fn format(left: Duration) -> HeaderValue {
     let nanos = left.as_nanos().max(1);
     let fits = UNITS.iter().find(|(_, unit)| nanos / unit <= MOST);
-    let (name, unit) = fits.copied().unwrap_or((b'H', 3_600_000_000_000));
+    let (name, unit) = fits.copied().unwrap_or(UNITS[UNITS.len() - 1]);
     let text = format!("{}{}", (nanos / unit).min(MOST), char::from(name));
     // Digits and a letter are always a value.
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("1n"))

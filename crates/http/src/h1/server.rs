@@ -60,8 +60,8 @@ struct Pace {
     /// For how many ticks nothing has moved on the request under way, and whether that is too long.
     still: Cell<u32>,
     silent: Cell<bool>,
-    /// The connection's age in ticks.
-    age: Cell<u32>,
+    /// When the connection began, in ticks of the drain's clock.
+    began: u32,
     last_word: RefCell<Option<Pin<Box<Sleep>>>>,
 }
 
@@ -88,7 +88,7 @@ impl Pace {
 
     /// Whether the connection is to end after the response under way.
     fn is_last(&self) -> bool {
-        let aged = self.age.get() > self.settings.age_ticks();
+        let aged = self.drain.now().saturating_sub(self.began) > self.settings.age_ticks();
         if aged {
             self.timed_out.set(Some(TimedOut::Age));
         }
@@ -128,7 +128,6 @@ impl Pace {
 
 impl<IO> Caller for Served<IO> {
     fn tick(&self) {
-        self.pace.age.set(self.pace.age.get().saturating_add(1));
         if self.pace.is_over() {
             self.pace.expired.set(true);
             self.pace.timed_out.set(self.pace.overdue());
@@ -230,6 +229,7 @@ where
     let conn = Conn::new(io, settings.limits);
     let pace = Pace {
         since: Cell::new(drain.now()),
+        began: drain.now(),
         settings,
         drain: drain.clone(),
         phase: Cell::new(Phase::Idle),
@@ -240,7 +240,6 @@ where
         timed_out: Cell::default(),
         still: Cell::default(),
         silent: Cell::default(),
-        age: Cell::default(),
         last_word: RefCell::default(),
     };
     let served = Rc::new(Served { conn, pace, awaits: Cell::default() });

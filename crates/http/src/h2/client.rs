@@ -49,7 +49,6 @@ const ALIVE_APPLICATION: Terms = Terms { sparing: Duration::from_secs(5 * 60 + 1
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: RefCell<SendRequest<Bytes>>,
-    callee: Callee,
     state: Rc<State>,
 }
 
@@ -73,13 +72,13 @@ pub(crate) struct Callee {
 
 #[derive(Debug)]
 struct State {
+    callee: Callee,
     /// How many requests are under way.
     streams: Cell<u32>,
     /// When the last request on it ended, or it was made.
     used: Cell<Instant>,
     /// Counts it as unused, while it is.
     unused: RefCell<Option<Unused>>,
-    room: Option<Arc<Connections>>,
     ended: Cell<bool>,
     heard: Rc<Heard>,
     /// Told when the endpoint has said what it offers, and at the end.
@@ -116,17 +115,17 @@ where
     let terms = if callee.sidecar { ALIVE } else { ALIVE_APPLICATION };
     let alive = connection.ping_pong().map(|pings| KeepAlive::new(pings, terms, heard.clone()));
     let state = Rc::new(State {
+        callee,
         streams: Cell::new(0),
         used: Cell::new(Instant::now()),
         unused: RefCell::default(),
-        room: callee.room.clone(),
         ended: Cell::new(false),
         heard,
         news: Notify::new(),
         answered: Cell::new(false),
     });
     let driver = Driver { connection, alive, state: state.clone(), leaving: None };
-    Ok((Connection { sender: RefCell::new(sender), callee, state }, driver))
+    Ok((Connection { sender: RefCell::new(sender), state }, driver))
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
@@ -204,7 +203,7 @@ impl Drop for UnderWay {
         self.state.streams.set(left);
         if left == 0 {
             self.state.used.set(self.ended.unwrap_or_else(Instant::now));
-            if let Some(room) = &self.state.room {
+            if let Some(room) = &self.state.callee.room {
                 self.state.unused.replace(Some(room.rest()));
             }
         }
@@ -228,7 +227,7 @@ impl Connection {
     }
 
     fn most_streams(&self) -> usize {
-        let (said, known) = (self.sender.borrow().current_max_send_streams(), &self.callee.streams);
+        let (said, known) = (self.sender.borrow().current_max_send_streams(), &self.state.callee.streams);
         if self.state.heard.is_greeted() {
             known.set(said);
             return said;
@@ -258,7 +257,7 @@ impl Connection {
 
     /// Whether it is too old to get another.
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
-        self.callee.expires.is_some_and(|expires| now >= expires)
+        self.state.callee.expires.is_some_and(|expires| now >= expires)
     }
 
     /// Whether the endpoint has said in good order that it takes no more.
@@ -269,7 +268,7 @@ impl Connection {
     /// Counts a request as under way.
     pub(crate) fn begin(&self) -> UnderWay {
         self.state.streams.set(self.state.streams.get() + 1);
-        if self.state.room.is_some() {
+        if self.state.callee.room.is_some() {
             self.state.unused.take();
         }
         UnderWay { state: self.state.clone(), ended: None }
@@ -322,25 +321,25 @@ impl Connection {
             None
         };
         let connect = parts.method == Method::CONNECT;
-        to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers, &self.callee.scheme);
+        to_http2(&mut parts.uri, &mut parts.version, &mut parts.headers, &self.state.callee.scheme);
         // A route's filters may have set what HTTP/2 has no place for.
         strip_hop_by_hop(&mut parts.headers, false);
-        if self.callee.carried {
+        if self.state.callee.carried {
             spell(&mut parts.headers, spelling.as_deref());
         }
         let last = body.is_end_stream() && !connect;
         let sent = self.sender.borrow_mut().send_request(Request::from_parts(parts, ()), last);
         let (response, stream) = sent?;
         if connect {
-            let (response, _) = wait(response, &interim, limits, self.callee.carried).await?;
+            let (response, _) = wait(response, &interim, limits, self.state.callee.carried).await?;
             return Ok(tunnelled(response, stream, wanted, limits));
         }
         let uploading =
-            if last { Uploading::default() } else { upload(body, stream, self.callee.carried).await };
-        let (response, spelling) = wait(response, &interim, limits, self.callee.carried).await?;
+            if last { Uploading::default() } else { upload(body, stream, self.state.callee.carried).await };
+        let (response, spelling) = wait(response, &interim, limits, self.state.callee.carried).await?;
         let (parts, stream) = response.into_parts();
         let body = Received::new(stream, &parts.headers, limits, refuse)
-            .carried(self.callee.carried)
+            .carried(self.state.callee.carried)
             .with_upload(uploading);
         let response = Response::from_parts(parts, Incoming::http2(body));
         Ok(Answered { response, spelling, upgrade: None })

@@ -9,11 +9,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frame::{DATA, HEAD, payload};
 use crate::h1::MAX_RECORD;
 
-/// What precedes the payload of a frame (RFC 9113, section 4.1).
-const FRAME_HEAD: usize = 9;
-const DATA: u8 = 0;
+/// The other types of frames that are told apart (RFC 9113, section 6).
 const HEADERS: u8 = 1;
 const GOAWAY: u8 = 7;
 
@@ -41,7 +40,7 @@ pub(super) struct Mark(u64);
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     /// The head of the frame, as far as it is there.
-    head: [u8; FRAME_HEAD],
+    head: [u8; HEAD],
     have: usize,
     /// How much of its payload is still to come.
     left: usize,
@@ -85,23 +84,23 @@ impl Heard {
         self.any.set(true);
         let mut place = self.place.get();
         while !bytes.is_empty() {
-            if place.have < FRAME_HEAD {
+            if place.have < HEAD {
                 let taken = fill(&mut place.head, &mut place.have, bytes);
                 bytes = bytes.get(taken..).unwrap_or_default();
-                if place.have < FRAME_HEAD {
+                if place.have < HEAD {
                     break;
                 }
-                let [a, b, c, kind, ..] = place.head;
-                place.left = u32::from_be_bytes([0, a, b, c]) as usize;
+                place.left = payload(&place.head);
+                let [_, _, _, kind, ..] = place.head;
                 if matches!(kind, DATA | HEADERS) {
                     self.message.set(true);
                 }
             }
-            let (payload, rest) = bytes.split_at(place.left.min(bytes.len()));
+            let (some, rest) = bytes.split_at(place.left.min(bytes.len()));
             if place.head.get(3) == Some(&GOAWAY) {
-                fill(&mut place.last, &mut place.seen, payload);
+                fill(&mut place.last, &mut place.seen, some);
             }
-            place.left -= payload.len();
+            place.left -= some.len();
             bytes = rest;
             if place.left == 0 {
                 self.ended(&place);

@@ -7,6 +7,7 @@
 mod alive;
 pub(crate) mod client;
 mod extended;
+mod frame;
 mod heard;
 mod pace;
 mod received;

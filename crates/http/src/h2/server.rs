@@ -113,8 +113,7 @@ where
 /// Ends when a connection that is to end has had its time, on which nothing was ever asked.
 async fn last_word(pace: &Pace) {
     poll_fn(|cx| if pace.is_ending(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-    tokio::time::sleep(LAST_WORD).await;
-    poll_fn(|_| if pace.asked() { Poll::Pending } else { Poll::Ready(()) }).await;
+    parting(pace).await;
 }
 
 /// Ends when a caller that never asked has had its time to answer GOAWAY.

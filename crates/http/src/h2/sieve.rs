@@ -11,10 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What precedes a frame's payload (RFC 9113, section 4.1).
-const HEAD: usize = 9;
-/// The type of a frame (RFC 9113, section 6.1), and its flags that say that it is more than nothing.
-const DATA: u8 = 0;
+use super::frame::{DATA, HEAD, payload};
+
+/// The flags of DATA that say that it is more than nothing (RFC 9113, section 6.1).
 const END_STREAM_OR_PADDED: u8 = 0x1 | 0x8;
 
 /// A connection's stream from a server, without empty frames of DATA.
@@ -81,10 +80,6 @@ impl<IO> Sieve<IO> {
         }
         kept
     }
-}
-
-fn payload(&[a, b, c, ..]: &[u8; HEAD]) -> usize {
-    u32::from_be_bytes([0, a, b, c]) as usize
 }
 
 /// Whether a frame is of DATA, of a stream, has no byte, and is not its stream's last.

@@ -98,7 +98,7 @@ pub(super) async fn whole(body: Incoming, limit: u64, memory: &Rc<Account>) -> R
             Ok(data) => {
                 bytes.extend_from_slice(&data);
                 held.set(bytes.capacity());
-                if let Some(refusal) = held.refusal() {
+                if let Some(refusal) = memory.refusal() {
                     return Err(refusal);
                 }
             }
