@@ -144,6 +144,14 @@ async fn answers_of_another_length_are_errors_but_to_those_who_expect_none() {
     }
 }
 
+#[test]
+fn requests_have_a_path_that_their_protocol_knows() {
+    let target = Target::application("127.0.0.1:1".parse().unwrap(), None);
+    assert_eq!(target.path(Traffic::Http2), "/bench");
+    assert_eq!(target.path(Traffic::Grpc), "/bench.Bench/Call");
+    assert_eq!(Target { path: "/other".into(), ..target }.path(Traffic::Grpc), "/other");
+}
+
 /// Answers each request on each connection with these bytes.
 async fn answering(answer: &'static [u8]) -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

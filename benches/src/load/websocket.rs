@@ -31,7 +31,7 @@ impl WebSocket {
         let mask = random.u32(..).to_be_bytes();
         Self {
             host: target.host.clone(),
-            path: target.path.clone(),
+            path: target.path(load.traffic).to_owned(),
             message: frame(Opcode::Binary, &vec![b'x'; load.request_bytes], Some(mask)).into(),
             random,
             length: target.exact.then_some(load.response_bytes as u64),
