@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// enough to be seen at the 99th percentile.)
 const EARLY: Duration = Duration::from_micros(500);
 
-/// How long a lane takes to be ready to send, at most.
+/// How long a lane takes to be ready for what it is told to send, at most.
 const HEAD_START: Duration = Duration::from_micros(1);
 
 /// What sends one request at a time: a connection, or a stream of one.
@@ -162,7 +162,9 @@ struct Slot {
 
 impl Board {
     fn new(lanes: usize, pace: &Pace) -> Self {
-        let start = Instant::now() + HEAD_START.saturating_mul(lanes as u32);
+        let saturated = pace.schedule.is_none();
+        let head_start = if saturated { 0 } else { lanes as u32 };
+        let start = Instant::now() + HEAD_START.saturating_mul(head_start);
         let measured = Measured { time: pace.time, ..Measured::empty() };
         let state = State {
             slots: (0..lanes).map(|_| Slot { free: true, due: None, waker: None }).collect(),
@@ -172,7 +174,7 @@ impl Board {
             late: Vec::new(),
             measured,
         };
-        Self { start, end: start + pace.time, saturated: pace.schedule.is_none(), state: Mutex::new(state) }
+        Self { start, end: start + pace.time, saturated, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
