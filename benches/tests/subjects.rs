@@ -16,7 +16,7 @@ use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_benches::{
     load::Traffic,
-    subject::{Environment, Hops, Kind, Setup, Subject, available, forwarder},
+    subject::{Environment, Hops, Kind, Peer, Setup, Subject, available, forwarder},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,6 +95,10 @@ fn setup(hops: Hops, traffic: Traffic) -> Setup {
 
 /// Starts a peer for everything that it can do, and sends a request through each.
 async fn forwards(kind: Kind, package: &str) {
+    forwards_with(kind, package, Vec::new()).await;
+}
+
+async fn forwards_with(kind: Kind, package: &str, peers: Vec<Peer>) {
     let outrigger = PathBuf::from(env!("CARGO_BIN_EXE_outrigger-bench")).with_file_name("outrigger");
     let dir = tempfile::tempdir().unwrap();
     for traffic in [Traffic::Http1, Traffic::Http2, Traffic::Grpc, Traffic::Tcp] {
@@ -103,12 +107,16 @@ async fn forwards(kind: Kind, package: &str) {
             cpus: None,
             outrigger: outrigger.clone(),
             outrigger_args: Vec::new(),
-            peers: Vec::new(),
+            peers: peers.clone(),
         };
         for hops in [Hops::One, Hops::Two] {
             let setup = setup(hops, traffic);
+            if let Err(why) = available(&kind, &self::setup(Hops::One, Traffic::Http1), &environment) {
+                println!("skipped: needs {package} ({why})");
+                return;
+            }
             if let Err(why) = available(&kind, &setup, &environment) {
-                println!("skipped: needs {package} for {traffic:?} ({why})");
+                println!("{hops:?} {traffic:?}: {why}");
                 continue;
             }
             let subject = Subject::start(&kind, &setup, &environment, dir.path()).await.unwrap();
@@ -150,6 +158,20 @@ async fn nginx_forwards() {
 #[tokio::test]
 async fn haproxy_forwards() {
     forwards(Kind::Peer("haproxy".into()), "haproxy").await;
+}
+
+#[tokio::test]
+async fn envoy_forwards() {
+    let peers = std::env::var("ENVOY").map(|path| Peer { name: "envoy".into(), given: Some(path) });
+    forwards_with(Kind::Peer("envoy".into()), "envoy", peers.into_iter().collect()).await;
+}
+
+#[tokio::test]
+async fn what_the_user_names_forwards() {
+    let command =
+        concat!(env!("CARGO_BIN_EXE_outrigger-bench"), " forward --listen {listen} --to {application}");
+    let peers = vec![Peer { name: "mine".into(), given: Some(command.into()) }];
+    forwards_with(Kind::Peer("mine".into()), "a command", peers).await;
 }
 
 #[tokio::test]
