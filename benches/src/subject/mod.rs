@@ -25,10 +25,12 @@ mod nginx;
 mod outrigger;
 mod peer;
 mod start;
+mod syscalls;
 mod template;
 
 pub use cpus::Cpus;
 pub use peer::Peer;
+pub use syscalls::Syscalls;
 
 /// What stands between callers and the application.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -173,6 +175,19 @@ impl Subject {
     /// If one has ended.
     pub fn resident_kib(&self) -> Result<u64> {
         self.processes.iter().map(Process::resident_kib).sum()
+    }
+
+    /// The threads of its processes.
+    ///
+    /// # Errors
+    ///
+    /// If one has ended.
+    fn threads(&self) -> Result<Vec<i32>> {
+        let mut threads = Vec::new();
+        for process in &self.processes {
+            threads.extend(process.threads()?);
+        }
+        Ok(threads)
     }
 
     fn at(address: SocketAddr) -> Self {
