@@ -44,8 +44,13 @@ impl FromStr for Peer {
                 Ok(peer)
             }
             (None, Some(_)) => Err(format!("the command of {name} needs {{listen}} and {needs}")),
+            (None, None) if name == "linkerd" => {
+                Err("linkerd2-proxy does not run without its control plane: benches/peers/linkerd/inbound.sh says what \
+                     it needs, and how it is named then"
+                    .into())
+            }
             (None, None) => Err(format!(
-                "{name} is no proxy that there is a configuration of (those are nginx, haproxy, envoy, linkerd): \
+                "{name} is no proxy that there is a configuration of (those are nginx, haproxy, envoy): \
                  say how it is started, as {name}=COMMAND with {{listen}} and {needs}"
             )),
         }
