@@ -336,6 +336,8 @@ mod tests {
         let error = "mine".parse::<Peer>().unwrap_err();
         assert!(error.contains("mine=COMMAND with {listen}"), "{error}");
         assert!("mine=run {listen}".parse::<Peer>().is_err());
+        assert!("direct=run {listen} {application}".parse::<Peer>().is_err());
+        assert_eq!("linkerd".parse::<Peer>().unwrap().given, None);
         assert!("nginx=".parse::<Peer>().is_err());
         let mine: Peer = "mine=run --listen {listen} {application}".parse().unwrap();
         assert_eq!(
