@@ -15,6 +15,7 @@ pub mod load;
 pub mod measure;
 pub mod nginx;
 pub mod outrigger;
+pub mod page;
 pub mod path;
 pub mod process;
 pub mod report;
