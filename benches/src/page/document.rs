@@ -80,8 +80,15 @@ pub(super) fn document(saved: &Saved) -> Vec<Block> {
     for scenario in &run.scenarios {
         blocks.push(Block::Heading(format!("{}: {}", scenario.name, scenario.title)));
         blocks.extend(words::scenario(scenario).map(Block::Text));
-        blocks.push(Block::Table(tables::subjects(scenario)));
-        blocks.push(Block::Plots(plot::of_scenario(saved, scenario, &colours)));
+        let table = Block::Table(tables::subjects(scenario));
+        let plots = Block::Plots(plot::of_scenario(saved, scenario, &colours));
+        let sweep = scenario.subjects.iter().any(|subject| !subject.steps.is_empty());
+        // The plot of a sweep says at once what its table says in many rows.
+        blocks.extend(if sweep {
+            [plots, Block::Details("Step by step".into(), vec![table])]
+        } else {
+            [table, plots]
+        });
     }
     for (title, list) in
         [("What does not count, or failed", tables::troubles(run)), ("Not measured", tables::missing(run))]

@@ -6,7 +6,9 @@ use super::{
 };
 use crate::{
     load::Arrivals,
-    result::{Figure, Quantiles, Sample, Saved, Scenario, Spent, SubjectResult, Target, Verdict, stats},
+    result::{
+        Figure, Quantiles, Sample, Saved, Scenario, Spent, Step, SubjectResult, Target, Verdict, stats,
+    },
     subject::Kind,
 };
 
@@ -15,8 +17,8 @@ const HEIGHT: f64 = 290.0;
 /// Above and below the middle of a line of text.
 const HALF_LINE: f64 = 4.0;
 /// Room for the names left of bars, in characters too.
-const NAMES: f64 = 136.0;
-const NAME_CHARACTERS: usize = 18;
+const NAMES: f64 = 150.0;
+const NAME_CHARACTERS: usize = 19;
 /// Peers have colours of their own, as many as the style sheet has beside the first three.
 const PEER_COLOURS: usize = 5;
 
@@ -119,7 +121,7 @@ fn percentiles(saved: &Saved, scenario: &Scenario, colours: &Colours) -> Option<
     let lines: Vec<Vec<(f64, f64)>> =
         scenario.subjects.iter().map(|subject| percentile_line(saved, subject)).collect();
     let latencies = range(lines.iter().flatten().map(|(_, micros)| *micros))?;
-    let nines = range(lines.iter().flatten().map(|(nines, _)| *nines))?.1.ceil().max(2.0);
+    let nines = range(lines.iter().flatten().map(|(nines, _)| *nines))?.1.max(2.0);
     let mut svg = Svg::new(WIDTH, HEIGHT, format!("Latency by percentile: {}", scenario.title));
     let y = latency_frame(&mut svg, latencies);
     let x = Scale::linear((0.0, nines), (58.0, WIDTH - 22.0));
@@ -180,19 +182,28 @@ fn against_load(scenario: &Scenario, colours: &Colours) -> Option<Plot> {
     let mut legend = Vec::new();
     for (subject, class) in scenario.subjects.iter().zip(colours.lines(&scenario.subjects)) {
         for (of, weight) in [(p99 as fn(Quantiles) -> f64, "line"), (p50, "line thin")] {
-            let point = |step: &crate::result::Step| Some((x.at(step.asked_rate), y.at(of(step.latency?))));
-            let known =
-                |rejected: bool| subject.steps.iter().filter(move |step| step.rejected.is_some() == rejected);
-            svg.path(known(false).filter_map(point), &format!("{weight} {class}"));
-            known(false).filter_map(point).for_each(|at| svg.dot(at, 2.4, &format!("dot {class}")));
-            known(true).filter_map(point).for_each(|at| svg.dot(at, 3.4, &format!("hollow {class}")));
+            let point = |step: &Step| Some((x.at(step.asked_rate), y.at(of(step.latency?))));
+            let reached = || subject.steps.iter().filter(|step| step.rejected.is_none()).filter_map(point);
+            svg.path(reached(), &format!("{weight} {class}"));
+            for at in reached() {
+                svg.dot(at, 2.4, &format!("dot {class}"));
+            }
+        }
+        let knee = |step: &&Step| step.rejected.is_some() && step.latency.is_some();
+        if let Some(beyond) = subject.steps.iter().find(knee) {
+            let point = |step: &Step| Some((x.at(step.asked_rate), y.at(p99(step.latency?))));
+            let last = subject.steps.iter().take_while(|step| step.asked_rate < beyond.asked_rate).last();
+            svg.path(last.into_iter().chain([beyond]).filter_map(point), &format!("line beyond {class}"));
+            if let Some(at) = point(beyond) {
+                svg.dot(at, 3.6, &format!("hollow {class}"));
+            }
         }
         if !subject.steps.is_empty() {
             legend.push((subject.name.clone(), class));
         }
     }
     let caption = "Thick: 99 of 100 requests took no longer; thin: half of them. Hollow: beyond the knee, where the rate \
-                   was not reached or requests failed; what lies above the plot is at its edge.";
+                   was not reached or requests failed; at the upper edge, what lies above.";
     Some(Plot { title: "Latency against load".into(), legend, svg: svg.finish(), caption: caption.into() })
 }
 
@@ -241,15 +252,26 @@ fn bars(label: &str, unit: &str, rows: &[Bar]) -> String {
         let mut right = x.at(row.whole);
         if let Some((low, high)) = row.interval {
             let (low, high) = (x.at(low), x.at(high));
-            svg.line((low, middle), (high, middle), "whisker");
-            for end in [low, high] {
-                svg.line((end, middle - 4.0), (end, middle + 4.0), "whisker");
+            // Ends that lie on each other say no more than the end of the bar.
+            if high - low > 1.5 {
+                svg.line((low, middle), (high, middle), "whisker");
+                for end in [low, high] {
+                    svg.line((end, middle - 4.0), (end, middle + 4.0), "whisker");
+                }
             }
             right = right.max(high);
         }
         svg.text((right + 6.0, middle + HALF_LINE), Anchor::Start, &number(row.whole, ""));
     }
     svg.finish()
+}
+
+fn work(unit: &str) -> &str {
+    match unit {
+        "req" => "request",
+        "msg" => "message",
+        unit => unit,
+    }
 }
 
 fn number_short(value: f64) -> String {
@@ -281,10 +303,15 @@ fn cpu(scenario: &Scenario, colours: &Colours) -> Option<Plot> {
     let rows: Vec<Bar> = scenario.subjects.iter().filter_map(row).collect();
     let unit = unit_of_work(scenario.load.as_ref());
     let svg = bars(&format!("CPU per {unit}: {}", scenario.title), &format!("CPU µs/{unit}"), &rows);
-    let caption = "Dark: in user space; faint: in the kernel; all processes of the subject together. The line is the 95% \
+    let caption = "Full: in user space; faint: in the kernel; all processes of the subject together. The line is the 95% \
                    interval of the sum over the repetitions."
         .into();
-    (!rows.is_empty()).then(|| Plot { title: "CPU per request".into(), legend: Vec::new(), svg, caption })
+    (!rows.is_empty()).then(|| Plot {
+        title: format!("CPU per {}", work(unit)),
+        legend: Vec::new(),
+        svg,
+        caption,
+    })
 }
 
 /// Resident memory at the end of samples.
@@ -308,7 +335,7 @@ fn memory(scenario: &Scenario, colours: &Colours) -> Option<Plot> {
 
 /// A figure and its interval beside its target, which is the line in the middle: left of it is better.
 pub(super) fn beside_target(figure: &Figure) -> Option<String> {
-    const SMALL: (f64, f64) = (132.0, 16.0);
+    const SMALL: (f64, f64) = (150.0, 16.0);
     let (target, value) = (figure.target?, figure.value?);
     let relative = |value: f64| match target {
         Target::AtMost(most) => value / most,
@@ -318,7 +345,7 @@ pub(super) fn beside_target(figure: &Figure) -> Option<String> {
     if !at.is_finite() || at <= 0.0 {
         return None;
     }
-    let x = Scale::log((0.25, 4.0), (6.0, SMALL.0 - 6.0));
+    let x = Scale::log((0.35, 1.0 / 0.35), (6.0, SMALL.0 - 6.0));
     let class = if figure.verdict == Verdict::Met { "met" } else { "missed" };
     let mut svg = Svg::new(SMALL.0, SMALL.1, format!("{at:.2} of the target"));
     let middle = SMALL.1 / 2.0;
@@ -346,6 +373,6 @@ mod tests {
         assert_eq!([0.5, 50.0, 1_500.0, 2e6].map(time), ["0.5 µs", "50 µs", "1.5 ms", "2 s"]);
         assert_eq!([500.0, 2_500.0, 40_000.0].map(short), ["500", "2.5k", "40k"]);
         assert_eq!(shortened("outrigger (again)"), "outrigger (again)");
-        assert_eq!(shortened("a name that nobody asked for"), "a name that nobod…");
+        assert_eq!(shortened("a name that nobody asked for"), "a name that nobody…");
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn figures(figures: &[Figure]) -> Table {
             maybe(figure.value, |value| with_unit(value, &figure.unit)),
             maybe(figure.interval, |range| interval(range, &figure.unit)),
             maybe(figure.noise, |range| interval(range, &figure.unit)),
-            target(figure).into(),
+            target(figure),
             verdict(figure),
         ]
     }));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{Cell, NOTHING, Tone};
+use super::table::{Cell, Tone};
 use crate::{
     load::{Arrivals, Connect, Load, Tls, Traffic},
     result::{Figure, Run, Scenario, Target, Verdict},
@@ -65,14 +65,14 @@ pub(super) fn maybe<T>(value: Option<T>, words: impl FnOnce(T) -> String) -> Cel
     value.map_or_else(Cell::nothing, |value| words(value).into())
 }
 
-pub(super) fn target(figure: &Figure) -> String {
+pub(super) fn target(figure: &Figure) -> Cell {
     // A target is a round number: as it was set, without digits that nobody set.
     let unit = &figure.unit;
     let round = |value: f64| if unit == "errors" { format!("{value}") } else { format!("{value} {unit}") };
     match figure.target {
-        Some(Target::AtMost(most)) => format!("≤ {}", round(most)),
-        Some(Target::AtLeast(least)) => format!("≥ {}", round(least)),
-        None => NOTHING.into(),
+        Some(Target::AtMost(most)) => format!("≤ {}", round(most)).into(),
+        Some(Target::AtLeast(least)) => format!("≥ {}", round(least)).into(),
+        None => Cell::nothing(),
     }
 }
 
@@ -83,7 +83,7 @@ pub(super) fn verdict(figure: &Figure) -> Cell {
         Verdict::Met => Cell::of(format!("met{unsure}"), Tone::Good),
         Verdict::Missed => Cell::of(format!("missed{unsure}"), Tone::Bad),
         Verdict::Unknown => Cell::of("not measured", Tone::Faint),
-        Verdict::Informative => Cell::nothing(),
+        Verdict::Informative => "".into(),
     }
 }
 

@@ -107,7 +107,7 @@ fn plain(source: &mut Source, factor: f64) -> Vec<Series> {
         for repetition in 0..REPETITIONS {
             for turn in 0..2 {
                 let cpu = cpu * source.noise() * (1.0 + 0.01 * f64::from(repetition));
-                let measured = source.measured(2_000, 1e6 / cpu, cpu * 32.0);
+                let measured = source.measured(400, 1e6 / cpu, cpu * 32.0);
                 let at = f64::from(repetition * 20 + turn * 10);
                 let resident = Some((mib * 1024.0) as u64);
                 let spent = spent(cpu, Some(4.2));

@@ -124,7 +124,7 @@ enum Outcome {
     Same,
     /// B should have it as A has, but could not measure it.
     Lost,
-    /// Only one run has it.
+    /// Not both runs have it.
     Missing,
 }
 

@@ -82,6 +82,6 @@ fn outcome(outcome: Outcome) -> Cell {
         Outcome::WorseUnjudged => Cell::of("worse, without an interval", Tone::Plain),
         Outcome::Same => Cell::of("the same", Tone::Faint),
         Outcome::Lost => Cell::of("not measured in B", Tone::Bad),
-        Outcome::Missing => Cell::of("only one has it", Tone::Faint),
+        Outcome::Missing => Cell::of("not in both", Tone::Faint),
     }
 }
