@@ -19,6 +19,7 @@ use outrigger_benches::{
     measure, nginx, outrigger,
     path::{Environment, Path},
     report::{Load, Machine, Report, SCHEMA, Settings},
+    subject::forwarder,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,6 +41,19 @@ enum Command {
     /// Finds out what a proxy changes: sends a corpus of exchanges with and without it, and exits with 1 if anything
     /// differs that may not.
     Diff(DiffArgs),
+    /// Copies bytes from each connection to a new one: what other subjects are compared with.
+    #[command(hide = true)]
+    Forward(ForwardArgs),
+}
+
+#[derive(Args)]
+struct ForwardArgs {
+    /// Where to accept.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where to connect.
+    #[arg(long, value_name = "ADDRESS")]
+    to: SocketAddr,
 }
 
 #[derive(Args)]
@@ -154,6 +168,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Diff(args) => diff(args),
+        Command::Forward(ForwardArgs { listen, to }) => {
+            forwarder::forward(listen, to).context("cannot forward").map(|()| true)
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
