@@ -236,10 +236,12 @@ mod tests {
         Measured {
             due: latency.len(),
             answered: latency.len(),
+            in_time: latency.len(),
             lag: Histogram::new(3).unwrap(),
             latency,
             errors: 0,
             first_error: None,
+            time: Duration::from_secs(2),
             elapsed: Duration::from_secs(2),
         }
     }

@@ -54,10 +54,12 @@ fn series(repetitions: impl IntoIterator<Item = Vec<u64>>) -> Series {
         let measured = Measured {
             due: latency.len(),
             answered: latency.len(),
+            in_time: latency.len(),
             lag: Histogram::new(3).unwrap(),
             latency,
             errors: 0,
             first_error: None,
+            time: Duration::from_secs(1),
             elapsed: Duration::from_secs(1),
         };
         series.push(Sample::new(repetition, 0.0, &load, &measured, None, None), Some(&measured));
