@@ -25,3 +25,4 @@ pub mod result;
 pub mod subject;
 mod table;
 pub mod timer;
+mod websocket;

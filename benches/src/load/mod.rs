@@ -10,6 +10,8 @@ mod lane;
 mod measured;
 mod schedule;
 mod shared;
+mod tcp;
+mod websocket;
 
 use std::net::SocketAddr;
 
