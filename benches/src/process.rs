@@ -212,6 +212,21 @@ impl Process {
         Ok(sum)
     }
 
+    /// The threads of it and its children, by their thread ids.
+    ///
+    /// # Errors
+    ///
+    /// If `/proc` cannot be read, as when it has ended.
+    pub fn threads(&self) -> Result<Vec<i32>> {
+        let mut threads = Vec::new();
+        for pid in self.pids()? {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+                .with_context(|| format!("{} has ended{}", self.name, self.complaint()))?;
+            threads.extend(tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<i32>().ok()));
+        }
+        Ok(threads)
+    }
+
     /// It and its children, by their process ids, itself first.
     ///
     /// # Errors

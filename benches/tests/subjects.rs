@@ -16,7 +16,7 @@ use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_benches::{
     load::Traffic,
-    subject::{Environment, Hops, Kind, Setup, Subject, available, forwarder},
+    subject::{Environment, Hops, Kind, Peer, Setup, Subject, Syscalls, available, forwarder::forward},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,10 +59,10 @@ async fn ask(to: SocketAddr, traffic: Traffic) -> String {
     let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
     if matches!(traffic, Traffic::Tcp | Traffic::TcpBulk) {
         stream.write_all(b"/tcp").await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        return text;
+        // Without an end: not every proxy passes on one of two.
+        let mut text = [0; 4];
+        stream.read_exact(&mut text).await.unwrap();
+        return String::from_utf8(text.to_vec()).unwrap();
     }
     let io = TokioIo::new(stream);
     let request = Request::builder().body(Full::new(Bytes::new())).unwrap();
@@ -93,22 +93,28 @@ fn setup(hops: Hops, traffic: Traffic) -> Setup {
     Setup { hops, traffic, tls: false, workers: 1, routes: 1, access_log: false, tracing: false }
 }
 
+fn environment(application: SocketAddr, peers: Vec<Peer>) -> Environment {
+    let outrigger = PathBuf::from(env!("CARGO_BIN_EXE_outrigger-bench")).with_file_name("outrigger");
+    Environment { application, cpus: None, outrigger, outrigger_args: Vec::new(), peers }
+}
+
 /// Starts a peer for everything that it can do, and sends a request through each.
 async fn forwards(kind: Kind, package: &str) {
-    let outrigger = PathBuf::from(env!("CARGO_BIN_EXE_outrigger-bench")).with_file_name("outrigger");
+    forwards_with(kind, package, Vec::new()).await;
+}
+
+async fn forwards_with(kind: Kind, package: &str, peers: Vec<Peer>) {
     let dir = tempfile::tempdir().unwrap();
     for traffic in [Traffic::Http1, Traffic::Http2, Traffic::Grpc, Traffic::Tcp] {
-        let environment = Environment {
-            application: application(traffic).await,
-            cpus: None,
-            outrigger: outrigger.clone(),
-            outrigger_args: Vec::new(),
-            peers: Vec::new(),
-        };
+        let environment = environment(application(traffic).await, peers.clone());
         for hops in [Hops::One, Hops::Two] {
             let setup = setup(hops, traffic);
+            if let Err(why) = available(&kind, &self::setup(Hops::One, Traffic::Http1), &environment) {
+                println!("skipped: needs {package} ({why})");
+                return;
+            }
             if let Err(why) = available(&kind, &setup, &environment) {
-                println!("skipped: needs {package} for {traffic:?} ({why})");
+                println!("{hops:?} {traffic:?}: {why}");
                 continue;
             }
             let subject = Subject::start(&kind, &setup, &environment, dir.path()).await.unwrap();
@@ -153,6 +159,51 @@ async fn haproxy_forwards() {
 }
 
 #[tokio::test]
+async fn envoy_forwards() {
+    let peers = std::env::var("ENVOY").map(|path| Peer { name: "envoy".into(), given: Some(path) });
+    forwards_with(Kind::Peer("envoy".into()), "envoy", peers.into_iter().collect()).await;
+}
+
+#[tokio::test]
+async fn what_the_user_names_forwards() {
+    forwards_with(Kind::Peer("mine".into()), "a command", vec![forwarder()]).await;
+}
+
+/// What `forward` is started with, as a proxy that the user names.
+fn forwarder() -> Peer {
+    let command =
+        concat!(env!("CARGO_BIN_EXE_outrigger-bench"), " forward --listen {listen} --to {application}");
+    Peer { name: "mine".into(), given: Some(command.into()) }
+}
+
+#[tokio::test]
+async fn counts_the_system_calls_of_a_round_trip() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = environment(application(Traffic::Tcp).await, vec![forwarder()]);
+    let setup = setup(Hops::One, Traffic::Tcp);
+    let subject = Subject::start(&Kind::Peer("mine".into()), &setup, &environment, dir.path()).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(subject.address).await.unwrap();
+    // The connection is there before anything is counted.
+    round_trips(&mut stream, 1).await;
+    let mut syscalls = match Syscalls::of(&subject) {
+        Ok(syscalls) => syscalls,
+        Err(why) => return println!("skipped: needs the kernel's events ({why})"),
+    };
+    round_trips(&mut stream, 1000).await;
+    // A read, a write and an epoll_wait for either direction.
+    let count = syscalls.count().unwrap();
+    assert!((4000..=6100).contains(&count), "{count}");
+}
+
+async fn round_trips(stream: &mut tokio::net::TcpStream, count: usize) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for _ in 0..count {
+        stream.write_all(b"ping").await.unwrap();
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn outrigger_forwards() {
     forwards(Kind::Outrigger, "outrigger").await;
 }
@@ -163,7 +214,7 @@ fn the_forwarder_passes_on_bytes_and_either_end_of_them() {
     let to = application.local_addr().unwrap();
     let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     // It ends with this process.
-    std::thread::spawn(move || forwarder::forward(listen, to));
+    std::thread::spawn(move || forward(listen, to));
     let mut caller = loop {
         if let Ok(caller) = TcpStream::connect(listen) {
             break caller;

@@ -18,16 +18,19 @@ use crate::{
 
 mod certificates;
 mod cpus;
+mod envoy;
 pub mod forwarder;
 mod haproxy;
 mod nginx;
 mod outrigger;
 mod peer;
 mod start;
+mod syscalls;
 mod template;
 
 pub use cpus::Cpus;
 pub use peer::Peer;
+pub use syscalls::Syscalls;
 
 /// What stands between callers and the application.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -174,6 +177,19 @@ impl Subject {
         self.processes.iter().map(Process::resident_kib).sum()
     }
 
+    /// The threads of its processes.
+    ///
+    /// # Errors
+    ///
+    /// If one has ended.
+    fn threads(&self) -> Result<Vec<i32>> {
+        let mut threads = Vec::new();
+        for process in &self.processes {
+            threads.extend(process.threads()?);
+        }
+        Ok(threads)
+    }
+
     fn at(address: SocketAddr) -> Self {
         Self {
             address,
@@ -228,6 +244,21 @@ fn find(named: &Path) -> Option<PathBuf> {
     folders.map(|folder| folder.join(named)).find(|file| file.is_file())
 }
 
+/// The name and version in what nginx, HAProxy, Envoy or another program prints of itself.
+fn named(line: &str) -> String {
+    if let Some(version) = line.strip_prefix("nginx version: ") {
+        return version.to_owned();
+    }
+    if let Some(version) = line.strip_prefix("HAProxy version ") {
+        return format!("HAProxy {}", version.split(' ').next().unwrap_or_default());
+    }
+    // As `/usr/bin/envoy  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`.
+    match line.split_once("  version: ").and_then(|(_, version)| version.split('/').nth(1)) {
+        Some(version) => format!("Envoy {version}"),
+        None => line.to_owned(),
+    }
+}
+
 /// What a program prints of its version, in its first line: as `nginx/1.22.1`, `HAProxy 2.6.12`.
 fn version(command: &mut Command) -> Result<String, String> {
     let run = |command: &mut Command| -> Result<String> {
@@ -236,11 +267,37 @@ fn version(command: &mut Command) -> Result<String, String> {
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&text).trim());
         let text = String::from_utf8_lossy(&text).into_owned();
         let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
-        let line = line.strip_prefix("nginx version: ").unwrap_or(line);
-        Ok(match line.strip_prefix("HAProxy version ") {
-            Some(version) => format!("HAProxy {}", version.split(' ').next().unwrap_or_default()),
-            None => line.to_owned(),
-        })
+        Ok(named(line))
     };
     run(command).map_err(|error| format!("{} does not run: {error:#}", command.get_program().display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_versions() {
+        assert_eq!(named("nginx version: nginx/1.22.1"), "nginx/1.22.1");
+        assert_eq!(
+            named("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/"),
+            "HAProxy 2.6.12-1+deb12u4"
+        );
+        assert_eq!(named("envoy  version: 9e558/1.40.0/Clean/RELEASE/BoringSSL"), "Envoy 1.40.0");
+        assert_eq!(named("outrigger 0.1.0"), "outrigger 0.1.0");
+    }
+
+    #[test]
+    fn a_peer_that_cannot_be_started_says_what_to_do() {
+        let error = "mine".parse::<Peer>().unwrap_err();
+        assert!(error.contains("mine=COMMAND with {listen}"), "{error}");
+        assert!("mine=run {listen}".parse::<Peer>().is_err());
+        assert!("nginx=".parse::<Peer>().is_err());
+        let mine: Peer = "mine=run --listen {listen} {application}".parse().unwrap();
+        assert_eq!(
+            (mine.name.as_str(), mine.given.as_deref()),
+            ("mine", Some("run --listen {listen} {application}"))
+        );
+        assert_eq!("envoy=/opt/envoy".parse::<Peer>().unwrap().given.as_deref(), Some("/opt/envoy"));
+    }
 }

