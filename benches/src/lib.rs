@@ -18,6 +18,7 @@ pub mod measure;
 pub mod message;
 pub mod nginx;
 pub mod outrigger;
+pub mod page;
 pub mod path;
 pub mod process;
 pub mod report;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 
-use super::{Interval, Log, Quantiles, Sample, Spent, SubjectResult};
+use super::{Interval, Log, Quantiles, Sample, Spent, Step, SubjectResult};
 use crate::{
     load::{Arrivals, Load, Measured},
     subject::{Kind, Setup},
@@ -34,6 +34,7 @@ impl Series {
             configuration: Vec::new(),
             samples: Vec::new(),
             latency: None,
+            steps: Vec::new(),
             log: None,
         };
         Self { result, log: Log::default() }
@@ -53,12 +54,31 @@ impl Series {
             });
         }
         self.result.samples.push(sample);
-        let sweep = self.result.rates().len() > 1;
-        self.result.latency = if sweep { None } else { self.quantiles() };
+        let rates = self.result.rates();
+        let sweep = rates.len() > 1;
+        self.result.steps =
+            if sweep { rates.into_iter().map(|rate| self.step(rate)).collect() } else { vec![] };
+        self.result.latency = if sweep { None } else { self.quantiles(Sample::counts) };
     }
 
-    fn quantiles(&self) -> Option<Quantiles> {
-        Quantiles::of(&merged(self.result.recorded(&self.log).map(|(_, histogram)| histogram))?)
+    fn step(&self, asked_rate: f64) -> Step {
+        let here = |sample: &&Sample| sample.asked_rate == Some(asked_rate);
+        let samples = self.result.samples.iter().filter(here);
+        let rejected = samples.clone().find_map(|sample| sample.rejected.clone());
+        let any_counts = samples.clone().any(Sample::counts);
+        let taken = |sample: &Sample| here(&sample) && sample.counts() == any_counts;
+        let rates: Vec<f64> = samples.filter(|sample| taken(sample)).map(|sample| sample.rate).collect();
+        Step {
+            asked_rate,
+            rate: rates.iter().sum::<f64>() / rates.len().max(1) as f64,
+            latency: self.quantiles(taken),
+            rejected: rejected.filter(|_| !any_counts),
+        }
+    }
+
+    fn quantiles(&self, of: impl Fn(&Sample) -> bool) -> Option<Quantiles> {
+        let recorded = self.result.recorded(&self.log).filter(|(sample, _)| of(sample));
+        Quantiles::of(&merged(recorded.map(|(_, histogram)| histogram))?)
     }
 
     /// Writes the histograms into the run's folder `dir`, and says in the result where they are.
@@ -80,13 +100,10 @@ impl Series {
 }
 
 impl SubjectResult {
-    /// The samples that count and have a latency, each with its histogram in `log`, which is this subject's.
+    /// The samples that have a latency, each with its histogram in `log`, which is this subject's; those that do not count too.
     pub fn recorded<'a>(&'a self, log: &'a Log) -> impl Iterator<Item = (&'a Sample, &'a Histogram<u64>)> {
         let with_latency = self.samples.iter().filter(|sample| sample.latency.is_some());
-        with_latency
-            .zip(&log.intervals)
-            .filter(|(sample, _)| sample.counts())
-            .map(|(sample, interval)| (sample, &interval.latency))
+        with_latency.zip(&log.intervals).map(|(sample, interval)| (sample, &interval.latency))
     }
 
     /// The rates that its samples were asked for, from the lowest; more than one make a sweep.

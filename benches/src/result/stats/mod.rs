@@ -176,7 +176,7 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
 
 fn histograms(of: &SubjectResult, log: &Log) -> BTreeMap<u32, Histogram<u64>> {
     let mut by_repetition = BTreeMap::<u32, Vec<&Histogram<u64>>>::new();
-    for (sample, histogram) in of.recorded(log) {
+    for (sample, histogram) in of.recorded(log).filter(|(sample, _)| sample.counts()) {
         by_repetition.entry(sample.repetition).or_default().push(histogram);
     }
     let merge = |(repetition, all): (u32, Vec<&Histogram<u64>>)| Some((repetition, merged(all.into_iter())?));
