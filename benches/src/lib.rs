@@ -13,6 +13,7 @@ pub mod cpus;
 pub mod diff;
 pub mod generator;
 mod grpc;
+pub mod host;
 pub mod load;
 pub mod measure;
 pub mod message;

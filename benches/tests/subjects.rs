@@ -16,7 +16,9 @@ use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_benches::{
     load::Traffic,
-    subject::{Environment, Hops, Kind, Peer, Setup, Subject, Syscalls, available, forwarder::forward},
+    subject::{
+        Environment, Hops, Kind, Peer, Setup, Subject, Syscalls, available, first_answer, forwarder::forward,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -133,6 +135,11 @@ async fn forwards_with(kind: Kind, package: &str, peers: Vec<Peer>) {
             let pids: Vec<i32> =
                 subject.processes.iter().flat_map(|process| process.pids().unwrap()).collect();
             drop(subject);
+            if hops == Hops::One && traffic == Traffic::Http1 {
+                let took = first_answer(&kind, &setup, &environment, dir.path()).await.unwrap();
+                assert!(took > Duration::from_micros(100) && took < PATIENCE, "{took:?}");
+                println!("first answer after {took:?}");
+            }
             for pid in pids {
                 gone(pid);
             }

@@ -4,13 +4,14 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use self::start::Start;
+use self::start::{Start, Until};
 use crate::{
     load::Traffic,
     process::{Process, Usage},
@@ -91,6 +92,8 @@ pub struct Subject {
     pub version: String,
     /// The files that it was started from: name and text, without keys.
     pub configuration: Vec<(String, String)>,
+    /// From the start of its process, of the caller's of two, until it accepted, or answered.
+    began_in: Duration,
     /// Its files. After the processes, so that it goes when they are gone.
     _folder: Option<TempDir>,
 }
@@ -142,9 +145,19 @@ impl Subject {
     ///
     /// If it is not [`available`], or a process of it cannot be started, with what that had to say.
     pub async fn start(kind: &Kind, setup: &Setup, environment: &Environment, dir: &Path) -> Result<Self> {
+        Self::start_until(Until::Accepted, kind, setup, environment, dir).await
+    }
+
+    async fn start_until(
+        until: Until,
+        kind: &Kind,
+        setup: &Setup,
+        environment: &Environment,
+        dir: &Path,
+    ) -> Result<Self> {
         let version = available(kind, setup, environment).map_err(anyhow::Error::msg)?;
         let folder = tempfile::tempdir_in(dir).with_context(|| format!("no folder in {}", dir.display()))?;
-        let start = Start { setup, environment, dir: folder.path() };
+        let start = Start { setup, environment, dir: folder.path(), until };
         let started = match kind {
             Kind::Direct => Ok(Self::at(environment.application)),
             Kind::Forwarder => forwarder(&start).await,
@@ -198,6 +211,7 @@ impl Subject {
             admin: Vec::new(),
             version: String::new(),
             configuration: Vec::new(),
+            began_in: Duration::ZERO,
             _folder: None,
         }
     }
@@ -215,15 +229,33 @@ impl Subject {
     }
 }
 
+/// How long a subject takes from the start of its process until it has answered its first request, asked for five times a
+/// millisecond. For one proxy, HTTP/1.1 and no TLS.
+///
+/// # Errors
+///
+/// As [`Subject::start`], or if there is no proxy.
+pub async fn first_answer(
+    kind: &Kind,
+    setup: &Setup,
+    environment: &Environment,
+    dir: &Path,
+) -> Result<Duration> {
+    ensure!(*kind != Kind::Direct, "the application is there already");
+    let can = setup.hops == Hops::One && setup.traffic == Traffic::Http1 && !setup.tls;
+    ensure!(can, "a first answer is waited for with HTTP/1.1, from one proxy, without TLS");
+    Ok(Subject::start_until(Until::Answered, kind, setup, environment, dir).await?.began_in)
+}
+
 /// This program again, as one forwarder or two in a row.
 async fn forwarder(start: &Start<'_>) -> Result<Subject> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let one = async |name, to: SocketAddr| {
+        let listen = start::free()?;
         let mut command = Command::new(&program);
-        command.args(["forward", "--listen", "127.0.0.1:0", "--to", &to.to_string()]);
-        let mut process = start.spawn(name, command)?;
-        let address = process.line("where it listens", forwarder::listening).await?;
-        anyhow::Ok(Subject::one(address, process))
+        command.args(["forward", "--listen", &listen.to_string(), "--to", &to.to_string()]);
+        let (process, began_in) = start.run(name, command, listen).await?;
+        anyhow::Ok(Subject { began_in, ..Subject::one(listen, process) })
     };
     match start.setup.hops {
         Hops::One => one("forwarder", start.environment.application).await,

@@ -252,9 +252,8 @@ async fn run(start: &Start<'_>, known: Known, name: &str, hop: &Hop<'_>) -> Resu
     let hop = Hop { dir: &dir, ..*hop };
     let (file, text) = known.file(&hop);
     let (file, text) = start.write(&format!("{name}/{file}"), text)?;
-    let mut process = start.spawn(name, known.command(&file, &hop))?;
-    process.accepts(hop.listen).await?;
-    Ok(Subject { configuration: vec![text], ..Subject::one(hop.listen, process) })
+    let (process, began_in) = start.run(name, known.command(&file, &hop), hop.listen).await?;
+    Ok(Subject { configuration: vec![text], began_in, ..Subject::one(hop.listen, process) })
 }
 
 /// Starts a proxy by the command that the user gave.
@@ -271,8 +270,7 @@ async fn start_named(start: &Start<'_>, name: &str, command: &str) -> Result<Sub
     let program = words.next().with_context(|| format!("{name} has no command"))?;
     let mut started = Command::new(program);
     started.args(words).current_dir(start.dir);
-    let mut process = start.spawn(name, started)?;
-    process.accepts(listen).await?;
+    let (process, began_in) = start.run(name, started, listen).await?;
     let configuration = vec![("command".to_owned(), command.to_owned())];
-    Ok(Subject { configuration, ..Subject::one(listen, process) })
+    Ok(Subject { configuration, began_in, ..Subject::one(listen, process) })
 }
