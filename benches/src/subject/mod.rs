@@ -1,6 +1,7 @@
 //! What stands between callers and the application: nothing, bytes being copied, Outrigger, or another proxy.
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -37,7 +39,7 @@ pub use syscalls::Syscalls;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Nothing: what the others are compared with.
+    /// Nothing: what the others are compared with. Whether the application speaks TLS is its own matter.
     Direct,
     /// A process that copies bytes and knows no protocol: the floor that any proxy stands on.
     Forwarder,
@@ -127,7 +129,6 @@ impl Environment {
 /// The reason, for people: a peer that is not installed, or that cannot do it.
 pub fn available(kind: &Kind, setup: &Setup, environment: &Environment) -> Result<String, String> {
     match kind {
-        Kind::Direct if setup.tls => Err("the application speaks no TLS".into()),
         Kind::Direct => Ok("direct".into()),
         Kind::Forwarder if setup.tls || setup.access_log || setup.tracing || setup.workers > 1 => {
             Err("the forwarder copies bytes in one thread, and does nothing else".into())
@@ -156,6 +157,7 @@ impl Subject {
         dir: &Path,
     ) -> Result<Self> {
         let version = available(kind, setup, environment).map_err(anyhow::Error::msg)?;
+        allow_files().context("cannot raise the limit of open files")?;
         let folder = tempfile::tempdir_in(dir).with_context(|| format!("no folder in {}", dir.display()))?;
         let start = Start { setup, environment, dir: folder.path(), until };
         let started = match kind {
@@ -227,6 +229,16 @@ impl Subject {
         self.configuration.extend(next.configuration);
         self
     }
+}
+
+/// As many open files as this program may have, which is more than shells give: proxies inherit it, and some of them take no
+/// more connections than it lets them.
+fn allow_files() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return Ok(());
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }
 
 /// How long a subject takes from the start of its process until it has answered its first request, asked for five times a
@@ -324,6 +336,8 @@ mod tests {
         let error = "mine".parse::<Peer>().unwrap_err();
         assert!(error.contains("mine=COMMAND with {listen}"), "{error}");
         assert!("mine=run {listen}".parse::<Peer>().is_err());
+        assert!("direct=run {listen} {application}".parse::<Peer>().is_err());
+        assert_eq!("linkerd".parse::<Peer>().unwrap().given, None);
         assert!("nginx=".parse::<Peer>().is_err());
         let mine: Peer = "mine=run --listen {listen} {application}".parse().unwrap();
         assert_eq!(

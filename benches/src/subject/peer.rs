@@ -36,6 +36,9 @@ impl FromStr for Peer {
         if name.is_empty() || given.as_ref().is_some_and(String::is_empty) {
             return Err("name a proxy, as NAME or NAME=BINARY or NAME=COMMAND".into());
         }
+        if ["direct", "forwarder", "outrigger"].contains(&name) {
+            return Err(format!("{name} is measured anyway: give the other proxy another name"));
+        }
         let peer = Self { name: name.to_owned(), given };
         let needs = "{application}, or {application_host} and {application_port}";
         match (Known::of(name), &peer.given) {
@@ -44,13 +47,18 @@ impl FromStr for Peer {
                 Ok(peer)
             }
             (None, Some(_)) => Err(format!("the command of {name} needs {{listen}} and {needs}")),
+            // It is left out, with the reason, rather than refused.
+            (None, None) if name == LINKERD => Ok(peer),
             (None, None) => Err(format!(
-                "{name} is no proxy that there is a configuration of (those are nginx, haproxy, envoy, linkerd): \
+                "{name} is no proxy that there is a configuration of (those are nginx, haproxy, envoy): \
                  say how it is started, as {name}=COMMAND with {{listen}} and {needs}"
             )),
         }
     }
 }
+
+/// A proxy that takes more than a configuration.
+const LINKERD: &str = "linkerd";
 
 /// A proxy that there is a configuration of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +199,9 @@ pub(super) fn available(name: &str, setup: &Setup, environment: &Environment) ->
             Some(command) => super::find(Path::new(command.split_whitespace().next().unwrap_or_default()))
                 .map(|_| name.to_owned())
                 .ok_or_else(|| format!("there is no {command}")),
+            None if name == LINKERD => Err("linkerd2-proxy does not run without its control plane: \
+                benches/peers/linkerd/inbound.sh says what it needs, and how it is named then"
+                .into()),
             None => Err(format!("nobody said how {name} is started: name it as {name}=COMMAND")),
         };
     };
