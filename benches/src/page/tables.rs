@@ -2,7 +2,7 @@
 
 use super::{
     table::{Cell, Table, Tone},
-    words::{interval, maybe, number, target, unit_of_work, verdict, with_unit},
+    words::{count, interval, maybe, number, target, unit_of_work, verdict, with_unit},
 };
 use crate::{
     load::Arrivals,
@@ -56,19 +56,19 @@ fn row(subject: &SubjectResult, latency: Option<Quantiles>, step: Option<&Step>)
     let quantile = |of: fn(&Quantiles) -> f64| maybe(latency.as_ref().map(of), plain);
     let all = subject.samples.iter().filter(|sample| here(sample));
     let failed: u64 = all.clone().map(|sample| sample.errors).sum();
-    let (count, counted) = (all.clone().count(), all.clone().filter(|sample| sample.counts()).count());
+    let (taken, counted) = (all.clone().count(), all.clone().filter(|sample| sample.counts()).count());
     let answered = all.clone().any(|sample| sample.answered > 0);
     let rate = step.map(|step| step.rate).or_else(|| level(&|sample| Some(sample.rate)));
-    let samples = if counted == count {
-        count.to_string().into()
+    let samples = if counted == taken {
+        taken.to_string().into()
     } else {
-        Cell::of(format!("{counted} of {count}"), Tone::Bad)
+        Cell::of(format!("{counted} of {taken}"), Tone::Bad)
     };
     vec![
         subject.name.clone().into(),
         maybe(step, |step| plain(step.asked_rate)),
         maybe(rate.filter(|_| answered), plain),
-        if failed == 0 { Cell::nothing() } else { Cell::of(number(failed as f64, "errors"), Tone::Bad) },
+        if failed == 0 { Cell::nothing() } else { Cell::of(count(failed), Tone::Bad) },
         quantile(|latency| latency.p50),
         quantile(|latency| latency.p90),
         quantile(|latency| latency.p99),
@@ -90,18 +90,22 @@ pub(super) fn troubles(run: &Run) -> Vec<String> {
     for scenario in &run.scenarios {
         for subject in &scenario.subjects {
             let whose = format!("{}, {}", scenario.name, subject.name);
-            for sample in &subject.samples {
-                let rate =
-                    sample.asked_rate.map_or(String::new(), |rate| format!(" at {}/s", number(rate, "")));
-                let when = format!("{whose}{rate}, repetition {}", sample.repetition + 1);
+            let beyond = |rate| {
+                subject.steps.iter().any(|step| step.rejected.is_some() && Some(step.asked_rate) == rate)
+            };
+            for sample in subject.samples.iter().filter(|sample| !beyond(sample.asked_rate)) {
+                let when = format!("{whose}, repetition {}", sample.repetition + 1);
                 if let Some(why) = &sample.rejected {
                     troubles.push(format!("{when}: rejected: {why}"));
                 } else if sample.errors > 0 {
                     let first = sample.first_error.as_deref().unwrap_or("unknown");
-                    let errors = number(sample.errors as f64, "errors");
-                    troubles.push(format!("{when}: {errors} failed, the first: {first}"));
+                    troubles.push(format!("{when}: {} failed, the first: {first}", count(sample.errors)));
                 }
             }
+            // Beyond the knee of a sweep nothing counts, as nobody expects it to.
+            let knee = subject.steps.iter().find_map(|step| Some((step.asked_rate, step.rejected.as_ref()?)));
+            troubles
+                .extend(knee.map(|(rate, why)| format!("{whose}, from {}/s: {why}", number(rate, "errors"))));
         }
     }
     troubles

@@ -59,8 +59,8 @@ pub fn text(run: &Run, files: &[PathBuf], look: Look) -> String {
     }
     for scenario in &run.scenarios {
         let _ = write!(text, "\n{}", look.title(&format!("{}: {}", scenario.name, scenario.title)));
-        let load = scenario.load.as_ref().map(|load| paint(Tone::Faint, &words::load(load)));
-        let _ = writeln!(text, "\n{}", load.unwrap_or_default());
+        let load = words::scenario(scenario).map(|load| format!("{}\n", paint(Tone::Faint, &load)));
+        let _ = write!(text, "\n{}", load.unwrap_or_default());
         text.push_str(&tables::subjects(scenario).text("  ", paint));
     }
     let lists = [

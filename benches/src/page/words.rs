@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::table::{Cell, NOTHING, Tone};
 use crate::{
     load::{Arrivals, Connect, Load, Tls, Traffic},
-    result::{Figure, Run, Target, Verdict},
+    result::{Figure, Run, Scenario, Target, Verdict},
 };
 
 /// A number with about three digits that say something; ratios have three after the point, as theirs are close to 1.
@@ -38,6 +38,18 @@ pub(super) fn number(value: f64, unit: &str) -> String {
         text.push_str(fraction);
     }
     text
+}
+
+/// A number of things, in full.
+pub(super) fn count(things: u64) -> String {
+    number(things as f64, "errors")
+}
+
+/// As [`number`], of how much something changed.
+pub(super) fn signed(value: f64, unit: &str) -> String {
+    let text = number(value, unit);
+    let positive = value > 0.0 && text.bytes().any(|digit| (b'1'..=b'9').contains(&digit));
+    if positive { format!("+{text}") } else { text }
 }
 
 pub(super) fn with_unit(value: f64, unit: &str) -> String {
@@ -97,8 +109,18 @@ pub(super) fn unit_of_work(load: Option<&Load>) -> &'static str {
     }
 }
 
+/// The load of a scenario in a line, if it has one; that of a sweep from its lowest rate to its highest.
+pub(super) fn scenario(scenario: &Scenario) -> Option<String> {
+    let steps = scenario.subjects.iter().flat_map(|subject| &subject.steps).map(|step| step.asked_rate);
+    Some(described(scenario.load.as_ref()?, steps.reduce(f64::max)))
+}
+
 /// A load in a line.
 pub(super) fn load(load: &Load) -> String {
+    described(load, None)
+}
+
+fn described(load: &Load, up_to: Option<f64>) -> String {
     let spoken = match load.traffic {
         Traffic::Http1 => "HTTP/1.1",
         Traffic::Http2 => "HTTP/2",
@@ -108,15 +130,16 @@ pub(super) fn load(load: &Load) -> String {
         Traffic::Tcp => "TCP, a message and its echo",
         Traffic::TcpBulk => "TCP in bulk",
     };
+    let up_to = up_to.map_or(String::new(), |rate| format!(" to {}", number(rate, "errors")));
     let arrivals = match load.arrivals {
-        Arrivals::Poisson { rate } => format!("{}/s, Poisson arrivals", number(rate, "")),
-        Arrivals::Fixed { rate } => format!("{}/s, at fixed intervals", number(rate, "")),
+        Arrivals::Poisson { rate } => format!("{}{up_to}/s, Poisson arrivals", number(rate, "errors")),
+        Arrivals::Fixed { rate } => format!("{}{up_to}/s, at fixed intervals", number(rate, "errors")),
         Arrivals::Saturated => "as fast as answers come".into(),
     };
     let connections = match (load.connect, load.connections) {
         (Connect::Each, _) => "a new connection each".into(),
         (Connect::Keep, 1) => "1 connection".into(),
-        (Connect::Keep, connections) => format!("{} connections", number(connections.into(), "")),
+        (Connect::Keep, connections) => format!("{} connections", count(connections.into())),
     };
     let streams = if load.streams > 1 { format!(" of {} streams", load.streams) } else { String::new() };
     let tls = match load.tls {
@@ -133,7 +156,7 @@ fn size(bytes: usize) -> String {
     match bytes {
         bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
         bytes if bytes >= 1 << 10 && bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
-        bytes => format!("{} B", number(bytes as f64, "errors")),
+        bytes => format!("{} B", count(bytes as u64)),
     }
 }
 
@@ -157,6 +180,7 @@ mod tests {
         for (value, unit, expected) in cases {
             assert_eq!(number(value, unit), expected);
         }
+        assert_eq!([1.5, -1.5, 0.0].map(|value| signed(value, "%")), ["+1.50", "−1.50", "0"]);
         assert_eq!(interval((0.9, 1.1), "×"), "0.900 … 1.100");
     }
 }

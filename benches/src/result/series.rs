@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use super::{Interval, Log, Quantiles, Sample, Spent, Step, SubjectResult};
 use crate::{
-    load::{Arrivals, Load, Measured},
+    load::{Load, Measured},
     subject::{Kind, Setup},
 };
 
@@ -130,8 +130,8 @@ impl SubjectResult {
 }
 
 impl Sample {
-    /// What was seen of `load` in `measured`, `at` so many seconds after the run began. Whether it counts is for the
-    /// caller to say ([`rejected`](Self::rejected)).
+    /// What was seen of `load` in `measured`, `at` so many seconds after the run began; it does not count if
+    /// [`Measured::rejected`] says so.
     pub fn new(
         repetition: u32,
         at: f64,
@@ -140,21 +140,17 @@ impl Sample {
         spent: Option<Spent>,
         resident_kib: Option<u64>,
     ) -> Self {
-        let elapsed = measured.elapsed.as_secs_f64();
-        let asked_rate = match load.arrivals {
-            Arrivals::Poisson { rate } | Arrivals::Fixed { rate } => Some(rate),
-            Arrivals::Saturated => None,
-        };
         Self {
-            asked_rate,
-            rate: if elapsed > 0.0 { measured.answered as f64 / elapsed } else { 0.0 },
+            asked_rate: load.arrivals.rate(),
+            rate: measured.rate(),
             answered: measured.answered,
             errors: measured.errors,
             first_error: measured.first_error.clone(),
             latency: Quantiles::of(&measured.latency),
             lag: Quantiles::of(&measured.lag),
             spent,
-            ..Self::idle(repetition, at, elapsed, resident_kib)
+            rejected: measured.rejected(load),
+            ..Self::idle(repetition, at, measured.elapsed.as_secs_f64(), resident_kib)
         }
     }
 
@@ -229,7 +225,7 @@ fn seconds(seconds: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Connect, Tls, Traffic};
+    use crate::load::{Arrivals, Connect, Tls, Traffic};
 
     fn load(arrivals: Arrivals) -> Load {
         Load {
@@ -266,7 +262,7 @@ mod tests {
     #[test]
     fn percentiles_are_of_all_requests_together_and_not_means_of_percentiles() {
         let mut series = Series::new("direct", Kind::Direct, None);
-        let load = load(Arrivals::Fixed { rate: 500.0 });
+        let load = load(Arrivals::Saturated);
         for latencies in [1..=900, 9_001..=9_100] {
             let measured = measured(latencies);
             series.push(Sample::new(0, 0.0, &load, &measured, None, None), Some(&measured));
