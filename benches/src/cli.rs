@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     diff::{self, Speaks},
     load::{Connect, Tls, Traffic},
+    page,
     scenario::{Contestant, Name, Overrides, Pattern, Wanted},
     subject::Peer,
 };
@@ -26,6 +27,10 @@ pub enum Command {
     /// Measures, prints every figure with its target, and exits with 1 if a request failed or something could not be
     /// measured.
     Run(Box<RunArgs>),
+    /// Compares the results of two runs, figure by figure and subject by subject.
+    Compare(page::CompareArgs),
+    /// Writes the pages of a run again, from its results.
+    Report(page::ReportArgs),
     /// Finds out what a proxy changes: sends a corpus of exchanges with and without it, and exits with 1 if anything
     /// differs that may not.
     Diff(DiffArgs),

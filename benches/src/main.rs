@@ -7,7 +7,7 @@ use clap::Parser;
 use outrigger_benches::{
     cli::{Cli, Command, DiffArgs, ForwardArgs},
     diff::{self, Speaks},
-    run,
+    page, run,
     subject::forwarder,
 };
 
@@ -18,6 +18,8 @@ fn main() -> ExitCode {
     let code = |good: bool| if good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args).map(ExitCode::from),
+        Command::Compare(args) => page::compare(&args).map(code),
+        Command::Report(args) => page::report(&args).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => diff(args).map(code),
         Command::Forward(ForwardArgs { listen, to }) => {
             forwarder::forward(listen, to).context("cannot forward").map(|()| ExitCode::SUCCESS)

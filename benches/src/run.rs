@@ -14,8 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     cli::RunArgs,
     host::stripped_size,
-    page::terminal::{self, Look},
-    result::{Host, RESULTS},
+    page::{self, Look, terminal},
+    result::{Host, Saved},
     scenario::{
         Name, Wanted,
         book::{self, Book},
@@ -132,8 +132,10 @@ fn environment(args: &RunArgs, outrigger: PathBuf, cpus: Option<Cpus>) -> Enviro
 
 /// Prints and writes what was found.
 fn finish(args: &RunArgs, came: Option<SignalKind>, book: &Book) -> Result<Ending> {
-    let run = book.run();
-    let files = vec![book.folder().join(RESULTS)];
+    let saved = Saved::read(book.folder())?;
+    let mut files = vec![saved.path.clone()];
+    files.extend(page::write(&saved, &saved.dir)?);
+    let run = saved.run;
     let json = || Ok::<_, anyhow::Error>(serde_json::to_string_pretty(&run)? + "\n");
     match args.json.as_deref() {
         Some(file) if file == Path::new("-") => print!("{}", json()?),

@@ -80,6 +80,9 @@ fn subjects_take_turns_and_everything_is_written() {
     for subject in &custom.subjects {
         assert!(out.join(subject.log.as_ref().unwrap()).is_file());
     }
+    for page in ["report.md", "report.html"] {
+        assert!(fs::read_to_string(out.join(page)).unwrap().contains("forwarder"), "{page}");
+    }
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.contains("forwarder") && table.contains(out.to_str().unwrap()), "{table}");
 
@@ -202,6 +205,7 @@ fn a_signal_leaves_what_was_measured_and_no_process() {
         let run = read(&out);
         assert!(run.interrupted);
         assert!(run.scenarios[1].subjects.iter().all(|subject| subject.samples.len() == 2), "{run:?}");
+        assert!(fs::read_to_string(out.join("report.md")).unwrap().to_lowercase().contains("interrupted"));
         for child in children {
             let stat = fs::read_to_string(format!("/proc/{child}/stat"));
             assert!(stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z ")), "{child} still runs");
