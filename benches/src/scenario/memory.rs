@@ -1,6 +1,6 @@
 //! Resident memory of subjects: before the first connection, and with connections on which nothing is sent any more.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -34,7 +34,9 @@ pub(super) async fn run(
 ) -> Result<()> {
     if work.connections > 0 {
         // Children inherit it.
-        if let Err(error) = raise_descriptors(u64::from(work.connections) + SPARE) {
+        let connections = u64::from(work.connections);
+        // Some proxies set two aside for each connection.
+        if let Err(error) = raise_descriptors(connections + SPARE, 2 * connections + SPARE) {
             book.skip(&part.name, format!("{error:#}"));
             return Ok(());
         }
@@ -73,6 +75,7 @@ async fn once(
     let held = hold(subject.address, work.connections).await.map_err(|error| format!("{error:#}"))?;
     sleep(SETTLE).await;
     let resident = subject.resident_kib().map_err(|error| format!("{error:#}"))?;
+    check(&held).map_err(|error| format!("{error:#}"))?;
     drop(held);
     book.push(&contender.name, Sample::idle(repetition, at, book.now() - at, Some(resident)), None);
     Ok(())
@@ -89,6 +92,17 @@ async fn hold(address: SocketAddr, connections: u32) -> Result<Vec<TcpStream>> {
     Ok(held)
 }
 
+/// Some proxies close idle connections to have room for new ones.
+fn check(held: &[TcpStream]) -> Result<()> {
+    let open = held.iter().filter(|stream| {
+        let read = stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    });
+    let open = open.count();
+    ensure!(open == held.len(), "it has closed {} of {} connections", held.len() - open, held.len());
+    Ok(())
+}
+
 async fn one(address: SocketAddr) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     let status = ask(&mut stream, "bench.local").await?;
@@ -96,18 +110,19 @@ async fn one(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn raise_descriptors(wanted: u64) -> Result<()> {
+/// Raises the limit of open files to `wanted`, if that may be, or else to what may be from `least` on.
+fn raise_descriptors(least: u64, wanted: u64) -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }
+    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     ensure!(
-        limit.maximum.is_none_or(|maximum| maximum >= wanted),
-        "it takes {wanted} open files and the limit is {}: raise it (`ulimit -Hn`, or as root)",
-        limit.maximum.unwrap_or_default()
+        possible >= least,
+        "it takes {least} open files and the limit is {possible}: raise it (`ulimit -Hn`, or as root)"
     );
-    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
-        .with_context(|| format!("the limit of open files cannot be raised to {wanted}"))
+    setrlimit(Resource::Nofile, Rlimit { current: Some(possible), ..limit })
+        .with_context(|| format!("the limit of open files cannot be raised to {possible}"))
 }
 
 #[cfg(test)]
@@ -118,9 +133,9 @@ mod tests {
     fn says_how_many_files_it_takes() {
         let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
         if most < u64::MAX {
-            let error = raise_descriptors(most + 1).unwrap_err().to_string();
+            let error = raise_descriptors(most + 1, most + 1).unwrap_err().to_string();
             assert!(error.contains(&format!("the limit is {most}")), "{error}");
         }
-        raise_descriptors(16).unwrap();
+        raise_descriptors(16, 16).unwrap();
     }
 }
