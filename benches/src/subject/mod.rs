@@ -97,7 +97,7 @@ pub struct Subject {
     /// From the start of its process, of the caller's of two, until it accepted, or answered.
     began_in: Duration,
     /// Its files. After the processes, so that it goes when they are gone.
-    _folder: Option<TempDir>,
+    folder: Option<TempDir>,
 }
 
 /// What every subject is given.
@@ -167,7 +167,7 @@ impl Subject {
             Kind::Peer(name) => peer::start(&start, name).await,
         };
         let started = started.with_context(|| format!("{version} cannot be measured"))?;
-        Ok(Self { version, _folder: Some(folder), ..started })
+        Ok(Self { version, folder: Some(folder), ..started })
     }
 
     /// What its processes have spent so far, together.
@@ -205,6 +205,16 @@ impl Subject {
         Ok(threads)
     }
 
+    /// One that the user has started: nothing is known of its processes.
+    pub fn running(address: SocketAddr) -> Self {
+        Self { version: "as the user started it".into(), ..Self::at(address) }
+    }
+
+    /// The folder of the files that it was started from.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_ref().map(TempDir::path)
+    }
+
     fn at(address: SocketAddr) -> Self {
         Self {
             address,
@@ -214,7 +224,7 @@ impl Subject {
             version: String::new(),
             configuration: Vec::new(),
             began_in: Duration::ZERO,
-            _folder: None,
+            folder: None,
         }
     }
 
