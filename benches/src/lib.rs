@@ -11,6 +11,7 @@ pub mod caller;
 pub mod cpus;
 pub mod diff;
 pub mod generator;
+pub mod instructions;
 pub mod load;
 pub mod measure;
 pub mod nginx;

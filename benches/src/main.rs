@@ -16,7 +16,7 @@ use outrigger_benches::{
     caller::Protocol,
     cpus::Cpus,
     diff::{self, Speaks},
-    measure, nginx, outrigger,
+    instructions, measure, nginx, outrigger,
     path::{Environment, Path},
     report::{Load, Machine, Report, SCHEMA, Settings},
 };
@@ -40,6 +40,9 @@ enum Command {
     /// Finds out what a proxy changes: sends a corpus of exchanges with and without it, and exits with 1 if anything
     /// differs that may not.
     Diff(DiffArgs),
+    /// Counts the instructions that the proxy needs for a request, and exits with 1 if they are more than the baseline
+    /// has by over 2%.
+    Instructions(instructions::Options),
 }
 
 #[derive(Args)]
@@ -154,6 +157,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Diff(args) => diff(args),
+        Command::Instructions(options) => instructions::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
