@@ -7,13 +7,16 @@
 //! It measures what one machine can tell: no network, small answers, a few connections. It is there to steer by.
 
 pub mod application;
+pub mod callee;
 pub mod caller;
 pub mod cpus;
 pub mod diff;
 pub mod generator;
+mod grpc;
 pub mod instructions;
 pub mod load;
 pub mod measure;
+pub mod message;
 pub mod nginx;
 pub mod outrigger;
 pub mod path;

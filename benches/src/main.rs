@@ -19,6 +19,7 @@ use outrigger_benches::{
     instructions, measure, nginx, outrigger,
     path::{Environment, Path},
     report::{Load, Machine, Report, SCHEMA, Settings},
+    subject::forwarder,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -43,6 +44,19 @@ enum Command {
     /// Counts the instructions that the proxy needs for a request, and exits with 1 if they are more than the baseline
     /// has by over 2%.
     Instructions(instructions::Options),
+    /// Copies bytes from each connection to a new one: what other subjects are compared with.
+    #[command(hide = true)]
+    Forward(ForwardArgs),
+}
+
+#[derive(Args)]
+struct ForwardArgs {
+    /// Where to accept.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where to connect.
+    #[arg(long, value_name = "ADDRESS")]
+    to: SocketAddr,
 }
 
 #[derive(Args)]
@@ -158,6 +172,9 @@ fn main() -> ExitCode {
         Command::Run(args) => run(args),
         Command::Diff(args) => diff(args),
         Command::Instructions(options) => instructions::run(&options),
+        Command::Forward(ForwardArgs { listen, to }) => {
+            forwarder::forward(listen, to).context("cannot forward").map(|()| true)
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

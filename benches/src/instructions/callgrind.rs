@@ -18,7 +18,7 @@ use super::{Case, traffic};
 
 /// How long a proxy may take to listen, to settle or to end: some fifty times as long as without valgrind, on a machine
 /// that may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a proxy has to be seen asleep until it counts as that.
 const LOOK: Duration = Duration::from_micros(100);
 

@@ -167,7 +167,9 @@ fn count(proxy: &Path, case: Case, profiles: Option<&Path>) -> Result<f64> {
 mod tests {
     use super::*;
 
-    fn counted(instructions: f64, before: Option<f64>) -> Counted {}
+    fn counted(instructions: f64, before: Option<f64>) -> Counted {
+        Counted { name: "http1", instructions, before }
+    }
 
     #[test]
     fn more_than_two_per_cent_more_is_worse() {

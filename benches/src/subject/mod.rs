@@ -1,10 +1,33 @@
 //! What stands between callers and the application: nothing, bytes being copied, Outrigger, or another proxy.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
-use crate::{load::Traffic, process::Process};
+use self::start::Start;
+use crate::{
+    load::Traffic,
+    process::{Process, Usage},
+};
+
+mod certificates;
+mod cpus;
+pub mod forwarder;
+mod haproxy;
+mod nginx;
+mod outrigger;
+mod peer;
+mod start;
+mod template;
+
+pub use cpus::Cpus;
+pub use peer::Peer;
 
 /// What stands between callers and the application.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,4 +88,159 @@ pub struct Subject {
     pub version: String,
     /// The files that it was started from: name and text, without keys.
     pub configuration: Vec<(String, String)>,
+    /// Its files. After the processes, so that it goes when they are gone.
+    _folder: Option<TempDir>,
+}
+
+/// What every subject is given.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Where the application listens.
+    pub application: SocketAddr,
+    /// Where the proxies run; `None` where the system decides.
+    pub cpus: Option<Cpus>,
+    /// The `outrigger` binary.
+    pub outrigger: PathBuf,
+    /// Further arguments for each `outrigger run`.
+    pub outrigger_args: Vec<String>,
+    /// Other proxies, as far as the user said how they are started. Those that there is a configuration of need not be here.
+    pub peers: Vec<Peer>,
+}
+
+impl Environment {
+    /// What the user said of how a peer is started.
+    fn peer(&self, name: &str) -> Option<&str> {
+        self.peers.iter().find(|peer| peer.name == name)?.given.as_deref()
+    }
+}
+
+/// What a subject says that it is, if it can be measured here with such a setup; else why it cannot, and what to do.
+///
+/// # Errors
+///
+/// The reason, for people: a peer that is not installed, or that cannot do it.
+pub fn available(kind: &Kind, setup: &Setup, environment: &Environment) -> Result<String, String> {
+    match kind {
+        Kind::Direct if setup.tls => Err("the application speaks no TLS".into()),
+        Kind::Direct => Ok("direct".into()),
+        Kind::Forwarder if setup.tls || setup.access_log || setup.tracing || setup.workers > 1 => {
+            Err("the forwarder copies bytes in one thread, and does nothing else".into())
+        }
+        Kind::Forwarder => Ok(concat!("outrigger-bench ", env!("CARGO_PKG_VERSION")).into()),
+        Kind::Outrigger => outrigger::available(setup, environment),
+        Kind::Peer(name) => peer::available(name, setup, environment),
+    }
+}
+
+impl Subject {
+    /// Starts it, in a folder of its own in `dir`, which goes with it. On return it accepts.
+    ///
+    /// # Errors
+    ///
+    /// If it is not [`available`], or a process of it cannot be started, with what that had to say.
+    pub async fn start(kind: &Kind, setup: &Setup, environment: &Environment, dir: &Path) -> Result<Self> {
+        let version = available(kind, setup, environment).map_err(anyhow::Error::msg)?;
+        let folder = tempfile::tempdir_in(dir).with_context(|| format!("no folder in {}", dir.display()))?;
+        let start = Start { setup, environment, dir: folder.path() };
+        let started = match kind {
+            Kind::Direct => Ok(Self::at(environment.application)),
+            Kind::Forwarder => forwarder(&start).await,
+            Kind::Outrigger => outrigger::start(&start).await,
+            Kind::Peer(name) => peer::start(&start, name).await,
+        };
+        let started = started.with_context(|| format!("{version} cannot be measured"))?;
+        Ok(Self { version, _folder: Some(folder), ..started })
+    }
+
+    /// What its processes have spent so far, together.
+    ///
+    /// # Errors
+    ///
+    /// If one has ended.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut sum = Usage::default();
+        for process in &self.processes {
+            sum += process.usage()?;
+        }
+        Ok(sum)
+    }
+
+    /// Resident memory of its processes in KiB, together.
+    ///
+    /// # Errors
+    ///
+    /// If one has ended.
+    pub fn resident_kib(&self) -> Result<u64> {
+        self.processes.iter().map(Process::resident_kib).sum()
+    }
+
+    fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            processes: Vec::new(),
+            trust: None,
+            admin: Vec::new(),
+            version: String::new(),
+            configuration: Vec::new(),
+            _folder: None,
+        }
+    }
+
+    fn one(address: SocketAddr, process: Process) -> Self {
+        Self { processes: vec![process], ..Self::at(address) }
+    }
+
+    /// This one, which sends to `next`, and that one.
+    fn before(mut self, next: Self) -> Self {
+        self.processes.extend(next.processes);
+        self.admin.extend(next.admin);
+        self.configuration.extend(next.configuration);
+        self
+    }
+}
+
+/// This program again, as one forwarder or two in a row.
+async fn forwarder(start: &Start<'_>) -> Result<Subject> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let one = async |name, to: SocketAddr| {
+        let mut command = Command::new(&program);
+        command.args(["forward", "--listen", "127.0.0.1:0", "--to", &to.to_string()]);
+        let mut process = start.spawn(name, command)?;
+        let address = process.line("where it listens", forwarder::listening).await?;
+        anyhow::Ok(Subject::one(address, process))
+    };
+    match start.setup.hops {
+        Hops::One => one("forwarder", start.environment.application).await,
+        Hops::Two => {
+            let callee = one("callee", start.environment.application).await?;
+            Ok(one("caller", callee.address).await?.before(callee))
+        }
+    }
+}
+
+/// Where a program is: `named` if it is a path, else in PATH, or where system programs are.
+fn find(named: &Path) -> Option<PathBuf> {
+    if named.components().count() > 1 {
+        return named.is_file().then(|| named.to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(named)).find(|file| file.is_file())
+}
+
+/// What a program prints of its version, in its first line: as `nginx/1.22.1`, `HAProxy 2.6.12`.
+fn version(command: &mut Command) -> Result<String, String> {
+    let run = |command: &mut Command| -> Result<String> {
+        let output = command.output()?;
+        let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&text).trim());
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+        let line = line.strip_prefix("nginx version: ").unwrap_or(line);
+        Ok(match line.strip_prefix("HAProxy version ") {
+            Some(version) => format!("HAProxy {}", version.split(' ').next().unwrap_or_default()),
+            None => line.to_owned(),
+        })
+    };
+    run(command).map_err(|error| format!("{} does not run: {error:#}", command.get_program().display()))
 }
