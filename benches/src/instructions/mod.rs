@@ -12,7 +12,7 @@ mod traffic;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 
 use baseline::{Baseline, Environment};
@@ -93,7 +93,15 @@ pub fn run(options: &Options) -> Result<bool> {
         println!("skipped: needs valgrind, to count instructions");
         return Ok(true);
     };
-    let proxy = crate::outrigger::find(options.outrigger.as_deref())?;
+    let proxy = match &options.outrigger {
+        Some(proxy) => proxy.clone(),
+        None => std::env::current_exe().context("cannot find this program")?.with_file_name("outrigger"),
+    };
+    ensure!(
+        proxy.is_file(),
+        "there is no proxy at {}: build it, or name it with --outrigger",
+        proxy.display()
+    );
     let baseline = Baseline::read(&options.baseline)?;
     let mut counted = Vec::new();
     for case in CASES {

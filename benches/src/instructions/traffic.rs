@@ -1,13 +1,6 @@
 //! What is sent through the proxy, one request at a time, and what answers it.
 
-use std::{
-    convert::Infallible,
-    fmt::Write as _,
-    fs,
-    net::SocketAddr,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{convert::Infallible, net::SocketAddr, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -20,19 +13,16 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use outrigger_certs::authority::{Authority, signing_request};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 
 use super::callgrind::{Proxy, Run, Threads};
+use crate::subject::certificates::{Certificates, spiffe_id};
 
 /// The bytes of a request's content, where it has any, and of each answer's.
 const CONTENT: usize = 1024;
-const TRUST_DOMAIN: &str = "bench.local";
-const CALLER: &str = "spiffe://bench.local/caller";
-const CALLEE: &str = "spiffe://bench.local/callee";
 
 /// How a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +55,10 @@ pub(super) async fn send(run: &Run<'_>, dir: &Path) -> Result<Proxy> {
             (proxy, None, address)
         }
         Way::Caller | Way::Callee => {
-            let authority = Authority::create(TRUST_DOMAIN).context("cannot make the authority")?;
-            let callee = inbound(application, &identity(&authority, dir, CALLEE)?);
+            let certificates = Certificates::create(dir)?;
+            let callee = inbound(application, &identity(&certificates, "callee")?);
             let (callee, address) = run.start(dir, "callee", &callee, way == Way::Callee)?;
-            let caller = outbound(address, &identity(&authority, dir, CALLER)?);
+            let caller = outbound(address, &identity(&certificates, "caller")?);
             let (caller, address) = run.start(dir, "caller", &caller, way == Way::Caller)?;
             if way == Way::Caller { (caller, Some(callee), address) } else { (callee, Some(caller), address) }
         }
@@ -231,7 +221,7 @@ fn inbound(application: SocketAddr, identity: &str) -> String {
 }
 
 fn outbound(callee: SocketAddr, identity: &str) -> String {
-    let to = format!("address: '{callee}', identity: '{CALLEE}'");
+    let to = format!("address: '{callee}', identity: '{}'", spiffe_id("callee"));
     sidecar("direction: Outbound, protocol: HTTP", identity, &to)
 }
 
@@ -245,19 +235,9 @@ backends: [{{ name: app, connectTimeout: 1m, endpoints: [{{ {endpoint} }}] }}]
     )
 }
 
-/// Makes a key and a certificate for `id`, writes them to `dir`, and returns the configuration's lines for them.
-fn identity(authority: &Authority, dir: &Path, id: &str) -> Result<String> {
-    let (key, request) = signing_request().context("cannot make a key")?;
-    let spiffe = id.parse().context("not a SPIFFE ID")?;
-    let issued = authority
-        .sign(request.as_bytes(), &spiffe, &[], Duration::from_hours(24), SystemTime::now())
-        .context("cannot sign a certificate")?;
-    let trust = authority.cert_pem();
-    let mut lines = String::from("identity:\n");
-    for (field, text) in [("chain", &*issued.chain_pem), ("key", key.expose()), ("trust", &trust)] {
-        let path = dir.join(format!("{}-{field}.pem", id.rsplit('/').next().unwrap_or_default()));
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        let _ = writeln!(lines, "  {field}: '{}'", path.display());
-    }
-    Ok(lines)
+/// Makes the files of an identity, and returns the configuration's line for them.
+fn identity(certificates: &Certificates<'_>, name: &str) -> Result<String> {
+    let files = certificates.identity(name)?;
+    let [chain, key, trust] = [&files.chain, &files.key, &certificates.trust].map(|path| path.display());
+    Ok(format!("identity: {{ chain: '{chain}', key: '{key}', trust: '{trust}' }}\n"))
 }
