@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     diff::{self, Speaks},
+    instructions,
     load::{Connect, Tls, Traffic},
     page,
     scenario::{Contestant, Name, Overrides, Pattern, Wanted},
@@ -34,6 +35,9 @@ pub enum Command {
     /// Finds out what a proxy changes: sends a corpus of exchanges with and without it, and exits with 1 if anything
     /// differs that may not.
     Diff(DiffArgs),
+    /// Counts the instructions that the proxy needs for a request, and exits with 1 if they are more than the baseline
+    /// has by over 2%.
+    Instructions(instructions::Options),
     /// Copies bytes from one socket to another: the floor that `run` compares with.
     #[command(hide = true)]
     Forward(ForwardArgs),

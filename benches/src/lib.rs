@@ -11,6 +11,7 @@ pub mod cli;
 pub mod diff;
 mod grpc;
 pub mod host;
+pub mod instructions;
 pub mod load;
 pub mod message;
 pub mod page;

@@ -7,7 +7,7 @@ use clap::Parser;
 use outrigger_benches::{
     cli::{Cli, Command, DiffArgs, ForwardArgs},
     diff::{self, Speaks},
-    page, run,
+    instructions, page, run,
     subject::forwarder,
 };
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => page::compare(&args).map(code),
         Command::Report(args) => page::report(&args).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => diff(args).map(code),
+        Command::Instructions(options) => instructions::run(&options).map(code),
         Command::Forward(ForwardArgs { listen, to }) => {
             forwarder::forward(listen, to).context("cannot forward").map(|()| ExitCode::SUCCESS)
         }
