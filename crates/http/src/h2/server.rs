@@ -238,6 +238,8 @@ impl<H: Handler> Caller<H> {
             let (there, upgrade) = OnUpgrade::pair();
             stream.tunnel = Some((receive, there));
             (Incoming::empty(), Some(upgrade))
+        } else if receive.is_end_stream() {
+            (Incoming::empty(), None)
         } else {
             let pace = BodyPace::new(&self.settings, &self.drain);
             let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request)
