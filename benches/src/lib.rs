@@ -11,6 +11,7 @@ pub mod callee;
 pub mod caller;
 pub mod cpus;
 pub mod diff;
+pub mod fault;
 pub mod generator;
 mod grpc;
 pub mod instructions;

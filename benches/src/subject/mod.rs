@@ -16,7 +16,7 @@ use crate::{
     process::{Process, Usage},
 };
 
-mod certificates;
+pub(crate) mod certificates;
 mod cpus;
 pub mod forwarder;
 mod haproxy;
