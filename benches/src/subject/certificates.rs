@@ -33,6 +33,7 @@ pub(crate) struct Files {
 }
 
 impl<'a> Certificates<'a> {
+    /// Makes the authority, and writes its certificate.
     pub(crate) fn create(dir: &'a Path) -> Result<Self> {
         let authority = Authority::create(TRUST_DOMAIN).context("cannot make the authority")?;
         let trust = write(dir, "trust.pem", &authority.cert_pem())?;
