@@ -16,8 +16,6 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::cpus::Cpus;
-
 /// How long a proxy may take until it listens.
 const START: Duration = Duration::from_secs(10);
 /// How long between two looks at whether it does.
@@ -81,19 +79,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` on the proxies' core; what it writes is kept in `dir`.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be started, saying why.
-    pub fn start(name: &str, command: Command, cpus: Option<Cpus>, dir: &Path) -> Result<Self> {
-        Self::spawn(name, command, dir, |command| match cpus {
-            Some(cpus) => cpus.on_proxies(|| command.spawn()),
-            None => command.spawn(),
-        })
-    }
-
-    /// The same, started by `spawn`.
+    /// Has `spawn` start `command`; what it writes is kept in `dir`.
     ///
     /// # Errors
     ///
@@ -212,6 +198,21 @@ impl Process {
         Ok(sum)
     }
 
+    /// The threads of it and its children, by their thread ids.
+    ///
+    /// # Errors
+    ///
+    /// If `/proc` cannot be read, as when it has ended.
+    pub fn threads(&self) -> Result<Vec<i32>> {
+        let mut threads = Vec::new();
+        for pid in self.pids()? {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+                .with_context(|| format!("{} has ended{}", self.name, self.complaint()))?;
+            threads.extend(tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<i32>().ok()));
+        }
+        Ok(threads)
+    }
+
     /// It and its children, by their process ids, itself first.
     ///
     /// # Errors
@@ -293,7 +294,7 @@ mod tests {
         let mut command = Command::new("sh");
         let busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; exec sleep 600";
         command.args(["-c", &format!("sh -c '{busy}'; :")]);
-        let mut process = Process::start("busy", command, None, dir.path()).unwrap();
+        let mut process = Process::spawn("busy", command, dir.path(), Command::spawn).unwrap();
         process.line("done", |line| (line == "done").then_some(())).await.unwrap();
         assert_eq!(process.pids().unwrap().len(), 2);
         assert!(process.usage().unwrap().cpu > Duration::from_millis(1));
@@ -312,7 +313,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo 'no such route' >&2; exit 1"]);
-        let mut process = Process::start("proxy", command, None, dir.path()).unwrap();
+        let mut process = Process::spawn("proxy", command, dir.path(), Command::spawn).unwrap();
         let error = process.line("where it listens", |_| Some(())).await.unwrap_err().to_string();
         assert_eq!(error, "proxy ended before it printed where it listens; it says:\nno such route");
     }

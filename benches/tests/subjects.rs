@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::{
-    convert::Infallible,
     fs,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -10,116 +9,79 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use clap::ValueEnum;
 use outrigger_benches::{
-    load::Traffic,
-    subject::{Environment, Hops, Kind, Setup, Subject, available, forwarder},
+    callee::Callee,
+    load::{Arrivals, Callers, Connect, Load, Target, Tls, Traffic},
+    subject::{
+        Environment, Hops, Kind, Peer, Setup, Subject, Syscalls, available, first_answer, forwarder::forward,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Answers each request with its path, and repeats the bytes of each connection that is not HTTP.
-async fn application(traffic: Traffic) -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let answer = service_fn(async |request: Request<Incoming>| {
-                    let path = request.uri().path().to_owned();
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(path))))
-                });
-                let io = TokioIo::new(&mut stream);
-                match traffic {
-                    Traffic::Http1 | Traffic::WebSocket => {
-                        drop(hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await);
-                    }
-                    Traffic::Http2 | Traffic::Grpc | Traffic::GrpcStream => {
-                        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                        drop(builder.serve_connection(io, answer).await);
-                    }
-                    Traffic::Tcp | Traffic::TcpBulk => {
-                        let (mut read, mut write) = stream.split();
-                        drop(tokio::io::copy(&mut read, &mut write).await);
-                    }
-                }
-            });
-        }
-    });
-    address
+/// What is sent: on two connections, as many requests as are answered within a moment.
+fn load(traffic: Traffic, tls: bool) -> Load {
+    let streams = if matches!(traffic, Traffic::Http2 | Traffic::Grpc | Traffic::GrpcStream) { 4 } else { 1 };
+    Load {
+        traffic,
+        arrivals: Arrivals::Saturated,
+        connections: 2,
+        streams,
+        request_bytes: 100,
+        response_bytes: 1000,
+        connect: Connect::Keep,
+        tls: if tls { Tls::Full } else { Tls::Off },
+        seed: 1,
+    }
 }
 
-/// One request, and what was answered.
-async fn ask(to: SocketAddr, traffic: Traffic) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
-    if matches!(traffic, Traffic::Tcp | Traffic::TcpBulk) {
-        stream.write_all(b"/tcp").await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        return text;
-    }
-    let io = TokioIo::new(stream);
-    let request = Request::builder().body(Full::new(Bytes::new())).unwrap();
-    let (mut parts, body) = request.into_parts();
-    let response = if matches!(traffic, Traffic::Http1 | Traffic::WebSocket) {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-        tokio::spawn(connection);
-        parts.uri = "/http1".parse().unwrap();
-        parts.headers.insert("host", "bench.local".parse().unwrap());
-        sender.send_request(Request::from_parts(parts, body)).await.unwrap()
-    } else {
-        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
-        let (mut sender, connection) = handshake.await.unwrap();
-        tokio::spawn(connection);
-        parts.uri = "http://bench.local/service/Method".parse().unwrap();
-        parts.method = "POST".parse().unwrap();
-        parts.headers.insert("content-type", "application/grpc".parse().unwrap());
-        parts.headers.insert("te", "trailers".parse().unwrap());
-        sender.send_request(Request::from_parts(parts, body)).await.unwrap()
+/// Sends requests, all of which have to be answered as they should be.
+async fn send(subject: &Subject, load: &Load) {
+    let target = Target::application(subject.address, subject.trust.clone());
+    let sent = async {
+        let mut callers = Callers::connect(load, &target).await.unwrap();
+        loop {
+            let seen = callers.run(Duration::from_millis(50)).await.unwrap();
+            assert_eq!((seen.errors, seen.first_error), (0, None), "{load:?}");
+            // On a busy host a moment may be too short for the first answer.
+            if seen.answered > 0 {
+                break;
+            }
+        }
     };
-    let status = response.status();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
-    String::from_utf8(body.to_vec()).unwrap()
+    tokio::time::timeout(PATIENCE, sent).await.unwrap();
 }
 
 fn setup(hops: Hops, traffic: Traffic) -> Setup {
     Setup { hops, traffic, tls: false, workers: 1, routes: 1, access_log: false, tracing: false }
 }
 
-/// Starts a peer for everything that it can do, and sends a request through each.
-async fn forwards(kind: Kind, package: &str) {
+fn environment(application: SocketAddr, peers: Vec<Peer>) -> Environment {
     let outrigger = PathBuf::from(env!("CARGO_BIN_EXE_outrigger-bench")).with_file_name("outrigger");
+    Environment { application, cpus: None, outrigger, outrigger_args: Vec::new(), peers }
+}
+
+/// Starts a peer for everything that it can do, and sends requests through each.
+async fn forwards(kind: Kind, peers: Vec<Peer>) {
     let dir = tempfile::tempdir().unwrap();
-    for traffic in [Traffic::Http1, Traffic::Http2, Traffic::Grpc, Traffic::Tcp] {
-        let environment = Environment {
-            application: application(traffic).await,
-            cpus: None,
-            outrigger: outrigger.clone(),
-            outrigger_args: Vec::new(),
-            peers: Vec::new(),
-        };
-        for hops in [Hops::One, Hops::Two] {
-            let setup = setup(hops, traffic);
+    let plain = setup(Hops::One, Traffic::Http1);
+    for traffic in Traffic::value_variants().iter().copied() {
+        let application = Callee::start(&load(traffic, false)).await.unwrap();
+        let environment = environment(application.address(), peers.clone());
+        if let Err(why) = available(&kind, &plain, &environment) {
+            return println!("skipped: needs {kind:?} ({why})");
+        }
+        let (one, two) = (setup(Hops::One, traffic), setup(Hops::Two, traffic));
+        let more = Setup { tls: true, access_log: true, workers: 2, ..one };
+        for setup in [one, more, two] {
             if let Err(why) = available(&kind, &setup, &environment) {
-                println!("skipped: needs {package} for {traffic:?} ({why})");
+                println!("{setup:?}: {why}");
                 continue;
             }
             let subject = Subject::start(&kind, &setup, &environment, dir.path()).await.unwrap();
-            let answer = tokio::time::timeout(PATIENCE, ask(subject.address, traffic)).await.unwrap();
-            let expected = match traffic {
-                Traffic::Http1 => "/http1",
-                Traffic::Tcp => "/tcp",
-                _ => "/service/Method",
-            };
-            assert_eq!(answer, expected, "{kind:?} {setup:?}");
-            assert_eq!(subject.processes.len(), if hops == Hops::One { 1 } else { 2 });
+            send(&subject, &load(traffic, setup.tls)).await;
+            assert_eq!(subject.processes.len(), if setup.hops == Hops::One { 1 } else { 2 });
             assert!(subject.usage().unwrap().cpu > Duration::ZERO);
             assert!(subject.resident_kib().unwrap() > 500);
             let secrets = subject.configuration.iter().filter(|(_, text)| text.contains("PRIVATE KEY"));
@@ -133,6 +95,10 @@ async fn forwards(kind: Kind, package: &str) {
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         }
     }
+    let application = Callee::start(&load(Traffic::Http1, false)).await.unwrap();
+    let environment = environment(application.address(), peers);
+    let took = first_answer(&kind, &plain, &environment, dir.path()).await.unwrap();
+    assert!(took > Duration::from_micros(100) && took < PATIENCE, "{took:?}");
 }
 
 /// Waits until a process has been killed; its own children are left to whoever takes care of orphans.
@@ -144,17 +110,57 @@ fn gone(pid: i32) {
 
 #[tokio::test]
 async fn nginx_forwards() {
-    forwards(Kind::Peer("nginx".into()), "nginx").await;
+    forwards(Kind::Peer("nginx".into()), Vec::new()).await;
 }
 
 #[tokio::test]
 async fn haproxy_forwards() {
-    forwards(Kind::Peer("haproxy".into()), "haproxy").await;
+    forwards(Kind::Peer("haproxy".into()), Vec::new()).await;
+}
+
+#[tokio::test]
+async fn envoy_forwards() {
+    let peers = std::env::var("ENVOY").map(|path| Peer { name: "envoy".into(), given: Some(path) });
+    forwards(Kind::Peer("envoy".into()), peers.into_iter().collect()).await;
 }
 
 #[tokio::test]
 async fn outrigger_forwards() {
-    forwards(Kind::Outrigger, "outrigger").await;
+    forwards(Kind::Outrigger, Vec::new()).await;
+}
+
+#[tokio::test]
+async fn what_the_user_names_forwards() {
+    forwards(Kind::Peer("mine".into()), vec![forwarder()]).await;
+}
+
+/// What `forward` is started with, as a proxy that the user names.
+fn forwarder() -> Peer {
+    let command =
+        concat!(env!("CARGO_BIN_EXE_outrigger-bench"), " forward --listen {listen} --to {application}");
+    Peer { name: "mine".into(), given: Some(command.into()) }
+}
+
+#[tokio::test]
+async fn counts_the_system_calls_of_a_round_trip() {
+    let dir = tempfile::tempdir().unwrap();
+    let application = Callee::start(&load(Traffic::Tcp, false)).await.unwrap();
+    let environment = environment(application.address(), vec![forwarder()]);
+    let setup = setup(Hops::One, Traffic::Tcp);
+    let subject = Subject::start(&Kind::Peer("mine".into()), &setup, &environment, dir.path()).await.unwrap();
+    let target = Target::application(subject.address, None);
+    let load = Load { connections: 1, ..load(Traffic::Tcp, false) };
+    let mut callers = Callers::connect(&load, &target).await.unwrap();
+    // The connection is there before anything is counted.
+    callers.run(Duration::from_millis(20)).await.unwrap();
+    let mut syscalls = match Syscalls::of(&subject) {
+        Ok(syscalls) => syscalls,
+        Err(why) => return println!("skipped: needs the kernel's events ({why})"),
+    };
+    let seen = callers.run(Duration::from_millis(100)).await.unwrap();
+    // A read, a write and an epoll_wait for either direction.
+    let each = syscalls.count().unwrap() as f64 / seen.answered as f64;
+    assert!((3.9..=6.1).contains(&each), "{each}");
 }
 
 #[test]
@@ -163,7 +169,7 @@ fn the_forwarder_passes_on_bytes_and_either_end_of_them() {
     let to = application.local_addr().unwrap();
     let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     // It ends with this process.
-    std::thread::spawn(move || forwarder::forward(listen, to));
+    std::thread::spawn(move || forward(listen, to));
     let mut caller = loop {
         if let Ok(caller) = TcpStream::connect(listen) {
             break caller;

@@ -4,6 +4,7 @@
 
 mod http1;
 mod http2;
+mod stream;
 
 use std::{
     io,
@@ -18,6 +19,7 @@ use std::{
 use outrigger_certs::{
     Authority,
     edge::{self, Certified},
+    rustls::ServerConfig,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -58,10 +60,17 @@ impl Callee {
     ///
     /// If no certificate can be made, or no port be bound.
     pub async fn start_with_tls(load: &Load) -> io::Result<Self> {
-        let (chain, key, trust) = certificate().map_err(io::Error::other)?;
-        let certified = Certified::from_pem(chain.as_bytes(), key.as_bytes()).map_err(io::Error::other)?;
-        let config = edge::server_config(&[Arc::new(certified)]).map_err(io::Error::other)?;
-        Self::start_on(load, Some(TlsAcceptor::from(config)), Some(trust)).await
+        let (config, trust) = tls().map_err(io::Error::other)?;
+        Self::start_on(load, Some(config.into()), Some(trust)).await
+    }
+
+    /// One that lets no session be resumed.
+    #[cfg(test)]
+    pub(crate) async fn start_without_sessions(load: &Load) -> io::Result<Self> {
+        let (config, trust) = tls().map_err(io::Error::other)?;
+        let mut config = ServerConfig::clone(&config);
+        config.send_tls13_tickets = 0;
+        Self::start_on(load, Some(Arc::new(config).into()), Some(trust)).await
     }
 
     async fn start_on(load: &Load, tls: Option<TlsAcceptor>, trust: Option<String>) -> io::Result<Self> {
@@ -101,11 +110,12 @@ impl Drop for Callee {
     }
 }
 
-/// Chain, key, and what signed them.
-fn certificate() -> Result<(String, String, String), outrigger_certs::Error> {
+/// TLS with a certificate of its own, and what has to be trusted for it.
+fn tls() -> Result<(Arc<ServerConfig>, String), outrigger_certs::Error> {
     let authority = Authority::create("bench.local")?;
     let (issued, key) = authority.server_identity(&["bench.local".into()], LIFETIME, SystemTime::now())?;
-    Ok((issued.chain_pem, key.expose().to_owned(), authority.cert_pem()))
+    let certified = Certified::from_pem(issued.chain_pem.as_bytes(), key.expose().as_bytes())?;
+    Ok((edge::server_config(&[Arc::new(certified)])?, authority.cert_pem()))
 }
 
 /// What each connection needs.
@@ -114,6 +124,7 @@ struct Application {
     traffic: Traffic,
     http1: Arc<http1::Answers>,
     http2: Arc<http2::Answer>,
+    stream: Arc<stream::Answer>,
     seen: Arc<AtomicU64>,
 }
 
@@ -123,6 +134,7 @@ impl Application {
             traffic: load.traffic,
             http1: Arc::new(http1::Answers::new(load.response_bytes)),
             http2: Arc::new(http2::Answer::new(load)),
+            stream: Arc::new(stream::Answer::new(load)),
             seen,
         }
     }
@@ -160,6 +172,11 @@ where
         Traffic::Http2 | Traffic::Grpc | Traffic::GrpcStream if speaks_http2 => {
             http2::serve(stream, application).await.ok()
         }
-        _ => http1::serve(stream, application).await.ok(),
+        Traffic::WebSocket => stream::websocket(stream, application).await.ok(),
+        Traffic::Tcp => stream::messages(stream, application).await.ok(),
+        Traffic::TcpBulk => stream::bulk(stream, application).await.ok(),
+        Traffic::Http1 | Traffic::Http2 | Traffic::Grpc | Traffic::GrpcStream => {
+            http1::serve(stream, application).await.ok()
+        }
     };
 }

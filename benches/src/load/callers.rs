@@ -5,7 +5,7 @@ use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Connect, Load, Measured, Target, Traffic,
+    Arrivals, Connect, Load, Measured, Target, Traffic,
     dial::Dialer,
     dispatch::{self, Lane, Pace},
     http1::Http1,
@@ -13,6 +13,8 @@ use super::{
     lane::{Alone, Talk},
     schedule::Schedule,
     shared::{Connection, Shared},
+    tcp::{Bulk, Tcp},
+    websocket::WebSocket,
 };
 use crate::timer::Timer;
 
@@ -75,10 +77,16 @@ fn check(load: &Load) -> Result<()> {
     ensure!(multiplexed || load.streams == 1, "{:?} has one request at a time on a connection", load.traffic);
     if let Some(rate) = load.arrivals.rate() {
         ensure!(rate.is_finite() && rate > 0.0, "{rate} requests a second are no rate");
-        ensure!(load.traffic != Traffic::TcpBulk, "bytes in bulk have no rate: they are saturated");
     }
-    if matches!(load.traffic, Traffic::Tcp) {
-        ensure!(load.request_bytes > 0 && load.response_bytes > 0, "TCP has no messages of 0 bytes");
+    match load.traffic {
+        Traffic::Tcp => {
+            ensure!(load.request_bytes > 0 && load.response_bytes > 0, "TCP has no messages of 0 bytes");
+        }
+        Traffic::TcpBulk => {
+            ensure!(load.arrivals == Arrivals::Saturated, "bytes in bulk have no rate: they are saturated");
+            ensure!(load.connect == Connect::Keep, "bytes in bulk go over connections that are kept");
+        }
+        _ => {}
     }
     Ok(())
 }
@@ -89,7 +97,9 @@ fn group(load: &Load, target: &Arc<Target>) -> Result<Box<dyn Group>> {
         Traffic::Http2 => streams(load, target, &Plain::new(load, target)?),
         Traffic::Grpc => streams(load, target, &Unary::new(load, target)?),
         Traffic::GrpcStream => streams(load, target, &Bidirectional::new(load, target)?),
-        traffic => anyhow::bail!("{traffic:?}"),
+        Traffic::WebSocket => alone(load, target, HTTP1, &WebSocket::new(load, target)),
+        Traffic::Tcp => alone(load, target, &[], &Tcp::new(load)),
+        Traffic::TcpBulk => alone(load, target, &[], &Bulk),
     }
 }
 

@@ -26,7 +26,8 @@ impl Http1 {
     pub(super) fn new(load: &Load, target: &Target) -> Self {
         let method = if load.request_bytes == 0 { "GET" } else { "POST" };
         let mut request =
-            format!("{method} {} HTTP/1.1\r\nhost: {}\r\n", target.path, target.host).into_bytes();
+            format!("{method} {} HTTP/1.1\r\nhost: {}\r\n", target.path(load.traffic), target.host)
+                .into_bytes();
         if load.request_bytes > 0 {
             request.extend_from_slice(format!("content-length: {}\r\n", load.request_bytes).as_bytes());
         }

@@ -73,7 +73,7 @@ impl Asked {
         let uri = Uri::builder()
             .scheme(scheme)
             .authority(target.host.as_str())
-            .path_and_query(target.path.as_str())
+            .path_and_query(target.path(load.traffic))
             .build()?;
         let method = if content.is_empty() { Method::GET } else { Method::POST };
         let length = target.exact.then_some(load.response_bytes as u64);

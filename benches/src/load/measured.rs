@@ -73,9 +73,9 @@ impl Measured {
         if self.time.is_zero() { 0.0 } else { self.in_time as f64 / self.time.as_secs_f64() }
     }
 
-    /// Why this does not count, if it does not: requests failed; or the rate misses the asked one by more than 1% (and
-    /// more than one request); or half the requests, or one of 100, lagged by more than what is measured. Since latency has the lag in it, that is
-    /// so where a quantile of the lag is over half of the same quantile of latency.
+    /// Why this does not count, if it does not: requests failed; or the rate misses the asked one by more than 1% (and by
+    /// more than one request); or half the requests, or one of 100, lagged by more than what is measured. Since latency
+    /// has the lag in it, that is so where a quantile of the lag is over half of the same quantile of latency.
     pub fn rejected(&self, load: &Load) -> Option<String> {
         if self.errors > 0 {
             let first = self.first_error.as_deref().unwrap_or("no reason is known");

@@ -10,6 +10,8 @@ mod lane;
 mod measured;
 mod schedule;
 mod shared;
+mod tcp;
+mod websocket;
 
 use std::net::SocketAddr;
 
@@ -124,7 +126,7 @@ pub struct Target {
     pub trust: Option<String>,
     /// The host of requests, and the name of the server's certificate.
     pub host: String,
-    /// The path of requests.
+    /// The path of requests; if it is empty `/bench`, and of gRPC the method `/bench.Bench/Call`.
     pub path: String,
     /// Whether answers have to be [`Load::response_bytes`] long, as those of [`Callee`](crate::callee::Callee) are.
     pub exact: bool,
@@ -133,7 +135,15 @@ pub struct Target {
 impl Target {
     /// Our own application at `address`, or a proxy before it: `bench.local`, whose answers are as long as they were asked for.
     pub fn application(address: SocketAddr, trust: Option<String>) -> Self {
-        Self { address, trust, host: "bench.local".into(), path: "/bench".into(), exact: true }
+        Self { address, trust, host: "bench.local".into(), path: String::new(), exact: true }
+    }
+
+    fn path(&self, traffic: Traffic) -> &str {
+        match traffic {
+            _ if !self.path.is_empty() => &self.path,
+            Traffic::Grpc | Traffic::GrpcStream => "/bench.Bench/Call",
+            _ => "/bench",
+        }
     }
 }
 

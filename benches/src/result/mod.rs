@@ -113,8 +113,24 @@ pub struct SubjectResult {
     pub samples: Vec<Sample>,
     /// Of all samples that count, merged; `None` where no latency was measured, and in a sweep, where it would mix rates.
     pub latency: Option<Quantiles>,
+    /// In a sweep, rate by rate from the lowest; empty otherwise.
+    pub steps: Vec<Step>,
     /// The raw histograms in the run's folder: one HdrHistogram log per subject, an interval per sample.
     pub log: Option<String>,
+}
+
+/// One rate of a sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Requests in a second that were asked for.
+    pub asked_rate: f64,
+    /// Those that were answered: the mean of the samples that `latency` is of.
+    pub rate: f64,
+    /// Of all its samples that count, merged; if none does, of all.
+    pub latency: Option<Quantiles>,
+    /// Why none of its samples counts, if so: it lies beyond the knee.
+    pub rejected: Option<String>,
 }
 
 /// One load on one subject for some seconds.

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 
-use super::{Interval, Log, Quantiles, Sample, Spent, SubjectResult};
+use super::{Interval, Log, Quantiles, Sample, Spent, Step, SubjectResult};
 use crate::{
-    load::{Arrivals, Load, Measured},
+    load::{Load, Measured},
     subject::{Kind, Setup},
 };
 
@@ -34,6 +34,7 @@ impl Series {
             configuration: Vec::new(),
             samples: Vec::new(),
             latency: None,
+            steps: Vec::new(),
             log: None,
         };
         Self { result, log: Log::default() }
@@ -53,12 +54,31 @@ impl Series {
             });
         }
         self.result.samples.push(sample);
-        let sweep = self.result.rates().len() > 1;
-        self.result.latency = if sweep { None } else { self.quantiles() };
+        let rates = self.result.rates();
+        let sweep = rates.len() > 1;
+        self.result.steps =
+            if sweep { rates.into_iter().map(|rate| self.step(rate)).collect() } else { vec![] };
+        self.result.latency = if sweep { None } else { self.quantiles(Sample::counts) };
     }
 
-    fn quantiles(&self) -> Option<Quantiles> {
-        Quantiles::of(&merged(self.result.recorded(&self.log).map(|(_, histogram)| histogram))?)
+    fn step(&self, asked_rate: f64) -> Step {
+        let here = |sample: &&Sample| sample.asked_rate == Some(asked_rate);
+        let samples = self.result.samples.iter().filter(here);
+        let rejected = samples.clone().find_map(|sample| sample.rejected.clone());
+        let any_counts = samples.clone().any(Sample::counts);
+        let taken = |sample: &Sample| here(&sample) && sample.counts() == any_counts;
+        let rates: Vec<f64> = samples.filter(|sample| taken(sample)).map(|sample| sample.rate).collect();
+        Step {
+            asked_rate,
+            rate: rates.iter().sum::<f64>() / rates.len().max(1) as f64,
+            latency: self.quantiles(taken),
+            rejected: rejected.filter(|_| !any_counts),
+        }
+    }
+
+    fn quantiles(&self, of: impl Fn(&Sample) -> bool) -> Option<Quantiles> {
+        let recorded = self.result.recorded(&self.log).filter(|(sample, _)| of(sample));
+        Quantiles::of(&merged(recorded.map(|(_, histogram)| histogram))?)
     }
 
     /// Writes the histograms into the run's folder `dir`, and says in the result where they are.
@@ -80,13 +100,10 @@ impl Series {
 }
 
 impl SubjectResult {
-    /// The samples that count and have a latency, each with its histogram in `log`, which is this subject's.
+    /// The samples that have a latency, each with its histogram in `log`, which is this subject's; those that do not count too.
     pub fn recorded<'a>(&'a self, log: &'a Log) -> impl Iterator<Item = (&'a Sample, &'a Histogram<u64>)> {
         let with_latency = self.samples.iter().filter(|sample| sample.latency.is_some());
-        with_latency
-            .zip(&log.intervals)
-            .filter(|(sample, _)| sample.counts())
-            .map(|(sample, interval)| (sample, &interval.latency))
+        with_latency.zip(&log.intervals).map(|(sample, interval)| (sample, &interval.latency))
     }
 
     /// The rates that its samples were asked for, from the lowest; more than one make a sweep.
@@ -113,8 +130,8 @@ impl SubjectResult {
 }
 
 impl Sample {
-    /// What was seen of `load` in `measured`, `at` so many seconds after the run began. Whether it counts is for the
-    /// caller to say ([`rejected`](Self::rejected)).
+    /// What was seen of `load` in `measured`, `at` so many seconds after the run began; it does not count if
+    /// [`Measured::rejected`] says so.
     pub fn new(
         repetition: u32,
         at: f64,
@@ -123,21 +140,17 @@ impl Sample {
         spent: Option<Spent>,
         resident_kib: Option<u64>,
     ) -> Self {
-        let elapsed = measured.elapsed.as_secs_f64();
-        let asked_rate = match load.arrivals {
-            Arrivals::Poisson { rate } | Arrivals::Fixed { rate } => Some(rate),
-            Arrivals::Saturated => None,
-        };
         Self {
-            asked_rate,
-            rate: if elapsed > 0.0 { measured.answered as f64 / elapsed } else { 0.0 },
+            asked_rate: load.arrivals.rate(),
+            rate: measured.rate(),
             answered: measured.answered,
             errors: measured.errors,
             first_error: measured.first_error.clone(),
             latency: Quantiles::of(&measured.latency),
             lag: Quantiles::of(&measured.lag),
             spent,
-            ..Self::idle(repetition, at, elapsed, resident_kib)
+            rejected: measured.rejected(load),
+            ..Self::idle(repetition, at, measured.elapsed.as_secs_f64(), resident_kib)
         }
     }
 
@@ -212,7 +225,7 @@ fn seconds(seconds: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Connect, Tls, Traffic};
+    use crate::load::{Arrivals, Connect, Tls, Traffic};
 
     fn load(arrivals: Arrivals) -> Load {
         Load {
@@ -249,7 +262,7 @@ mod tests {
     #[test]
     fn percentiles_are_of_all_requests_together_and_not_means_of_percentiles() {
         let mut series = Series::new("direct", Kind::Direct, None);
-        let load = load(Arrivals::Fixed { rate: 500.0 });
+        let load = load(Arrivals::Saturated);
         for latencies in [1..=900, 9_001..=9_100] {
             let measured = measured(latencies);
             series.push(Sample::new(0, 0.0, &load, &measured, None, None), Some(&measured));

@@ -57,9 +57,9 @@ impl<'a> Certificates<'a> {
         self.files(name, &issued.chain_pem, key.expose())
     }
 
-    /// One for a listener that callers speak TLS to, for `localhost` and `127.0.0.1`.
+    /// One for a listener that callers speak TLS to, for `bench.local`, `localhost` and `127.0.0.1`.
     pub(crate) fn server(&self) -> Result<Files> {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let names = ["bench.local", "localhost", "127.0.0.1"].map(str::to_owned);
         let (issued, key) = self
             .authority
             .server_identity(&names, LIFETIME, SystemTime::now())

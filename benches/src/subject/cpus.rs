@@ -34,6 +34,11 @@ impl Cpus {
         Ok(Some(Self { cores }))
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.cores.len()
+    }
+
     /// The load's core.
     pub fn load(&self) -> usize {
         self.cores[1]

@@ -45,11 +45,6 @@ pub fn forward(listen: SocketAddr, to: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Where a forwarder listens, if this line of its output says so.
-pub(super) fn listening(line: &str) -> Option<SocketAddr> {
-    line.strip_prefix("outrigger-bench: forwarding on ")?.parse().ok()
-}
-
 struct Forwarder {
     to: SocketAddr,
     pairs: Vec<Option<Pair>>,

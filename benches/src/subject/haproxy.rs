@@ -1,15 +1,10 @@
 //! HAProxy.
 
-use super::{Setup, peer::Hop, template::fill};
+use super::{peer::Hop, template::fill};
 use crate::load::Traffic;
 
 const HTTP: &str = include_str!("../../peers/haproxy/http.cfg");
 const TCP: &str = include_str!("../../peers/haproxy/tcp.cfg");
-
-/// It can do everything.
-pub(super) fn cannot(_: &Setup) -> Option<String> {
-    None
-}
 
 pub(super) fn file(hop: &Hop<'_>) -> String {
     let traffic = hop.setup.traffic;

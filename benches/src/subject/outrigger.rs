@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::{
     Environment, Hops, Setup, Subject,
     certificates::{Certificates, Files, spiffe_id},
-    start::Start,
+    start::{Start, free},
 };
 use crate::load::Traffic;
 
@@ -38,18 +38,20 @@ pub(super) async fn start(start: &Start<'_>) -> Result<Subject> {
     let application = Proxy { to: start.environment.application, expected: None, ..Proxy::new(start.setup) };
     let mut subject = match hops {
         Hops::One => {
-            run(start, "proxy", &Proxy { direction: "Edge", server: server.as_ref(), ..application }).await?
+            let (listen, server) = (free()?, server.as_ref());
+            run(start, "proxy", &Proxy { direction: "Edge", listen, server, ..application }).await?
         }
         Hops::Two => {
             let identity = certificates.identity("callee")?;
             let identity = Some((&identity, &certificates));
-            let callee =
-                run(start, "callee", &Proxy { direction: "Inbound", identity, ..application }).await?;
+            let inbound = Proxy { direction: "Inbound", listen: free()?, identity, ..application };
+            let callee = run(start, "callee", &inbound).await?;
             let identity = certificates.identity("caller")?;
             let identity = Some((&identity, &certificates));
             let (to, expected) = (callee.address, Some(spiffe_id("callee")));
             let (direction, server) = ("Outbound", server.as_ref());
-            let caller = Proxy { direction, to, expected, identity, server, ..application };
+            let listen = free()?;
+            let caller = Proxy { direction, listen, to, expected, identity, server, ..application };
             run(start, "caller", &caller).await?.before(callee)
         }
     };
@@ -64,15 +66,10 @@ async fn run(start: &Start<'_>, name: &str, proxy: &Proxy<'_>) -> Result<Subject
     command.args(["--workers", &start.setup.workers.to_string()]);
     command.args(["--access-log", if start.setup.access_log { "stdout" } else { "off" }]);
     command.args(&start.environment.outrigger_args);
-    let mut process = start.spawn(name, command)?;
+    let (mut process, began_in) = start.run(name, command, proxy.listen).await?;
     let admin = process.line("`outrigger: admin on ADDRESS`", administered).await?;
-    let address = process.line("`outrigger: listener bench on ADDRESS`", listening).await?;
-    Ok(Subject { admin: vec![admin], configuration: vec![text], ..Subject::one(address, process) })
-}
-
-/// Where the listener `bench` accepts, if this line says so.
-fn listening(line: &str) -> Option<SocketAddr> {
-    line.strip_prefix("outrigger: listener bench on ")?.parse().ok()
+    let configuration = vec![text];
+    Ok(Subject { admin: vec![admin], configuration, began_in, ..Subject::one(proxy.listen, process) })
 }
 
 /// Where the administration listens, if this line says so.
@@ -85,6 +82,7 @@ fn administered(line: &str) -> Option<SocketAddr> {
 struct Proxy<'a> {
     setup: &'a Setup,
     direction: &'static str,
+    listen: SocketAddr,
     to: SocketAddr,
     /// Who must answer there.
     expected: Option<String>,
@@ -96,7 +94,7 @@ struct Proxy<'a> {
 impl<'a> Proxy<'a> {
     fn new(setup: &'a Setup) -> Self {
         let to = ([127, 0, 0, 1], 0).into();
-        Self { setup, direction: "Edge", to, expected: None, identity: None, server: None }
+        Self { setup, direction: "Edge", listen: to, to, expected: None, identity: None, server: None }
     }
 
     fn file(&self) -> String {
@@ -118,7 +116,7 @@ impl<'a> Proxy<'a> {
 
     fn listener(&self) -> String {
         let bytes = matches!(self.setup.traffic, Traffic::Tcp | Traffic::TcpBulk);
-        let mut fields = format!("name: bench, address: 127.0.0.1:0, direction: {}", self.direction);
+        let mut fields = format!("name: bench, address: '{}', direction: {}", self.listen, self.direction);
         let protocol = match (bytes, self.server.is_some(), self.direction) {
             (true, true, _) => "TLS",
             (true, false, _) => "TCP",
@@ -209,10 +207,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_where_a_proxy_listens() {
+    fn reads_where_the_administration_listens() {
         let address = "127.0.0.1:4000".parse().unwrap();
-        assert_eq!(listening("outrigger: listener bench on 127.0.0.1:4000"), Some(address));
-        assert_eq!(listening("outrigger: admin on http://127.0.0.1:4000"), None);
+        assert_eq!(administered("outrigger: listener bench on 127.0.0.1:4000"), None);
         assert_eq!(administered("outrigger: admin on http://127.0.0.1:4000"), Some(address));
     }
 

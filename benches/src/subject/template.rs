@@ -20,36 +20,52 @@ pub(super) fn fill(template: &str, values: &[(&str, String)], on: &[(&str, bool)
     filled
 }
 
-/// The line without its conditions, if they hold; what they stood behind stays.
+/// The line without its conditions, if they hold. Whatever stands before and behind them stays.
 fn wanted(line: &str, on: &[(&str, bool)]) -> Option<String> {
     let start = line.len() - line.trim_start().len();
     let (indent, mut rest) = line.split_at(start);
-    while let Some((condition, after)) = rest.strip_prefix('@').and_then(|rest| rest.split_once("? ")) {
-        // An `@` in between: it is the beginning of a value.
-        if condition.contains(['@', ' ']) {
+    while let Some((condition, after)) =
+        rest.trim_start_matches(' ').strip_prefix('@').and_then(|rest| rest.split_once("? "))
+    {
+        let (name, wanted) = condition.strip_prefix('!').map_or((condition, true), |name| (name, false));
+        // It is a value that the line begins with.
+        if !is_name(name) {
             break;
         }
-        let (name, wanted) = condition.strip_prefix('!').map_or((condition, true), |name| (name, false));
         let is = on.iter().find_map(|(known, is)| (*known == name).then_some(*is));
         assert!(is.is_some(), "unknown condition in a template: {line}");
         if is != Some(wanted) {
             return None;
         }
-        rest = after.trim_start_matches(' ');
+        rest = after;
     }
     Some(format!("{indent}{rest}"))
 }
 
 fn replaced(line: &str, values: &[(&str, String)]) -> String {
-    let mut parts = line.split('@');
-    let mut filled = parts.next().unwrap_or_default().to_owned();
-    while let Some(name) = parts.next() {
-        let value = values.iter().find_map(|(known, value)| (*known == name).then_some(value));
-        assert!(value.is_some(), "unknown value in a template: {line}");
-        filled += value.map_or("", String::as_str);
-        filled += parts.next().unwrap_or_default();
+    let (mut filled, mut rest) = (String::new(), line);
+    while let Some((before, after)) = rest.split_once('@') {
+        filled += before;
+        rest = match after.split_once('@') {
+            Some((name, after)) if is_name(name) => {
+                let value = values.iter().find_map(|(known, value)| (*known == name).then_some(value));
+                assert!(value.is_some(), "unknown value in a template: {line}");
+                filled += value.map_or("", String::as_str);
+                after
+            }
+            // One that the proxy's own language has.
+            _ => {
+                filled.push('@');
+                after
+            }
+        };
     }
-    filled
+    filled + rest
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -63,6 +79,8 @@ mod tests {
         let fill = |tls, log| fill(template, &values, &[("tls", tls), ("log", log)]);
         assert_eq!(fill(true, false), "# @a@ @b? c\nlisten h:1;\n  ssl on;\nquiet h\nend");
         assert_eq!(fill(false, true), "# @a@ @b? c\nlisten h:1;\n  log;\nend");
+        assert_eq!(replaced("\"@type\": @host@", &values), "\"@type\": h");
+        assert_eq!(wanted("  @tls? @log?   - x", &[("tls", true), ("log", true)]).unwrap(), "    - x");
         assert_eq!(fill(true, true), "# @a@ @b? c\nlisten h:1;\n  ssl on;\nend");
     }
 }

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::{Log, Sample, Series, SubjectResult, series::merged};
+use super::{Log, Sample, Series, SubjectResult, series};
 
 #[cfg(test)]
 mod tests;
@@ -121,6 +121,11 @@ pub fn latency(of: &SubjectResult, log: &Log, quantile: f64) -> Option<Estimate>
     bootstrap(repetitions, |picks| merged.quantile(quantile, picks))
 }
 
+/// The histograms in `log` of all of a subject's samples that count, in one.
+pub fn merged(of: &SubjectResult, log: &Log) -> Option<Histogram<u64>> {
+    series::merged(histograms(of, log).values())
+}
+
 /// The values of each repetition that both have.
 fn paired(of: &SubjectResult, to: &SubjectResult, value: impl Fn(&Sample) -> Option<f64>) -> Vec<(f64, f64)> {
     let (of, to) = (of.by_repetition(&value), to.by_repetition(&value));
@@ -176,10 +181,11 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
 
 fn histograms(of: &SubjectResult, log: &Log) -> BTreeMap<u32, Histogram<u64>> {
     let mut by_repetition = BTreeMap::<u32, Vec<&Histogram<u64>>>::new();
-    for (sample, histogram) in of.recorded(log) {
+    for (sample, histogram) in of.recorded(log).filter(|(sample, _)| sample.counts()) {
         by_repetition.entry(sample.repetition).or_default().push(histogram);
     }
-    let merge = |(repetition, all): (u32, Vec<&Histogram<u64>>)| Some((repetition, merged(all.into_iter())?));
+    let merge =
+        |(repetition, all): (u32, Vec<&Histogram<u64>>)| Some((repetition, series::merged(all.into_iter())?));
     by_repetition.into_iter().filter_map(merge).collect()
 }
 
@@ -187,9 +193,8 @@ fn histograms(of: &SubjectResult, log: &Log) -> BTreeMap<u32, Histogram<u64>> {
 struct Merged {
     /// The values that any of them holds, from the lowest, in nanoseconds.
     values: Vec<u64>,
-    /// For each histogram, how often it holds each of them.
-    counts: Vec<Vec<u64>>,
-    totals: Vec<u64>,
+    /// For each histogram, how many of its values are no greater than each of them.
+    up_to: Vec<Vec<u64>>,
 }
 
 impl Merged {
@@ -199,22 +204,29 @@ impl Merged {
         let mut values: Vec<u64> = recorded.map(|step| step.value_iterated_to()).collect();
         values.sort_unstable();
         values.dedup();
-        let of = |histogram: &Histogram<u64>| values.iter().map(|value| histogram.count_at(*value)).collect();
-        let counts = histograms.iter().map(of).collect();
-        let totals = histograms.iter().map(Histogram::len).collect();
-        Self { values, counts, totals }
+        let up_to = histograms.iter().map(|histogram| {
+            let mut seen = 0;
+            let count = |value: &u64| {
+                seen += histogram.count_at(*value);
+                seen
+            };
+            values.iter().map(count).collect()
+        });
+        Self { up_to: up_to.collect(), values }
     }
 
     /// The quantile, in microseconds, of those that `picks` names, each as often as it is named.
     fn quantile(&self, quantile: f64, picks: &[usize]) -> Option<f64> {
-        let total: u64 = picks.iter().filter_map(|pick| self.totals.get(*pick)).sum();
+        let picked: Vec<&Vec<u64>> = picks.iter().filter_map(|pick| self.up_to.get(*pick)).collect();
+        let up_to = |index: usize| picked.iter().filter_map(|up_to| up_to.get(index)).sum::<u64>();
+        let total = up_to(self.values.len().checked_sub(1)?);
         let wanted = ((quantile * total as f64).ceil() as u64).max(1);
-        let picked: Vec<&Vec<u64>> = picks.iter().filter_map(|pick| self.counts.get(*pick)).collect();
-        let mut seen = 0;
-        let reached = self.values.iter().enumerate().find(|(index, _)| {
-            seen += picked.iter().filter_map(|counts| counts.get(*index)).sum::<u64>();
-            seen >= wanted
-        });
-        reached.map(|(_, value)| *value as f64 / 1e3)
+        // The first value that so many are no greater than.
+        let (mut low, mut high) = (0, self.values.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if up_to(middle) < wanted { low = middle + 1 } else { high = middle }
+        }
+        self.values.get(low).map(|value| *value as f64 / 1e3)
     }
 }

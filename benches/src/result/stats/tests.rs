@@ -36,7 +36,7 @@ fn subject(rates: impl IntoIterator<Item = f64>) -> SubjectResult {
 fn series(repetitions: impl IntoIterator<Item = Vec<u64>>) -> Series {
     let load = Load {
         traffic: Traffic::Http1,
-        arrivals: Arrivals::Poisson { rate: 1000.0 },
+        arrivals: Arrivals::Saturated,
         connections: 1,
         streams: 1,
         request_bytes: 0,
@@ -70,7 +70,7 @@ fn series(repetitions: impl IntoIterator<Item = Vec<u64>>) -> Series {
 /// How often the interval of a ratio holds the truth, over many runs of `repetitions` whose machine drifts, whose noise is
 /// of some percent, and one of whose repetitions in ten is disturbed.
 fn coverage(repetitions: usize, truth: f64) -> f64 {
-    const RUNS: u32 = 300;
+    const RUNS: u32 = 200;
     let mut random = Rng::with_seed(7);
     let mut covered = 0;
     for _ in 0..RUNS {
@@ -91,9 +91,7 @@ fn coverage(repetitions: usize, truth: f64) -> f64 {
 
 #[test]
 fn intervals_hold_the_truth_as_often_as_so_many_repetitions_allow() {
-    for (repetitions, least, most) in
-        [(3, 0.68, 0.82), (4, 0.81, 0.93), (5, 0.89, 0.98), (6, 0.92, 1.0), (10, 0.92, 1.0), (16, 0.91, 1.0)]
-    {
+    for (repetitions, least, most) in [(3, 0.66, 0.84), (4, 0.80, 0.95), (6, 0.92, 1.0), (12, 0.91, 1.0)] {
         let covered = coverage(repetitions, 0.8);
         assert!((least..=most).contains(&covered), "{repetitions} repetitions: {covered}");
     }
@@ -160,7 +158,7 @@ proptest! {
         quantile in 0.0..=1.0_f64,
     ) {
         let series = series(lists);
-        let all = merged(series.result.recorded(&series.log).map(|(_, histogram)| histogram)).unwrap();
+        let all = merged(&series.result, &series.log).unwrap();
         let is = latency(&series.result, &series.log, quantile).unwrap().value;
         let merged = all.value_at_quantile(quantile);
         // Quantiles just below a step may be rounded to either side of it.

@@ -1,22 +1,17 @@
-//! Outrigger's own proxies: the files that they are started from, and where they listen.
+//! The files that Outrigger's own proxies are started from.
 
 use std::{
     fmt::Write,
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use outrigger_certs::authority::{Authority, signing_request};
 
-use crate::{
-    caller::Protocol,
-    path::{Environment, Subject},
-    process::Process,
-};
+use super::exchange::Speaks;
 
 pub(crate) const TRUST_DOMAIN: &str = "bench.local";
 pub(crate) const CALLER: &str = "spiffe://bench.local/caller";
@@ -28,55 +23,12 @@ pub(crate) const INBOUND: &str =
 pub(crate) const OUTBOUND: &str =
     "{ name: bench, address: 127.0.0.1:0, direction: Outbound, protocol: HTTP }";
 
-/// The `outrigger` binary: `given`, or the one beside this program.
-///
-/// # Errors
-///
-/// If there is none, with the command that builds it.
-pub fn find(given: Option<&Path>) -> Result<PathBuf> {
-    let path = match given {
-        Some(path) => path.to_owned(),
-        None => std::env::current_exe().context("cannot find this program")?.with_file_name("outrigger"),
-    };
-    if !path.is_file() {
-        let build = if cfg!(debug_assertions) { "cargo build" } else { "cargo build --release" };
-        bail!(
-            "there is no proxy at {}: build it with `{build} -p outrigger-proxy`, or name one with --outrigger PATH",
-            path.display()
-        );
-    }
-    Ok(path)
-}
-
-/// One proxy between callers and the application, without TLS.
-pub(crate) async fn proxy(environment: &Environment, dir: &Path) -> Result<Subject> {
-    let route =
-        Route { to: environment.application, identity: None, protocol: environment.protocol, rules: "" };
-    let (process, address) = start(environment, dir, "proxy", &route.file(EDGE, "")).await?;
-    Ok(Subject { address, processes: vec![process] })
-}
-
-/// Two sidecars: callers → one of them → mutual TLS → the other → the application.
-pub(crate) async fn sidecars(environment: &Environment, dir: &Path) -> Result<Subject> {
-    let authority = Authority::create(TRUST_DOMAIN).context("cannot make the authority")?;
-    let protocol = environment.protocol;
-
-    let identity = identity(&authority, dir, "callee", CALLEE)?;
-    let route = Route { to: environment.application, identity: None, protocol, rules: "" };
-    let (callee, address) = start(environment, dir, "callee", &route.file(INBOUND, &identity)).await?;
-
-    let identity = self::identity(&authority, dir, "caller", CALLER)?;
-    let route = Route { to: address, identity: Some(CALLEE), protocol, rules: "" };
-    let (caller, address) = start(environment, dir, "caller", &route.file(OUTBOUND, &identity)).await?;
-    Ok(Subject { address, processes: vec![caller, callee] })
-}
-
 /// The one way that a proxy sends everything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Route {
     pub(crate) to: SocketAddr,
     pub(crate) identity: Option<&'static str>,
-    pub(crate) protocol: Protocol,
+    pub(crate) protocol: Speaks,
     /// Rules before the one that takes everything.
     pub(crate) rules: &'static str,
 }
@@ -88,8 +40,8 @@ impl Route {
     pub(crate) fn file(&self, listener: &str, identity: &str) -> String {
         let Self { to, protocol, rules, .. } = self;
         let protocol = match protocol {
-            Protocol::H1 => "HTTP",
-            Protocol::H2 => "H2C",
+            Speaks::Http1 => "HTTP",
+            Speaks::Http2 => "H2C",
         };
         let expected = self.identity.map(|id| format!(", identity: '{id}'")).unwrap_or_default();
         format!(
@@ -130,46 +82,9 @@ pub(crate) fn identity(authority: &Authority, dir: &Path, name: &str, id: &str) 
     Ok(lines)
 }
 
-async fn start(
-    environment: &Environment,
-    dir: &Path,
-    name: &str,
-    file: &str,
-) -> Result<(Process, SocketAddr)> {
-    let path = dir.join(format!("{name}.yaml"));
-    fs::write(&path, file).with_context(|| format!("cannot write {}", path.display()))?;
-    let mut command = Command::new(find(environment.outrigger.as_deref())?);
-    command.arg("run").arg("-c").arg(&path);
-    command.args(["--workers", "1", "--access-log", "off"]).args(&environment.proxy_args);
-    let mut process = Process::start(name, command, environment.cpus, dir)?;
-    let address = process.line("`outrigger: listener bench on ADDRESS`", listening).await?;
-    Ok((process, address))
-}
-
-/// Where the listener `bench` accepts, if this line says so.
-fn listening(line: &str) -> Option<SocketAddr> {
-    line.strip_prefix("outrigger: listener bench on ")?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_where_a_proxy_listens() {
-        let address = "127.0.0.1:4000".parse().unwrap();
-        assert_eq!(listening("outrigger: listener bench on 127.0.0.1:4000"), Some(address));
-        assert_eq!(listening("outrigger: admin on http://127.0.0.1:4000"), None);
-    }
-
-    #[test]
-    fn says_how_to_build_a_proxy_that_is_not_there() {
-        let error = find(Some(Path::new("/nowhere/outrigger"))).unwrap_err().to_string();
-        assert!(
-            error.starts_with("there is no proxy at /nowhere/outrigger: build it with `cargo build"),
-            "{error}"
-        );
-    }
 
     #[test]
     fn writes_files_that_are_right() {
@@ -178,7 +93,7 @@ mod tests {
         for (listener, identity, files) in
             [(EDGE, None, ""), (INBOUND, None, files), (OUTBOUND, Some(CALLEE), files)]
         {
-            for (protocol, rules) in [(Protocol::H1, ""), (Protocol::H2, CONNECT)] {
+            for (protocol, rules) in [(Speaks::Http1, ""), (Speaks::Http2, CONNECT)] {
                 let text = Route { to, identity, protocol, rules }.file(listener, files);
                 let file = outrigger_config::file::parse(&text).unwrap();
                 assert!(file.rejected.is_empty() && file.warnings.is_empty(), "{file:?}\n{text}");
