@@ -29,6 +29,11 @@ bench *ARGS:
     cargo build --release -p outrigger-proxy -p outrigger-benches
     cargo run --release -p outrigger-benches -- run {{ARGS}}
 
+# How many instructions the proxy needs for a request, against what is accepted; `just instructions --accept` accepts.
+instructions *ARGS:
+    cargo build --release -p outrigger-proxy -p outrigger-demo
+    cargo run -p outrigger-benches -- instructions --outrigger target/release/outrigger {{ARGS}}
+
 # What must pass before a change is merged.
 ci:
     .ci/run

@@ -6,19 +6,20 @@
 //!
 //! It measures what one machine can tell: no network, small answers, a few connections. It is there to steer by.
 
-pub mod application;
-pub mod caller;
-pub mod cpus;
+pub mod callee;
+pub mod cli;
 pub mod diff;
-pub mod generator;
+pub mod fault;
+mod grpc;
+pub mod host;
+pub mod instructions;
 pub mod load;
-pub mod measure;
-pub mod nginx;
-pub mod outrigger;
-pub mod path;
+pub mod message;
+pub mod page;
 pub mod process;
-pub mod report;
 pub mod result;
+pub mod run;
+pub mod scenario;
 pub mod subject;
-mod table;
 pub mod timer;
+mod websocket;

@@ -12,6 +12,7 @@ mod caller;
 mod compare;
 mod corpus;
 mod exchange;
+mod files;
 mod harness;
 mod http1;
 mod http2;

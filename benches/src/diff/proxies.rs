@@ -7,10 +7,11 @@ use outrigger_certs::authority::Authority;
 use outrigger_proxy::{Options, Proxy, Source};
 use tempfile::TempDir;
 
-use super::{Path, application::Application, exchange::Speaks};
-use crate::{
-    caller::Protocol,
-    outrigger::{self, Route},
+use super::{
+    Path,
+    application::Application,
+    exchange::Speaks,
+    files::{self, Route},
 };
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -33,32 +34,31 @@ impl Started {
     /// If the system refuses, or a proxy does not start.
     pub(crate) async fn start(path: Path, application: Speaks) -> Result<Self> {
         let listen = if let Path::Through { application, .. } = path { application } else { ANY };
-        let speaks = application;
-        let application = Application::start(speaks, listen)
+        let protocol = application;
+        let application = Application::start(protocol, listen)
             .await
             .with_context(|| format!("the application cannot listen on {listen}"))?;
         let folder = TempDir::new().context("no folder for the proxies' files")?;
-        let protocol = if speaks == Speaks::Http1 { Protocol::H1 } else { Protocol::H2 };
-        let rules = outrigger::CONNECT;
+        let rules = files::CONNECT;
         let mut proxies = Vec::new();
         let address = match path {
             Path::Direct => application.address,
             Path::Through { proxy, .. } => proxy,
             Path::Proxy => {
                 let route = Route { to: application.address, identity: None, protocol, rules };
-                let file = route.file(outrigger::EDGE, "");
+                let file = route.file(files::EDGE, "");
                 start(&folder, "proxy", &file, &mut proxies).await?
             }
             Path::Sidecars => {
                 let authority =
-                    Authority::create(outrigger::TRUST_DOMAIN).context("cannot make the authority")?;
-                let identity = outrigger::identity(&authority, folder.path(), "callee", outrigger::CALLEE)?;
+                    Authority::create(files::TRUST_DOMAIN).context("cannot make the authority")?;
+                let identity = files::identity(&authority, folder.path(), "callee", files::CALLEE)?;
                 let route = Route { to: application.address, identity: None, protocol, rules };
-                let file = route.file(outrigger::INBOUND, &identity);
+                let file = route.file(files::INBOUND, &identity);
                 let to = start(&folder, "callee", &file, &mut proxies).await?;
-                let identity = outrigger::identity(&authority, folder.path(), "caller", outrigger::CALLER)?;
-                let route = Route { to, identity: Some(outrigger::CALLEE), protocol, rules };
-                let file = route.file(outrigger::OUTBOUND, &identity);
+                let identity = files::identity(&authority, folder.path(), "caller", files::CALLER)?;
+                let route = Route { to, identity: Some(files::CALLEE), protocol, rules };
+                let file = route.file(files::OUTBOUND, &identity);
                 start(&folder, "caller", &file, &mut proxies).await?
             }
         };

@@ -1,9 +1,24 @@
 //! The load: what callers send, when, and what was seen of it.
 
-use std::time::Duration;
+mod callers;
+mod dial;
+mod dispatch;
+mod error;
+mod http1;
+mod http2;
+mod lane;
+mod measured;
+mod schedule;
+mod shared;
+mod tcp;
+mod websocket;
 
-use hdrhistogram::Histogram;
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
+
+pub use callers::Callers;
+pub use measured::Measured;
 
 /// What callers do, to whatever stands between them and the application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +44,16 @@ pub struct Load {
     pub seed: u64,
 }
 
+impl Arrivals {
+    /// Requests in a second that are asked for; none where it is saturated.
+    pub fn rate(self) -> Option<f64> {
+        match self {
+            Self::Poisson { rate } | Self::Fixed { rate } => Some(rate),
+            Self::Saturated => None,
+        }
+    }
+}
+
 /// What is spoken by callers and by the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -39,13 +64,15 @@ pub enum Traffic {
     Http2,
     /// gRPC, unary calls.
     Grpc,
-    /// gRPC, one stream in both directions for each of [`Load::streams`]; what is measured is one message and its echo.
+    /// gRPC, one stream in both directions for each of [`Load::streams`]; what is measured is one message
+    /// and the one that answers it.
     GrpcStream,
-    /// WebSocket; what is measured is one binary message and its echo.
+    /// WebSocket; what is measured is one binary message and the one that answers it.
     WebSocket,
-    /// TCP; what is measured is one message and its echo.
+    /// TCP; what is measured is [`Load::request_bytes`] there and [`Load::response_bytes`] back.
     Tcp,
-    /// TCP in bulk: as many bytes as go through, in the direction of the response. Its "requests" are MiB.
+    /// TCP in bulk: as many bytes as go through, in the direction of the response. Its "requests" are MiB, and they are
+    /// [`Arrivals::Saturated`].
     TcpBulk,
 }
 
@@ -90,22 +117,35 @@ pub enum Tls {
     Resumed,
 }
 
-/// What was seen in one sample: one load on one subject for some seconds.
-#[derive(Debug, Clone)]
-pub struct Measured {
-    /// From when a request was due until its whole answer was there, in nanoseconds; of those that were answered.
-    pub latency: Histogram<u64>,
-    /// From when a request was due until it was sent, in nanoseconds, where a connection was free for it all the while: what
-    /// the generator itself was late by.
-    pub lag: Histogram<u64>,
-    /// Requests that fell due.
-    pub due: u64,
-    /// Requests that were answered as they should be.
-    pub answered: u64,
-    /// Requests that were not.
-    pub errors: u64,
-    /// What went wrong first.
-    pub first_error: Option<String>,
-    /// From the start to the last answer.
-    pub elapsed: Duration,
+/// Whom callers speak to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where they connect.
+    pub address: SocketAddr,
+    /// Whose certificate they trust, in PEM; the system's trust store if there is none. Only for [`Load::tls`].
+    pub trust: Option<String>,
+    /// The host of requests, and the name of the server's certificate.
+    pub host: String,
+    /// The path of requests; if it is empty `/bench`, and of gRPC the method `/bench.Bench/Call`.
+    pub path: String,
+    /// Whether answers have to be [`Load::response_bytes`] long, as those of [`Callee`](crate::callee::Callee) are.
+    pub exact: bool,
 }
+
+impl Target {
+    /// Our own application at `address`, or a proxy before it: `bench.local`, whose answers are as long as they were asked for.
+    pub fn application(address: SocketAddr, trust: Option<String>) -> Self {
+        Self { address, trust, host: "bench.local".into(), path: String::new(), exact: true }
+    }
+
+    fn path(&self, traffic: Traffic) -> &str {
+        match traffic {
+            _ if !self.path.is_empty() => &self.path,
+            Traffic::Grpc | Traffic::GrpcStream => "/bench.Bench/Call",
+            _ => "/bench",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+mod figure;
+mod file;
+mod log;
+mod series;
+pub mod stats;
+
+pub use file::{RESULTS, Saved};
+pub use log::{Interval, Log};
+pub use series::Series;
+
 use crate::load::Load;
 use crate::subject::{Kind, Setup};
 
@@ -101,10 +111,26 @@ pub struct SubjectResult {
     pub configuration: Vec<(String, String)>,
     /// What was seen, sample by sample, in the order of time.
     pub samples: Vec<Sample>,
-    /// Of all samples that count, merged; `None` where no latency was measured.
+    /// Of all samples that count, merged; `None` where no latency was measured, and in a sweep, where it would mix rates.
     pub latency: Option<Quantiles>,
+    /// In a sweep, rate by rate from the lowest; empty otherwise.
+    pub steps: Vec<Step>,
     /// The raw histograms in the run's folder: one HdrHistogram log per subject, an interval per sample.
     pub log: Option<String>,
+}
+
+/// One rate of a sweep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Requests in a second that were asked for.
+    pub asked_rate: f64,
+    /// Those that were answered: the mean of the samples that `latency` is of.
+    pub rate: f64,
+    /// Of all its samples that count, merged; if none does, of all.
+    pub latency: Option<Quantiles>,
+    /// Why none of its samples counts, if so: it lies beyond the knee.
+    pub rejected: Option<String>,
 }
 
 /// One load on one subject for some seconds.
@@ -185,7 +211,8 @@ pub struct Figure {
     pub unit: String,
     /// The number; absent where it could not be measured.
     pub value: Option<f64>,
-    /// The 95% interval of confidence over the repetitions (percentile bootstrap).
+    /// The 95% interval of confidence over the repetitions (percentile bootstrap, see [`stats`]); absent with fewer than
+    /// three of them.
     pub interval: Option<(f64, f64)>,
     /// The same figure where both sides are the same subject (A/A): what lies within it is noise.
     pub noise: Option<(f64, f64)>,

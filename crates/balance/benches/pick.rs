@@ -1,53 +1,72 @@
-//! What one choice of an endpoint costs: `cargo bench -p outrigger-balance`. Prints nanoseconds for a choice with the
-//! count of the request that follows it, the least of several rounds, by balancer and number of endpoints.
+//! What one choice of an endpoint costs, with the count of the request that follows it, and what a balancer costs to
+//! build: `cargo bench -p outrigger-balance --bench pick`.
+#![allow(missing_docs)]
 
-use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use outrigger_balance::{Balancer, Load, Member, Wish};
 use outrigger_config::backend::{Balance, BalanceKind};
 
-const ROUNDS: usize = 15;
-const PICKS: u32 = 200_000;
+/// Few, as most backends have, and many.
+const ENDPOINTS: [u64; 3] = [3, 100, 10_000];
 
-fn main() {
-    println!("{:14} {:>9} {:>10} {:>12}", "balancer", "endpoints", "ns/choice", "built in");
-    for kind in BalanceKind::ALL {
-        for endpoints in [1, 3, 10, 1_000, 10_000] {
-            measure(kind, endpoints);
-        }
-    }
-}
-
-fn measure(kind: BalanceKind, endpoints: u64) {
-    let start = Instant::now();
-    let members: Vec<_> = (0..endpoints)
+fn members(endpoints: u64) -> Vec<Member> {
+    (0..endpoints)
         .map(|at| Member { key: at.wrapping_mul(0x9E37_79B9_7F4A_7C15), ..Member::new(1) })
-        .collect();
-    let loads: Vec<_> = members.iter().map(|_| Arc::new(Load::new(1, start))).collect();
-    let built = Instant::now();
-    let balancer = Balancer::new(&Balance { kind, ..Balance::default() }, &members, start);
-    let built = built.elapsed();
-    let mut rng = Rng::with_seed(1);
-    let mut now = start;
-    // Every endpoint has answered something before.
-    for load in &loads {
-        load.start(now).response(now + Duration::from_millis(1));
-    }
-    let mut best = f64::MAX;
-    for _ in 0..ROUNDS {
-        let begun = Instant::now();
-        for _ in 0..PICKS {
-            now += Duration::from_micros(10);
-            let hash = kind.is_by_hash().then(|| rng.u64(..));
-            let picked = balancer.pick(&loads, Wish { tried: &[], hash }, now, &mut rng);
-            if let Some(load) = picked.and_then(|pick| loads.get(pick.at)) {
-                drop(black_box(load.start(now)));
-            }
-        }
-        best = best.min(begun.elapsed().as_nanos() as f64 / f64::from(PICKS));
-    }
-    println!("{:14} {endpoints:>9} {best:>10.1} {built:>12.1?}", format!("{kind:?}"));
+        .collect()
 }
+
+fn pick(c: &mut Criterion) {
+    for kind in BalanceKind::ALL {
+        let mut group = c.benchmark_group(format!("pick: {kind:?}"));
+        for endpoints in ENDPOINTS {
+            let members = members(endpoints);
+            let start = Instant::now();
+            let balancer = Balancer::new(&Balance { kind, ..Balance::default() }, &members, start);
+            // Every endpoint has answered something before.
+            let loads: Vec<_> = members
+                .iter()
+                .map(|_| {
+                    let load = Arc::new(Load::new(1, start));
+                    load.start(start).response(start + Duration::from_millis(1));
+                    load
+                })
+                .collect();
+            let (mut rng, mut now) = (Rng::with_seed(1), start);
+            group.bench_function(BenchmarkId::from_parameter(endpoints), |bencher| {
+                bencher.iter(|| {
+                    now += Duration::from_micros(10);
+                    let hash = kind.is_by_hash().then(|| rng.u64(..));
+                    let pick = balancer.pick(&loads, Wish { tried: &[], hash }, now, &mut rng)?;
+                    loads.get(pick.at).map(|load| load.start(now))
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+fn build(c: &mut Criterion) {
+    let mut group = c.benchmark_group("build a balancer of 10,000");
+    let (members, now) = (members(10_000), Instant::now());
+    for kind in BalanceKind::ALL {
+        group.bench_function(format!("{kind:?}"), |bencher| {
+            bencher.iter(|| Balancer::new(&Balance { kind, ..Balance::default() }, &members, now));
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    // 0.4 s each: enough to see a tenth.
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(300));
+    targets = pick, build
+}
+criterion_main!(benches);

@@ -51,7 +51,7 @@ fn expressions(yaml: &str) -> String {
 
 fn load(c: &mut Criterion) {
     let mut group = c.benchmark_group("load");
-    group.sample_size(10).measurement_time(Duration::from_secs(5));
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(2));
     for (name, yaml) in [("prefixes", yaml()), ("expressions", expressions(&yaml()))] {
         let file = file::parse(&yaml).unwrap();
         assert_eq!((file.rejected.len(), file.warnings.len(), file.resources.len()), (0, 0, MANY + 1001));

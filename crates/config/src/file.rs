@@ -4,6 +4,7 @@
 //! it, and the others live.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -128,12 +129,13 @@ pub struct Unreadable {
 /// # Errors
 /// Where it is not YAML, or not an object at its top. Whatever else is wrong is in [`File::rejected`].
 pub fn parse(text: &str) -> Result<File, Unreadable> {
-    let root = Node::parse(text.strip_prefix('\u{feff}').unwrap_or(text))?;
-    let Data::Map(entries) = &root.data else {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Node { place: Place { line, column }, data } = Node::parse(text)?;
+    let Data::Map(entries) = data else {
         let reason = "a configuration is an object with keys such as `listeners`".to_owned();
-        return Err(Unreadable { line: root.place.line, column: root.place.column, reason });
+        return Err(Unreadable { line, column, reason });
     };
-    let mut reader = Reader { root: &root, file: File::default(), seen: HashMap::new() };
+    let mut reader = Reader { text, tree: OnceCell::new(), file: File::default(), seen: HashMap::new() };
     for entry in entries {
         reader.entry(entry);
     }
@@ -146,15 +148,18 @@ pub fn parse(text: &str) -> Result<File, Unreadable> {
 }
 
 struct Reader<'a> {
-    root: &'a Node,
+    text: &'a str,
+    /// The whole file once more, to find where something is that is wrong: what is right was read out of the first.
+    tree: OnceCell<Option<Node>>,
     file: File,
     /// Every object with a name so far, with its path in the file and its line.
     seen: HashMap<Key, (String, u32)>,
 }
 
 impl Reader<'_> {
-    fn entry(&mut self, entry: &Entry) {
-        let (key, node) = (entry.key.as_str(), &entry.node);
+    fn entry(&mut self, entry: Entry) {
+        let Entry { ref key, place, node } = entry;
+        let key = key.as_str();
         if let Data::Wrong(why) = &node.data {
             return self.reject(None, key, Invalid::new(key.to_owned(), why.clone()));
         }
@@ -178,16 +183,16 @@ impl Reader<'_> {
                         ["admin", "identity"].into_iter().chain(Kind::ALL.map(Kind::plural)).collect();
                     format!("{UNKNOWN_FIELD} `{key}`: {}", suggest(key, &known))
                 };
-                self.reject_at(entry.place, None, key, Invalid::new(key.to_owned(), reason));
+                self.reject_at(place, None, key, Invalid::new(key.to_owned(), reason));
             }
         }
     }
 
-    fn list(&mut self, kind: Kind, node: &Node) {
-        match &node.data {
+    fn list(&mut self, kind: Kind, node: Node) {
+        match node.data {
             Data::Scalar(Value::Null) => {}
             Data::List(nodes) => {
-                for (index, node) in nodes.iter().enumerate() {
+                for (index, node) in nodes.into_iter().enumerate() {
                     self.object(kind, &format!("{}[{index}]", kind.plural()), node);
                 }
             }
@@ -199,7 +204,7 @@ impl Reader<'_> {
         }
     }
 
-    fn object(&mut self, kind: Kind, path: &str, node: &Node) {
+    fn object(&mut self, kind: Kind, path: &str, mut node: Node) {
         let name = match node.get("name").map(|name| &name.data) {
             Some(Data::Scalar(Value::String(name))) => {
                 name.parse::<Name>().map_err(|refused| refused.to_string())
@@ -226,13 +231,11 @@ impl Reader<'_> {
             return self.reject(Some(key), &object, Invalid::new(format!("{path}.name"), reason));
         }
         self.seen.insert(key.clone(), (path.to_owned(), node.place.line));
-        let parsed = node.json().and_then(|mut spec| {
-            if let Value::Object(fields) = &mut spec {
-                fields.retain(|field, _| field != "name");
-            }
-            Resource::parse(kind, key.name.as_str(), spec)
-        });
-        match parsed {
+        let wrong = node.wrong();
+        if let Data::Map(fields) = &mut node.data {
+            fields.retain(|field| field.key != "name");
+        }
+        match wrong.map_or_else(|| Resource::of(kind, key.name.clone(), node), Err) {
             Ok(resource) => self.file.resources.push(resource),
             Err(invalid) => self.reject(Some(key), &object, below(path, invalid)),
         }
@@ -273,7 +276,7 @@ impl Reader<'_> {
     fn finding(&self, key: &Key, field: &str, reason: String) -> Rejected {
         let path = self.seen.get(key).map_or("", |(path, _)| path);
         let invalid = below(path, Invalid::new(field.to_owned(), reason));
-        let Place { line, column } = self.root.find(&invalid.field, false);
+        let Place { line, column } = self.find(&invalid.field, false);
         let object = format!("{} `{}`", key.kind.plural(), key.name);
         Rejected { key: Some(key.clone()), object, line, column, invalid }
     }
@@ -281,7 +284,13 @@ impl Reader<'_> {
     /// Rejects what stands at the path of `invalid` in the file.
     fn reject(&mut self, key: Option<Key>, object: &str, invalid: Invalid) {
         let at_key = invalid.reason.starts_with(UNKNOWN_FIELD);
-        self.reject_at(self.root.find(&invalid.field, at_key), key, object, invalid);
+        self.reject_at(self.find(&invalid.field, at_key), key, object, invalid);
+    }
+
+    /// Where the field with this path stands.
+    fn find(&self, path: &str, key: bool) -> Place {
+        let tree = self.tree.get_or_init(|| Node::parse(self.text).ok());
+        tree.as_ref().map(|tree| tree.find(path, key)).unwrap_or_default()
     }
 
     fn reject_at(&mut self, place: Place, key: Option<Key>, object: &str, invalid: Invalid) {
@@ -290,8 +299,8 @@ impl Reader<'_> {
     }
 }
 
-fn object<T: serde::de::DeserializeOwned + Check>(node: &Node) -> Result<T, Invalid> {
-    read(node.json()?)
+fn object<T: serde::de::DeserializeOwned + Check>(node: Node) -> Result<T, Invalid> {
+    node.wrong().map_or_else(|| read(node), Err)
 }
 
 /// What is wrong with a field of the object at `path`, by the field's path in the file.

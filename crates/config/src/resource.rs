@@ -14,6 +14,7 @@ use crate::listener::{Certificate, Listener};
 use crate::route::{GrpcRoute, HttpRoute, TcpRoute, TlsRoute};
 use crate::scalar::{Name, Refused, Timestamp};
 use crate::strict::Strict;
+use crate::tree::Node;
 use crate::wording::reword;
 
 /// The kinds of resource.
@@ -182,6 +183,11 @@ impl Resource {
     /// or fields that contradict each other.
     pub fn parse(kind: Kind, name: &str, spec: Value) -> Result<Self, Invalid> {
         let name = name.parse().map_err(|refused: Refused| Invalid::new("name", refused.to_string()))?;
+        Self::of(kind, name, spec.into())
+    }
+
+    /// The same of a name that is one, and a spec as a tree.
+    pub(crate) fn of(kind: Kind, name: Name, spec: Node) -> Result<Self, Invalid> {
         let spec = match kind {
             Kind::Listener => Spec::Listener(Arc::new(read(spec)?)),
             Kind::HttpRoute => Spec::HttpRoute(Arc::new(read(spec)?)),
@@ -259,8 +265,8 @@ impl Resource {
     }
 }
 
-/// One part of the model out of JSON: its shape first, then what its fields mean together.
-pub(crate) fn read<T: DeserializeOwned + Check>(spec: Value) -> Result<T, Invalid> {
+/// One part of the model out of a tree: its shape first, then what its fields mean together.
+pub(crate) fn read<T: DeserializeOwned + Check>(spec: Node) -> Result<T, Invalid> {
     let read: T = serde_path_to_error::deserialize(Strict(spec)).map_err(|error| {
         let path = error.path().to_string();
         let field = if matches!(&*path, "." | "") { "spec".to_owned() } else { path };

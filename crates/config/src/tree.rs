@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 
 use crate::file::Unreadable;
@@ -14,11 +14,13 @@ use crate::wording::advised;
 /// How many nodes a file may have once its aliases are written out: far above any real file, far below what would
 /// exhaust memory (the "billion laughs").
 const MOST_NODES: usize = 1_000_000;
+/// The keys of a mapping of fewer are compared one by one.
+const FEW: usize = 16;
 /// How deep the nodes of a file may be nested, aliases written out.
 const MOST_LEVELS: usize = 128;
 
 /// A line and a column, each from 1; columns count characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) line: u32,
     pub(crate) column: u32,
@@ -64,39 +66,30 @@ impl Node {
         }
     }
 
-    /// The whole as JSON.
-    ///
-    /// # Errors
-    /// The first part that JSON cannot have, such as a key given twice; its field is the path from here.
-    pub(crate) fn json(&self) -> Result<Value, Invalid> {
-        self.json_at(&mut String::new())
+    /// The first part that JSON cannot have, such as a key given twice: its path from here, and why.
+    pub(crate) fn wrong(&self) -> Option<Invalid> {
+        let (mut path, why) = self.wrong_at()?;
+        path.reverse();
+        let path = path.concat();
+        Some(Invalid::new(path.strip_prefix('.').unwrap_or(&path).to_owned(), why.to_owned()))
     }
 
-    fn json_at(&self, path: &mut String) -> Result<Value, Invalid> {
-        let length = path.len();
+    /// Where that is, the last part of the way first, and why.
+    fn wrong_at(&self) -> Option<(Vec<String>, &str)> {
+        let of = |(mut path, why): (Vec<String>, _), part| {
+            path.push(part);
+            (path, why)
+        };
         match &self.data {
-            Data::Scalar(value) => Ok(value.clone()),
-            Data::Wrong(why) => Err(Invalid::new(path.clone(), why.clone())),
+            Data::Scalar(_) => None,
+            Data::Wrong(why) => Some((Vec::new(), why)),
             Data::List(nodes) => {
-                let mut list = Vec::with_capacity(nodes.len());
-                for (index, node) in nodes.iter().enumerate() {
-                    path.extend(["[", &index.to_string(), "]"]);
-                    list.push(node.json_at(path)?);
-                    path.truncate(length);
-                }
-                Ok(Value::Array(list))
+                let mut nodes = nodes.iter().enumerate();
+                nodes.find_map(|(index, node)| Some(of(node.wrong_at()?, format!("[{index}]"))))
             }
             Data::Map(entries) => {
-                let mut map = Map::new();
-                for entry in entries {
-                    if length > 0 {
-                        path.push('.');
-                    }
-                    path.push_str(&entry.key);
-                    map.insert(entry.key.clone(), entry.node.json_at(path)?);
-                    path.truncate(length);
-                }
-                Ok(Value::Object(map))
+                let mut entries = entries.iter();
+                entries.find_map(|entry| Some(of(entry.node.wrong_at()?, format!(".{}", entry.key))))
             }
         }
     }
@@ -117,6 +110,22 @@ impl Node {
             place = if key && tail.is_empty() { at } else { child.place };
             (node, rest) = (child, tail);
         }
+    }
+}
+
+/// JSON, of which nobody knows where it stands.
+impl From<Value> for Node {
+    fn from(value: Value) -> Self {
+        let place = Place::default();
+        let data = match value {
+            Value::Array(list) => Data::List(list.into_iter().map(Self::from).collect()),
+            Value::Object(map) => {
+                let entry = |(key, value)| Entry { key, place, node: Self::from(value) };
+                Data::Map(map.into_iter().map(entry).collect())
+            }
+            scalar => Data::Scalar(scalar),
+        };
+        Self { place, data }
     }
 }
 
@@ -213,7 +222,8 @@ impl<'a> Reader<'a> {
 
     fn map(&mut self, level: usize) -> Result<Data, Unreadable> {
         let mut entries = Vec::<Entry>::new();
-        let mut lines = HashMap::new();
+        // The places of keys, where there are too many to look through.
+        let mut places = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             if matches!(event, Event::MappingEnd | Event::StreamEnd) {
@@ -223,7 +233,16 @@ impl<'a> Reader<'a> {
             let (event, span) = self.next()?;
             let mut node = self.node(event, &span, level + 1)?;
             let (place, key) = (key.place, key_text(key.data));
-            if let Some(first) = lines.insert(key.clone(), place.line) {
+            let twin = if entries.len() < FEW {
+                entries.iter().find(|entry| entry.key == key)
+            } else {
+                if places.is_empty() {
+                    places = entries.iter().enumerate().map(|(at, entry)| (entry.key.clone(), at)).collect();
+                }
+                let at = *places.entry(key.clone()).or_insert(entries.len());
+                entries.get(at)
+            };
+            if let Some(first) = twin.map(|twin| twin.place.line) {
                 let why = format!("given twice, first in line {first}: keep one of them");
                 node = Node { place, data: Data::Wrong(why) };
             }

@@ -61,34 +61,42 @@ pub(crate) struct Index {
 }
 
 struct Bound {
-    numbers: HashMap<Vec<String>, u16>,
+    /// By the values in a row, each with [`END`] behind it.
+    numbers: HashMap<Box<str>, u16>,
     values: Vec<Vec<String>>,
+    /// The row that is looked for, kept for its memory: a configuration binds thousands at once.
+    row: String,
 }
+
+/// No name has it in it.
+const END: char = '\0';
 
 impl Index {
     pub(crate) fn new(names: &'static [&'static str], overflow: &IntCounter) -> Self {
         let other = vec!["other".to_owned(); names.len()];
-        Self {
-            names,
-            bound: Mutex::new(Bound { numbers: HashMap::new(), values: vec![other] }),
-            overflow: overflow.clone(),
-        }
+        let bound = Bound { numbers: HashMap::new(), values: vec![other], row: String::new() };
+        Self { names, bound: Mutex::new(bound), overflow: overflow.clone() }
     }
 
     /// The number of the series with these values, in the order of the names.
     pub(crate) fn bind(&self, values: &[&str]) -> u16 {
-        let values: Vec<String> = values.iter().map(|&value| value.to_owned()).collect();
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(&number) = bound.numbers.get(&values) {
+        let Bound { numbers, values: bound, row } = &mut *bound;
+        row.clear();
+        for value in values {
+            row.push_str(value);
+            row.push(END);
+        }
+        if let Some(&number) = numbers.get(row.as_str()) {
             return number;
         }
-        if bound.values.len() > MAX_SERIES {
+        if bound.len() > MAX_SERIES {
             self.overflow.inc();
             return 0;
         }
-        let number = bound.values.len() as u16;
-        bound.values.push(values.clone());
-        bound.numbers.insert(values, number);
+        let number = bound.len() as u16;
+        bound.push(values.iter().map(|&value| value.to_owned()).collect());
+        numbers.insert(row.as_str().into(), number);
         number
     }
 

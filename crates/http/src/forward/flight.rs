@@ -25,7 +25,7 @@ use crate::verdict;
 /// How many endpoints are tried for one attempt when connections to them cannot be made.
 const MAX_CONNECT_TRIES: usize = 5;
 
-/// What HTTP/1.1 requests travel in between two sidecars. Measured with `outrigger-bench run --saturate --paths sidecars`,
+/// What HTTP/1.1 requests travel in between two sidecars. Measured with `outrigger-bench run mesh`,
 /// 32 connections of callers, both proxies together, medians of three rounds, twice: over HTTP/2 27.3 and 26.7 µs of CPU
 /// per request, over HTTP/1.1 32.2 and 33.7. Many requests share a record and a system call.
 const MESH_HTTP1: Wire = Wire::Carried;
