@@ -36,9 +36,9 @@ pub enum Fault {
 impl Fault {
     /// All of them, by what changes.
     pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Routes, "route"),
+        (Self::Routes, "routes"),
         (Self::Endpoints, "endpoints"),
-        (Self::Certificates, "certificate"),
+        (Self::Certificates, "certificates"),
         (Self::Drain, "drain"),
     ];
 

@@ -45,3 +45,17 @@ pub(super) async fn run(
         book.push(name, sample, Some(&measured));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::figures::{GOALS, Source};
+
+    #[test]
+    fn every_fault_has_a_figure() {
+        for (_, name) in Fault::ALL {
+            let is = |source| matches!(source, Source::Errors { of, .. } if of == name);
+            assert!(GOALS.iter().any(|goal| is(goal.source)), "{name}");
+        }
+    }
+}
