@@ -190,6 +190,7 @@ impl RunArgs {
             subjects: self.subjects.clone(),
             workers: self.workers,
             through: self.through,
+            cores: std::thread::available_parallelism().map_or(1, Into::into),
             foreign: self.to.is_some(),
         }
     }

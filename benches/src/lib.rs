@@ -9,6 +9,7 @@
 pub mod callee;
 pub mod cli;
 pub mod diff;
+pub mod fault;
 mod grpc;
 pub mod host;
 pub mod instructions;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use outrigger_config::{Name, file};
 use outrigger_net::activation::{self, Activated};
+use outrigger_net::heap;
 use outrigger_telemetry::{AccessLog, LevelFilter, LogControl, diagnostics, level};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -404,6 +405,8 @@ pub(crate) async fn until_told(options: Options, beside: impl Future<Output = In
     };
     if !is_told {
         systemd::notify("READY=1");
+        // What read the command line and the configuration is most of what was touched by now.
+        heap::forget_program();
         tokio::select! {
             () = signals.next() => {}
             never = beside => match never {},

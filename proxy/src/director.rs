@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrigger_certs::{Identity, mesh};
 use outrigger_config::listener::Direction;
@@ -16,7 +16,7 @@ use outrigger_config::{Kind, Listener, Name, Resource, Spec};
 use outrigger_control::message::Refusal;
 use outrigger_telemetry::Metrics;
 use tokio::sync::{Notify, mpsc, watch};
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::admin::Readiness;
 use crate::drain::Opens;
@@ -37,6 +37,9 @@ const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
 const CHANGE_PATIENCE: Duration = Duration::from_millis(50);
 /// How often an address is tried again that could not be listened on.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
+
+/// After how long it is looked at first, and at most, whether somebody still has a table of before.
+const LOOK_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
 
 /// The listeners for captured traffic that a sidecar has by itself.
 pub(crate) const CAPTURED_INBOUND: &str = "inbound";
@@ -96,6 +99,11 @@ pub(crate) struct Director {
     /// For whom listeners are opened that are not open yet.
     pub(crate) opens: Rc<Cell<Opens>>,
     announced: BTreeSet<(Name, SocketAddr)>,
+    /// Tables of before, kept until nobody else has them: a worker that had one last would stand still while it takes it
+    /// apart.
+    replaced: Vec<Arc<Live>>,
+    /// After how long it is looked which of them nobody has.
+    look_after: Duration,
     /// What could not be made live last time, so that it is said once.
     problems: Vec<Refusal>,
 }
@@ -140,6 +148,8 @@ impl Director {
             given: Vec::new(),
             opens: Rc::default(),
             announced: BTreeSet::new(),
+            replaced: Vec::new(),
+            look_after: LOOK_AFTER[0],
             problems: Vec::new(),
         }
     }
@@ -150,6 +160,7 @@ impl Director {
         mut events: mpsc::UnboundedReceiver<Event>,
         mut files: mpsc::Receiver<()>,
     ) {
+        let mut bind = tokio::time::Instant::now() + BIND_AGAIN;
         loop {
             let again = self.problems.iter().any(|problem| problem.kind == Kind::Listener.as_str());
             tokio::select! {
@@ -163,8 +174,14 @@ impl Director {
                     self.go_live().await;
                 }
                 Ok(()) = self.means.addresses.changed() => self.go_live().await,
-                () = tokio::time::sleep(BIND_AGAIN), if again => self.go_live().await,
+                () = tokio::time::sleep_until(bind), if again => self.go_live().await,
+                () = tokio::time::sleep(self.look_after), if !self.replaced.is_empty() => {
+                    self.take_apart();
+                    self.look_after = (self.look_after * 2).min(LOOK_AFTER[1]);
+                    continue;
+                }
             }
+            bind = tokio::time::Instant::now() + BIND_AGAIN;
         }
     }
 
@@ -199,7 +216,9 @@ impl Director {
     pub(crate) fn reread(&mut self) {
         let Some(file) = &mut self.file else { return };
         if self.revision > 0 {
+            let began = Instant::now();
             file.reload(&*self.means.complain);
+            debug!(took = ?began.elapsed(), "the file is read");
         }
         self.revision = file.revision;
         self.configured = true;
@@ -229,15 +248,20 @@ impl Director {
 
     /// Makes what is known now one table, and has every worker act on it.
     pub(crate) async fn go_live(&mut self) {
+        let began = Instant::now();
         let made = self.make().await;
+        debug!(took = ?began.elapsed(), "a table is made");
         self.hand_out(made).await;
+        debug!(took = ?began.elapsed(), "and acted on");
     }
 
     /// Makes what is known now one table. Its listeners are bound; nothing is accepted on those that are new.
     pub(crate) async fn make(&mut self) -> Made {
         let mut resources = self.resources.clone();
         self.add_captured(&mut resources);
+        let began = Instant::now();
         let snapshot = Snapshot::build(self.revision, resources);
+        debug!(took = ?began.elapsed(), "a snapshot is laid out");
         self.means.follower.set(self.files(&snapshot));
         let mut problems = self.secrets.load(&self.folder, &snapshot, &self.means.metrics);
         self.resolve(&snapshot).await;
@@ -265,9 +289,17 @@ impl Director {
     /// Has every worker act on a table.
     pub(crate) async fn hand_out(&mut self, Made { live, problems }: Made) {
         worker::ask(&self.means.orders, |done| Order::Live(live.clone(), done)).await;
-        *self.means.published.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        let before = self.means.published.lock().unwrap_or_else(PoisonError::into_inner).replace(live);
+        self.take_apart();
+        self.replaced.extend(before);
+        self.look_after = LOOK_AFTER[0];
         self.means.adopted.notify_one();
         self.report(problems);
+    }
+
+    /// Takes apart the tables of before that nobody else has.
+    fn take_apart(&mut self) {
+        self.replaced.retain(|live| Arc::strong_count(live) > 1);
     }
 
     /// What keeps a table from being all that the configuration says; empty if nothing does.

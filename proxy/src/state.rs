@@ -4,7 +4,7 @@
 
 mod backend;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,7 @@ use outrigger_config::listener::{Direction, ListenerHttp, MtlsMode, Protocol, Tl
 use outrigger_config::route::{HeaderModifier, HttpFilter};
 use outrigger_config::snapshot::{HttpRuleEntry, ListenerEntry, Snapshot, TcpRuleEntry};
 use outrigger_config::{Listener, Name};
+use outrigger_http::Security;
 use outrigger_http::endpoint::Origin;
 use outrigger_http::forward::Policy;
 use outrigger_http::h1::Limits;
@@ -50,6 +51,9 @@ pub(crate) struct Live {
     pub(crate) tcp_rules: Vec<Box<[TcpSeries]>>,
     /// In the order of the snapshot's backends.
     pub(crate) backends: Vec<LiveBackend>,
+    /// Where a mesh endpoint is known to be, for traffic that was addressed to it: the backend's place, and the
+    /// endpoint's in it.
+    pub(crate) known: HashMap<SocketAddr, (usize, usize)>,
     /// For connections to addresses outside the configuration.
     pub(crate) direct: BackendSeries,
     /// Who this node is, once it is known.
@@ -209,11 +213,12 @@ impl Live {
             .map(|entry| tcp_rule(entry, direction(&entry.listener), from.metrics))
             .collect();
         let zone = from.node.zone.as_ref().or_else(|| own_zone(&snapshot, from.node.name.as_ref()?));
-        let backends = snapshot
+        let backends: Vec<_> = snapshot
             .backends
             .iter()
             .map(|entry| LiveBackend::build(&entry.name, &entry.spec, zone, from))
             .collect();
+        let known = known(&backends);
         Self {
             generation: from.before.map_or(0, |before| before.generation + 1),
             snapshot,
@@ -221,10 +226,24 @@ impl Live {
             http_rules,
             tcp_rules,
             backends,
+            known,
             direct: from.metrics.backend_series(""),
             node: from.node.clone(),
         }
     }
+}
+
+/// Where the endpoints are that are reached through a sidecar; the first of several at one address.
+fn known(backends: &[LiveBackend]) -> HashMap<SocketAddr, (usize, usize)> {
+    let mut known = HashMap::new();
+    for (at, backend) in backends.iter().enumerate() {
+        for (place, endpoint) in backend.backend.endpoints.iter().enumerate() {
+            if matches!(endpoint.security, Security::Mesh { .. } | Security::Own) {
+                known.entry(endpoint.address).or_insert((at, place));
+            }
+        }
+    }
+    known
 }
 
 /// The zone that the endpoints of a node are in, where nobody says otherwise.

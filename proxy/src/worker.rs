@@ -34,6 +34,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the access log's lines are handed over, if there are any.
 const LOG_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How many endpoints' connections are closed before requests have their turn again.
+const RETIRED_AT_A_TIME: usize = 64;
+
 /// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -149,7 +152,7 @@ pub(crate) async fn run(
     while let Some(order) = orders.recv().await {
         match order {
             Order::Live(live, done) => {
-                worker.adopt(live);
+                worker.adopt(live).await;
                 let _ = done.send(());
             }
             Order::Announce => worker.announce(),
@@ -246,11 +249,24 @@ impl Worker {
         }
     }
 
-    fn adopt(self: &Rc<Self>, live: Arc<Live>) {
-        let before = self.live.take();
-        let local = Rc::new(Local::new(self, live, before.as_deref()));
+    /// Acts on a table from now on. Requests go on meanwhile: nothing here takes longer the larger the table is, but what
+    /// takes turns with them.
+    async fn adopt(self: &Rc<Self>, live: Arc<Live>) {
+        let local = Rc::new(Local::new(self, live));
+        let before = self.local();
+        let gone = match &before {
+            Some(before) => before.hand_on(&local).await,
+            None => Vec::new(),
+        };
         *self.live.borrow_mut() = Some(local.clone());
         self.listen(&local.live);
+        drop(before);
+        for some in gone.chunks(RETIRED_AT_A_TIME) {
+            for pool in some {
+                pool.retire();
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Accepts on the listeners of the table, and lets go of those that are gone from it.

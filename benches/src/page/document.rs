@@ -112,14 +112,10 @@ pub(super) fn document(saved: &Saved) -> Vec<Block> {
 fn opening(run: &Run) -> Vec<Block> {
     let host = &run.host;
     let processor = host.processor.as_deref().unwrap_or("an unknown processor");
-    let kernel = host.kernel.as_deref().unwrap_or("an unknown release");
-    let text = format!(
-        "Outrigger {} on {processor}, {} cores, Linux {kernel}; {}, {}.",
-        host.version,
-        host.cores,
-        run.began,
-        minutes(run.seconds)
-    );
+    let cores = if host.cores == 1 { "1 core".into() } else { format!("{} cores", host.cores) };
+    let kernel = host.kernel.as_ref().map_or("Linux".into(), |release| format!("Linux {release}"));
+    let (version, began, took) = (&host.version, &run.began, minutes(run.seconds));
+    let text = format!("Outrigger {version} on {processor}, {cores}, {kernel}; began {began}, took {took}.");
     let mut blocks = vec![Block::Text(text)];
     if !run.figures.is_empty() {
         blocks.push(Block::Text(format!("{}.", tally(run))));

@@ -5,6 +5,9 @@ use std::fmt::Write;
 /// What stands where there is nothing.
 pub(super) const NOTHING: &str = "–";
 
+/// How many characters of the first column stand in one line of text.
+const FIRST_COLUMN: usize = 60;
+
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     pub(super) head: Vec<Column>,
@@ -56,17 +59,19 @@ impl Table {
         self
     }
 
-    /// As lines of text whose columns are aligned; `paint` gives a cell its tone.
+    /// As lines of text whose columns are aligned; `paint` gives a cell its tone. What is long in the first column goes on
+    /// in the next line.
     pub(super) fn text(&self, indent: &str, paint: impl Fn(Tone, &str) -> String) -> String {
+        let head: Vec<Cell> = self.head.iter().map(|column| Cell::of(&column.name, Tone::Faint)).collect();
+        let rows = std::iter::once(&head).chain(&self.rows).flat_map(|row| folded(row));
+        let rows: Vec<Vec<Cell>> = rows.collect();
         let width = |index: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.text.as_str());
-            let names = self.head.get(index).map(|column| column.name.as_str());
-            cells.chain(names).map(|text| text.chars().count()).max().unwrap_or(0)
+            let cells = rows.iter().filter_map(|row| row.get(index));
+            cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
-        let head = self.head.iter().map(|column| Cell::of(&column.name, Tone::Faint)).collect();
         let mut text = String::new();
-        for row in std::iter::once(&head).chain(&self.rows) {
+        for row in &rows {
             let mut line = String::from(indent);
             let mut owed = 0;
             for ((cell, column), width) in row.iter().zip(&self.head).zip(&widths) {
@@ -81,6 +86,25 @@ impl Table {
         }
         text
     }
+}
+
+/// A row as the lines that its first cell takes; the other cells are in the first of them.
+fn folded(row: &[Cell]) -> Vec<Vec<Cell>> {
+    let Some((first, others)) = row.split_first() else { return Vec::new() };
+    let mut lines = vec![String::new()];
+    for word in first.text.split(' ') {
+        let line = lines.last_mut().map_or(0, |line| line.chars().count());
+        match lines.last_mut() {
+            Some(last) if line == 0 || line + 1 + word.chars().count() <= FIRST_COLUMN => {
+                last.push_str(if line == 0 { "" } else { " " });
+                last.push_str(word);
+            }
+            _ => lines.push(format!("  {word}")),
+        }
+    }
+    let mut rows: Vec<Vec<Cell>> = lines.into_iter().map(|line| vec![Cell::of(line, first.tone)]).collect();
+    rows.iter_mut().take(1).for_each(|row| row.extend_from_slice(others));
+    rows
 }
 
 impl Cell {
@@ -116,6 +140,20 @@ mod tests {
         let expected =
             ["  figure  value µs  verdict", "  p50         12.3  met", "  p99.9      1,234  –", ""];
         assert_eq!(text.split('\n').collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_is_long_goes_on_in_the_next_line() {
+        let mut table = Table::new(&["<figure", "value"]);
+        table.rows.push(vec![
+            "Two hops, mutual TLS: CPU per request to the lesser of both others' pairs".into(),
+            "1".into(),
+        ]);
+        let lines: Vec<String> =
+            table.text("", |_, text| text.to_owned()).lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[1].contains("to the lesser of both") && lines[1].ends_with('1'), "{lines:?}");
+        assert_eq!(lines[2], "  others' pairs");
     }
 
     #[test]

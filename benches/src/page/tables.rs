@@ -32,7 +32,7 @@ pub(super) fn subjects(scenario: &Scenario) -> Table {
     let (switches, syscalls) = (format!("switches/{unit}"), format!("syscalls/{unit}"));
     let mut table = Table::new(&[
         "<", "asked/s", &rate, "failed", "p50 µs", "p90", "p99", "p99.9", "max", &cpu, "user", "system",
-        &switches, &syscalls, "RSS MiB", "samples",
+        &switches, &syscalls, "RSS MiB", "took ms", "samples",
     ]);
     // Latency of callers who wait for their answers is not what callers at a rate would see.
     let saturated = scenario.load.as_ref().is_some_and(|load| load.arrivals == Arrivals::Saturated);
@@ -80,8 +80,15 @@ fn row(subject: &SubjectResult, latency: Option<Quantiles>, step: Option<&Step>)
         maybe(spent(|spent| spent.voluntary_switches + spent.involuntary_switches), plain),
         maybe(level(&|sample| sample.spent.and_then(|spent| spent.syscalls)), plain),
         maybe(level(&|sample| sample.resident_kib.map(|kib| kib as f64 / 1024.0)), plain),
+        maybe(level(&took), plain),
         samples,
     ]
+}
+
+/// How many milliseconds something took, where that is all that was measured: a start, a change of the configuration.
+pub(super) fn took(sample: &Sample) -> Option<f64> {
+    let alone = sample.answered == 0 && sample.errors == 0 && sample.resident_kib.is_none();
+    alone.then_some(sample.seconds * 1e3)
 }
 
 /// What does not count, and what failed, in words; empty if all is well.
@@ -114,6 +121,7 @@ pub(super) fn troubles(run: &Run) -> Vec<String> {
 /// What was not measured, and why: figures first, then what was skipped.
 pub(super) fn missing(run: &Run) -> Vec<String> {
     let unmeasured = run.figures.iter().filter(|figure| figure.value.is_none());
-    let figures = unmeasured.map(|figure| format!("{}: {}", figure.title, figure.basis));
+    let why = |basis: &'_ str| basis.strip_prefix("not measured: ").unwrap_or(basis).to_owned();
+    let figures = unmeasured.map(|figure| format!("{}: {}", figure.title, why(&figure.basis)));
     figures.chain(run.skipped.iter().map(|skipped| format!("{}: {}", skipped.what, skipped.why))).collect()
 }

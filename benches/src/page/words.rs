@@ -13,7 +13,7 @@ pub(super) fn number(value: f64, unit: &str) -> String {
     let size = value.abs();
     let decimals = match unit {
         "×" if size < 10.0 => 3,
-        "errors" if value.fract() == 0.0 => 0,
+        "errors" | "requests" if value.fract() == 0.0 => 0,
         _ if size == 0.0 => 0,
         _ if size < 0.1 => 3,
         _ if size < 10.0 => 2,
@@ -68,7 +68,13 @@ pub(super) fn maybe<T>(value: Option<T>, words: impl FnOnce(T) -> String) -> Cel
 pub(super) fn target(figure: &Figure) -> Cell {
     // A target is a round number: as it was set, without digits that nobody set.
     let unit = &figure.unit;
-    let round = |value: f64| if unit == "errors" { format!("{value}") } else { format!("{value} {unit}") };
+    let round = |value: f64| {
+        if ["errors", "requests"].contains(&unit.as_str()) {
+            format!("{value}")
+        } else {
+            format!("{value} {unit}")
+        }
+    };
     match figure.target {
         Some(Target::AtMost(most)) => format!("≤ {}", round(most)).into(),
         Some(Target::AtLeast(least)) => format!("≥ {}", round(least)).into(),

@@ -38,6 +38,8 @@ pub struct Chapter {
     load: Option<Load>,
     /// Its subjects.
     pub series: Vec<Series>,
+    /// What is to be said of subjects beside their figures: name and words.
+    remarks: Vec<(String, String)>,
     /// Whether the histograms have been written.
     written: bool,
 }
@@ -46,6 +48,11 @@ impl Chapter {
     /// Whether each subject was loaded as fast as it answers.
     pub fn is_saturated(&self) -> bool {
         self.load.as_ref().is_some_and(|load| load.arrivals == Arrivals::Saturated)
+    }
+
+    /// What is to be said of a subject beside its figures.
+    pub fn remark(&self, subject: &str) -> Option<&str> {
+        self.remarks.iter().find(|(name, _)| name == subject).map(|(_, words)| words.as_str())
     }
 
     /// A subject by its name.
@@ -96,6 +103,7 @@ impl Book {
             title: part.title.clone(),
             load: load.cloned(),
             series: Vec::new(),
+            remarks: Vec::new(),
             written: false,
         });
     }
@@ -123,6 +131,13 @@ impl Book {
         let Some(chapter) = self.chapters.last_mut() else { return };
         if let Some(series) = chapter.series.iter_mut().find(|series| series.result.name == subject) {
             series.push(sample, measured);
+        }
+    }
+
+    /// Something is to be said of a subject beside its figures.
+    pub fn remark(&mut self, subject: &str, words: String) {
+        if let Some(chapter) = self.chapters.last_mut() {
+            chapter.remarks.push((subject.to_owned(), words));
         }
     }
 

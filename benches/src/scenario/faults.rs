@@ -1,7 +1,61 @@
 //! Changes under load.
 
-use super::{Part, book::Book};
+use std::time::Duration;
 
-pub(super) fn run(part: &Part, book: &mut Book) {
-    book.skip(&part.name, "this version has no faults to measure yet");
+use super::{Part, book::Book, parts, progress::Progress, run::Surroundings};
+use crate::{
+    fault::{self, Fault, Outcome},
+    result::Sample,
+    subject,
+};
+
+pub(super) async fn run(
+    part: &Part,
+    time: Duration,
+    around: &Surroundings<'_>,
+    book: &mut Book,
+    progress: &Progress,
+) {
+    let contender = parts::outrigger(around.wanted);
+    if let Err(why) = subject::available(&contender.kind, &contender.setup, around.environment) {
+        return book.fail(&part.name, why);
+    }
+    let load = fault::load();
+    book.begin(part, Some(&load));
+    for (fault, name) in Fault::ALL {
+        progress.say(name);
+        let at = book.now();
+        let Outcome { measured, changes } = match fault::run(fault, around.environment, time).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                progress.note(format_args!("{name} in {}: {error:#}", part.name));
+                book.fail(format!("{name} in {}", part.name), format!("{error:#}"));
+                continue;
+            }
+        };
+        let slowest = Duration::from_nanos(measured.latency.max());
+        progress.note(format_args!(
+            "{}: {changes} {}, slowest answer {slowest:.1?}",
+            part.name,
+            fault.changes()
+        ));
+        // Failures count, however late the generator was.
+        let sample = Sample::new(0, at, &load, &measured, None, None);
+        book.enter_as(name, &contender, None);
+        book.push(name, sample, Some(&measured));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::figures::{GOALS, Source};
+
+    #[test]
+    fn every_fault_has_a_figure() {
+        for (_, name) in Fault::ALL {
+            let is = |source| matches!(source, Source::Errors { of, .. } if of == name);
+            assert!(GOALS.iter().any(|goal| is(goal.source)), "{name}");
+        }
+    }
 }

@@ -265,9 +265,14 @@ pub const GOALS: &[Goal] = &[
         "2 workers",
         &["1 worker"],
     ),
-    at_most("faults.route", "Requests that fail while routes change", 0.0, errors("route")),
+    at_most("faults.routes", "Requests that fail while routes change", 0.0, errors("routes")),
     at_most("faults.endpoints", "Requests that fail while endpoints come and go", 0.0, errors("endpoints")),
-    at_most("faults.certificate", "Requests that fail while certificates rotate", 0.0, errors("certificate")),
+    at_most(
+        "faults.certificates",
+        "Requests that fail while certificates rotate",
+        0.0,
+        errors("certificates"),
+    ),
     at_most("faults.drain", "Requests that fail while the proxy is replaced", 0.0, errors("drain")),
     told(
         "features.access-log",

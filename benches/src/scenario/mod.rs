@@ -118,6 +118,8 @@ pub struct Wanted {
     pub workers: u32,
     /// A proxy that runs already.
     pub through: Option<SocketAddr>,
+    /// The cores that this program may use.
+    pub cores: usize,
     /// Whether the application is one that the user has named.
     pub foreign: bool,
 }
@@ -134,6 +136,7 @@ impl Default for Wanted {
             subjects: Vec::new(),
             workers: 1,
             through: None,
+            cores: 2,
             foreign: false,
         }
     }

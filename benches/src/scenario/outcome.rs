@@ -168,7 +168,13 @@ fn ratios(chapter: &Chapter) -> Vec<Figure> {
 /// What each adds to the latency without any.
 fn differences(chapter: &Chapter) -> Vec<Figure> {
     let Some(direct) = chapter.subject("direct") else { return Vec::new() };
-    let others = chapter.series.iter().filter(|other| !is_again(other) && other.result.kind != Kind::Direct);
+    // What Outrigger adds in `latency` stands above, with its targets.
+    let told = |other: &Series| match other.result.kind {
+        Kind::Direct => false,
+        Kind::Outrigger => chapter.scenario != Name::Latency,
+        _ => true,
+    };
+    let others = chapter.series.iter().filter(|other| !is_again(other) && told(other));
     let quantiles = [(0.5, "p50", "at the median"), (0.99, "p99", "at the 99th percentile")];
     let figures = others.flat_map(|of| quantiles.map(|quantile| (of, quantile)));
     let figure = |(of, (quantile, suffix, words)): (&Series, (f64, &str, &str))| {

@@ -52,8 +52,8 @@ pub async fn run(
                 start::run(part, contenders, *times, around, book, progress).await
             }
             Work::Config(work) => config::run(part, work, around, book, progress).await,
-            Work::Faults { .. } => {
-                faults::run(part, book);
+            Work::Faults { time } => {
+                faults::run(part, *time, around, book, progress).await;
                 Ok(())
             }
         };

@@ -15,38 +15,39 @@ const TRUST_DOMAIN: &str = "bench.local";
 
 /// An authority of its own for one subject, whose files are in the subject's folder.
 #[derive(Debug)]
-pub(super) struct Certificates<'a> {
+pub(crate) struct Certificates<'a> {
     authority: Authority,
     dir: &'a Path,
     /// The certificate of the authority, PEM.
-    pub(super) trust: PathBuf,
+    pub(crate) trust: PathBuf,
 }
 
 /// The files of one certificate, PEM.
 #[derive(Debug, Clone)]
-pub(super) struct Files {
+pub(crate) struct Files {
     /// Leaf first.
-    pub(super) chain: PathBuf,
-    pub(super) key: PathBuf,
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
     /// Both, the chain first, as HAProxy has them.
-    pub(super) both: PathBuf,
+    pub(crate) both: PathBuf,
 }
 
 impl<'a> Certificates<'a> {
-    pub(super) fn create(dir: &'a Path) -> Result<Self> {
+    /// Makes the authority, and writes its certificate.
+    pub(crate) fn create(dir: &'a Path) -> Result<Self> {
         let authority = Authority::create(TRUST_DOMAIN).context("cannot make the authority")?;
         let trust = write(dir, "trust.pem", &authority.cert_pem())?;
         Ok(Self { authority, dir, trust })
     }
 
     /// The authority's certificate, PEM.
-    pub(super) fn trust_pem(&self) -> String {
+    pub(crate) fn trust_pem(&self) -> String {
         self.authority.cert_pem()
     }
 
     /// One for either end of mutual TLS: `name` as the DNS name that proxies check which know no SPIFFE, and
     /// [`spiffe_id`] for those that do.
-    pub(super) fn identity(&self, name: &str) -> Result<Files> {
+    pub(crate) fn identity(&self, name: &str) -> Result<Files> {
         let (key, request) = signing_request().context("cannot make a key")?;
         let id = spiffe_id(name).parse().context("not a SPIFFE ID")?;
         let issued = self
@@ -57,7 +58,7 @@ impl<'a> Certificates<'a> {
     }
 
     /// One for a listener that callers speak TLS to, for `bench.local`, `localhost` and `127.0.0.1`.
-    pub(super) fn server(&self) -> Result<Files> {
+    pub(crate) fn server(&self) -> Result<Files> {
         let names = ["bench.local", "localhost", "127.0.0.1"].map(str::to_owned);
         let (issued, key) = self
             .authority
@@ -76,7 +77,7 @@ impl<'a> Certificates<'a> {
 }
 
 /// The SPIFFE ID of [`Certificates::identity`].
-pub(super) fn spiffe_id(name: &str) -> String {
+pub(crate) fn spiffe_id(name: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/{name}")
 }
 

@@ -19,7 +19,7 @@ use crate::{
     process::{Process, Usage},
 };
 
-mod certificates;
+pub(crate) mod certificates;
 mod cpus;
 mod envoy;
 pub mod forwarder;

@@ -1,6 +1,7 @@
 //! Connections from one worker to one endpoint, kept open for the next request. Nothing here is shared between
 //! threads, and nothing waits: a request takes a connection that is ready, or makes one.
 
+mod pools;
 mod resting;
 mod shared;
 
@@ -32,6 +33,7 @@ use crate::message::{Answered, Outgoing};
 use crate::room::{Connections, Got, Place};
 use crate::verdict;
 
+pub use pools::Pools;
 use resting::{Http1, LOOK_AFTER, Resting};
 use shared::{Http2, Shared};
 
@@ -240,7 +242,7 @@ impl Pool {
     /// Whether a sidecar with the identity expected is all that can answer: by mutual TLS, or within this process, through its
     /// own listener. Where none stands before this node's own application, that answers itself.
     pub(crate) fn is_of_sidecars(&self) -> bool {
-        matches!(self.endpoint.security, Security::Mesh { .. } | Security::Own) && !self.bare.get()
+        pools::is_mesh(&self.endpoint.security) && !self.bare.get()
     }
 
     /// Where its connections go.

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Look, words};
+use super::{Look, tables, words};
 use crate::{
     load::Arrivals,
     result::{Figure, Run, Sample, Saved, Scenario, SubjectResult, Target, stats, stats::Estimate},
@@ -387,6 +387,7 @@ fn subject_changes(
         change("p50", "µs", latency(0.5), false),
         change("p99", "µs", latency(0.99), false),
         change("CPU", &format!("µs/{unit}"), level(|sample| Some(sample.spent?.cpu)), false),
+        change("time", "ms", level(tables::took), false),
         change("memory", "MiB", level(|sample| Some(sample.resident_kib? as f64 / 1024.0)), false),
     ]
     .into_iter()

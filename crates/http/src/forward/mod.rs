@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -16,7 +15,7 @@ use crate::endpoint::Backend;
 use crate::error::{Error, Reason};
 use crate::h1::Limits;
 use crate::message::Answered;
-use crate::pool::{Lease, Pool, Slot};
+use crate::pool::{Lease, Pools, Slot};
 use crate::verdict;
 
 mod flight;
@@ -38,8 +37,8 @@ use flight::Flight;
 pub struct Way<'a> {
     /// The backend.
     pub backend: &'a Backend,
-    /// This worker's connections to its endpoints, in their order.
-    pub pools: &'a [Rc<Pool>],
+    /// This worker's connections to its endpoints.
+    pub pools: &'a Pools,
     /// What the rule says.
     pub policy: &'a Policy,
     /// How connections are made.

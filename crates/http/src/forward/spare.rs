@@ -28,7 +28,7 @@ impl<'a> Spare<'a> {
         let request = &outgoing.request;
         let idempotent = is_idempotent(request.method());
         // By a sidecar and over HTTP/2 it can be known that a request of any method was not processed.
-        let mesh = way.pools.first().is_some_and(|pool| pool.is_of_sidecars());
+        let mesh = way.pools.are_of_sidecars();
         let once = matches!(request.body(), RequestBody::Copy(_));
         // Where it may have to be sent again after a response, or when HTTP/2 has taken it away. HTTP/1.1 gives it back.
         let retries =
