@@ -397,7 +397,7 @@ async fn wait(
 
 /// Sends a request's body. What does not go out at once does so in a task of its own, whoever reads the response.
 async fn upload(body: RequestBody, stream: h2::SendStream<Bytes>, carried: bool) -> Uploading {
-    let mut sending = Sending::new(body, stream, carried);
+    let mut sending = Sending::new(body, stream, carried).with_head();
     let unsent = poll_fn(|cx| Poll::Ready(pin!(&mut sending).poll(cx).is_pending())).await;
     Uploading(unsent.then(|| tokio::task::spawn_local(sending).abort_handle()))
 }

@@ -23,6 +23,9 @@ pub(super) struct Sending<B> {
     next: Option<(Bytes, bool)>,
     /// Whether the peer is another sidecar, which is told how trailers were spelled.
     carried: bool,
+    /// Whether its next part goes out with the head, and does not wait for room: `h2` has none for a stream before that
+    /// is written, and keeps what comes before. Else each request with a body would be two writes, and a task.
+    with_head: bool,
     /// Counts what is held while the peer gives it no room.
     stall: Option<Stall>,
     /// Of a response: the stream that it goes out on.
@@ -31,7 +34,13 @@ pub(super) struct Sending<B> {
 
 impl<B> Sending<B> {
     pub(super) const fn new(body: B, stream: SendStream<Bytes>, carried: bool) -> Self {
-        Self { body, stream, next: None, carried, stall: None, response: None }
+        Self { body, stream, next: None, carried, with_head: false, stall: None, response: None }
+    }
+
+    /// Its first part goes out with the head, which has not been written.
+    pub(super) const fn with_head(mut self) -> Self {
+        self.with_head = true;
+        self
     }
 
     /// Counts what is held while the peer gives it no room.
@@ -83,7 +92,7 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
         }
         loop {
             if let Some((data, last)) = &mut this.next {
-                while !data.is_empty() && this.stream.capacity() == 0 {
+                while !this.with_head && !data.is_empty() && this.stream.capacity() == 0 {
                     match this.stream.poll_capacity(cx) {
                         Poll::Ready(Some(Ok(_))) => {}
                         // An error, or the end, is the stream's.
@@ -100,7 +109,7 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
                 }
                 this.stall.iter_mut().for_each(|stall| stall.set(false));
                 let (data, last) = (std::mem::take(data), *last);
-                this.next = None;
+                (this.next, this.with_head) = (None, false);
                 if let Some(response) = &this.response {
                     response.motion.note();
                 }
@@ -115,7 +124,7 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
                     Ok(data) => {
                         // The least of claims: what is reserved of a connection's window is withheld from its other
                         // streams, and `send_data` claims the rest.
-                        if !data.is_empty() {
+                        if !this.with_head && !data.is_empty() {
                             this.stream.reserve_capacity(1);
                         }
                         this.next = Some((data, this.body.is_end_stream()));

@@ -1,17 +1,23 @@
-//! What a silent peer is asked, and how often: by a clock that is wound forward.
+//! What a silent peer is asked, and how often: by a clock that is wound forward. And how often is written.
 
 use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use http::uri::Scheme;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Callee, Connection, handshake};
-use crate::body::RequestBody;
+use crate::body::{Incoming, RequestBody, Upload};
 use crate::h1::Limits;
 use crate::message::{Interim, Outgoing};
 
@@ -84,17 +90,20 @@ async fn connection(sidecar: bool, to: Peer) -> (Connection, Rc<Cell<Vec<Instant
     let (near, far) = tokio::io::duplex(64 * 1024);
     let pings = Rc::<Cell<Vec<Instant>>>::default();
     spawn_local(peer(far, to, pings.clone()));
-    let callee = Callee {
+    let (connection, driver) = handshake(near, callee(sidecar)).await.unwrap();
+    spawn_local(driver);
+    (connection, pings)
+}
+
+fn callee(sidecar: bool) -> Callee {
+    Callee {
         scheme: Scheme::HTTP,
         carried: false,
         sidecar,
         streams: Rc::new(Cell::new(usize::MAX)),
         expires: None,
         room: None,
-    };
-    let (connection, driver) = handshake(near, callee).await.unwrap();
-    spawn_local(driver);
-    (connection, pings)
+    }
 }
 
 /// Whether a request is answered.
@@ -156,6 +165,55 @@ async fn who_is_gone_is_found_within_half_a_minute() {
             assert!(!ask(&connection).await);
             assert!(begun.elapsed() <= Duration::from_secs(30), "{:?}", begun.elapsed());
         }
+    };
+    LocalSet::new().run_until(story).await;
+}
+
+/// Counts how often is written.
+struct Counted(DuplexStream, Rc<Cell<usize>>);
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.set(self.1.get() + 1);
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_and_its_small_body_are_one_write() {
+    let story = async {
+        let ((near, far), writes) = (tokio::io::duplex(64 * 1024), Rc::<Cell<usize>>::default());
+        spawn_local(peer(far, Peer { answers: MINUTE, alive: true }, Rc::default()));
+        let (connection, driver) = handshake(Counted(near, writes.clone()), callee(true)).await.unwrap();
+        spawn_local(driver);
+        // Until both have greeted each other.
+        sleep(Duration::from_secs(1)).await;
+        writes.set(0);
+        let body = futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(b"hello")))]);
+        let upload = Upload::new(Incoming::changed(StreamBody::new(body)), 0);
+        let request = Request::post("http://shop/").body(upload.attempt().unwrap()).unwrap();
+        let mut slot = Some(Outgoing { request, spelling: None, interim: Interim::default() });
+        let sent = connection.send(&mut slot, Limits::default(), false);
+        assert!(timeout(Duration::from_secs(1), sent).await.is_err(), "its answer takes longer");
+        assert_eq!((writes.get(), upload.bytes()), (1, 5));
     };
     LocalSet::new().run_until(story).await;
 }
