@@ -22,9 +22,11 @@ async fn suffer(fault: Fault) {
         peers: Vec::new(),
     };
     let outcome = fault::run(fault, &environment, Duration::from_secs(3)).await.unwrap();
-    println!("{outcome:?}");
-    assert!(outcome.requests > 2000, "{outcome:?}");
-    assert_eq!((outcome.errors, &outcome.first_error), (0, &None), "{outcome:?}");
+    let seen = &outcome.measured;
+    assert!(seen.due > 2000, "{outcome:?}");
+    assert_eq!((seen.errors, &seen.first_error), (0, &None), "{} {}", outcome.changes, fault.changes());
+    let slowest = Duration::from_nanos(seen.latency.max());
+    println!("{} requests, {} {}, slowest {slowest:.1?}", seen.due, outcome.changes, fault.changes());
 }
 
 #[tokio::test]

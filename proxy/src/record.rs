@@ -1,6 +1,7 @@
 //! What is recorded of a request once its response has ended: its counts, its times, its line in the access log.
 
 use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,9 +20,13 @@ use outrigger_telemetry::{Entry, RequestEnd, Series};
 use crate::connection::Connection;
 use crate::local::{Local, LocalBackend};
 
-/// A request under way, to be recorded when it ends.
+/// A request under way, to be recorded when it ends. Boxed, for it goes through many hands.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct Record(Box<Known>);
+
+/// What is known of a request.
+#[derive(Debug)]
+pub(crate) struct Known {
     connection: Rc<Connection>,
     local: Rc<Local>,
     started: Instant,
@@ -54,6 +59,20 @@ pub(crate) struct Record {
     place: Option<Place>,
 }
 
+impl Deref for Record {
+    type Target = Known;
+
+    fn deref(&self) -> &Known {
+        &self.0
+    }
+}
+
+impl DerefMut for Record {
+    fn deref_mut(&mut self) -> &mut Known {
+        &mut self.0
+    }
+}
+
 #[derive(Debug)]
 struct Line {
     time: SystemTime,
@@ -77,7 +96,7 @@ impl Record {
                 user_agent: request.headers().get(USER_AGENT).cloned(),
             })
         });
-        Self {
+        Self(Box::new(Known {
             connection,
             local,
             started: Instant::now(),
@@ -99,7 +118,7 @@ impl Record {
             panic: false,
             line,
             place: None,
-        }
+        }))
     }
 
     /// The same, with a place that is free again when the record ends.
@@ -116,7 +135,7 @@ impl Record {
     }
 
     /// The table that it is decided by.
-    pub(crate) const fn local(&self) -> &Rc<Local> {
+    pub(crate) fn local(&self) -> &Rc<Local> {
         &self.local
     }
 
@@ -140,7 +159,7 @@ impl Record {
     }
 
     /// When the request came.
-    pub(crate) const fn started(&self) -> Instant {
+    pub(crate) fn started(&self) -> Instant {
         self.started
     }
 
@@ -161,7 +180,7 @@ impl Record {
     }
 
     /// Notes the status that the caller gets from the application.
-    pub(crate) const fn answered(&mut self, status: u16) {
+    pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
     }
 

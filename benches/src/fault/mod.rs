@@ -13,12 +13,15 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tokio::sync::oneshot;
 
 use crate::{
-    load::{Arrivals, Callers, Connect, Load, Target, Tls, Traffic},
+    load::{Arrivals, Callers, Connect, Load, Measured, Target, Tls, Traffic},
     subject::Environment,
 };
 
+/// How long the load goes on before its latency counts.
+const WARM_UP: Duration = Duration::from_millis(300);
+
 /// What happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The proxy's file is written anew every 50 ms, with a hundred other routes.
     Routes,
@@ -31,30 +34,32 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All of them, by what changes.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Routes, "route"),
+        (Self::Endpoints, "endpoints"),
+        (Self::Certificates, "certificate"),
+        (Self::Drain, "drain"),
+    ];
+
     /// What is counted as a change, in words.
     pub const fn changes(self) -> &'static str {
         match self {
             Self::Routes => "configurations went live",
             Self::Endpoints => "endpoints were replaced",
-            Self::Certificates => "times both certificates were renewed",
+            Self::Certificates => "times both certificates went live",
             Self::Drain => "proxies were replaced",
         }
     }
 }
 
-/// What the callers saw of it.
-#[derive(Debug, Clone, PartialEq)]
+/// What came of it.
+#[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Requests that fell due.
-    pub requests: u64,
-    /// Requests that were not answered as they should be.
-    pub errors: u64,
-    /// What went wrong first.
-    pub first_error: Option<String>,
+    /// What the callers saw.
+    pub measured: Measured,
     /// How often it happened: see [`Fault::changes`].
     pub changes: u64,
-    /// From when a request was due until its answer was there, of the slowest.
-    pub slowest: Duration,
 }
 
 /// The load: an open loop over kept connections.
@@ -92,18 +97,17 @@ pub async fn run(fault: Fault, environment: &Environment, time: Duration) -> Res
         return Err(changes.await.map_err(|_| lost())?.err().unwrap_or_else(lost));
     };
     let mut callers = Callers::connect(&load(), &Target::application(address, None)).await?;
-    let measured = callers.run(time).await;
+    // The first connection between two sidecars is another matter than the later ones.
+    let (begun, measured) = (callers.run(WARM_UP).await, callers.run(time).await);
     let _ = stop.send(());
     let changes = changes.await.map_err(|_| lost())?;
-    let (measured, changes) = (measured?, changes.with_context(|| format!("{fault:?} under load"))?);
+    let (begun, mut measured, changes) =
+        (begun?, measured?, changes.with_context(|| format!("{fault:?} under load"))?);
+    // What failed counts whenever it did.
+    measured.errors += begun.errors;
+    measured.first_error = begun.first_error.or(measured.first_error);
     ensure!(changes > 0, "{fault:?}: nothing has changed within {time:?}");
-    Ok(Outcome {
-        requests: measured.due,
-        errors: measured.errors,
-        first_error: measured.first_error,
-        changes,
-        slowest: Duration::from_nanos(measured.latency.max()),
-    })
+    Ok(Outcome { measured, changes })
 }
 
 /// What a fault is given.

@@ -52,7 +52,10 @@ pub async fn run(
                 start::run(part, contenders, *times, around, book, progress).await
             }
             Work::Config(work) => config::run(part, work, around, book, progress).await,
-            Work::Faults { time } => faults::run(part, *time, around, book, progress).await,
+            Work::Faults { time } => {
+                faults::run(part, *time, around, book, progress).await;
+                Ok(())
+            }
         };
         if let Err(error) = done {
             progress.note(format_args!("{}: {error:#}", part.name));

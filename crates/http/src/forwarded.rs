@@ -53,7 +53,8 @@ pub fn address(address: IpAddr) -> HeaderValue {
 
 /// Writes in a request's header where it came from. Its host is still the one that the caller asked for.
 pub fn write(headers: &mut HeaderMap, written: Written, from: &From<'_>) {
-    if !from.trusted {
+    // One look at each name is cheaper than a look-up for each of these.
+    if !from.trusted && headers.keys().any(tells_where_from) {
         for name in [&FOR, &PROTO, &HOST, &PORT, &REAL_IP, &header::FORWARDED] {
             headers.remove(name);
         }
@@ -75,6 +76,12 @@ pub fn write(headers: &mut HeaderMap, written: Written, from: &From<'_>) {
     }
 }
 
+/// Whether it is one of the fields that say where a request came from.
+fn tells_where_from(name: &HeaderName) -> bool {
+    let custom = name.as_str().starts_with("x-") && [FOR, PROTO, HOST, PORT, REAL_IP].contains(name);
+    custom || *name == header::FORWARDED
+}
+
 /// Adds to a list: its lines, in their order, become one.
 fn add(headers: &mut HeaderMap, name: HeaderName, last: HeaderValue) {
     let Some(first) = headers.get(&name) else {
@@ -92,7 +99,8 @@ fn add(headers: &mut HeaderMap, name: HeaderName, last: HeaderValue) {
 
 /// The port that was asked for.
 fn port(host: Option<&HeaderValue>, secure: bool) -> HeaderValue {
-    let asked = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()?.port_u16());
+    let asked = host.filter(|host| host.as_bytes().contains(&b':'));
+    let asked = asked.and_then(|host| Authority::try_from(host.as_bytes()).ok()?.port_u16());
     match (asked, secure) {
         (Some(port), _) => HeaderValue::from(port),
         (None, true) => HeaderValue::from_static("443"),

@@ -324,6 +324,7 @@ fn every_command_is_run_here_or_accounted_for() {
         ("outrigger-bench diff", "the tests of the differential runner"),
         ("target/release/outrigger-bench diff", "the tests of the differential runner"),
         ("target/release/outrigger-bench run", "the tests of the harness"),
+        ("target/release/outrigger-bench compare", "the tests of its pages"),
         ("curl http://127.0.0.1:15000/healthz/ready", "operation"),
         ("curl http://127.0.0.1:15000/metrics", "operation"),
         ("curl http://127.0.0.1:15000/endpoints", "operation"),

@@ -166,6 +166,11 @@ impl Scanner {
 /// The length of `HTTP/1.1 200 `, after which the words of a status line come.
 const STATUS_LINE: usize = 13;
 
+/// How many fields a listener commonly adds to what passes through it: `x-forwarded-*` and `via` to a request, `via` to a
+/// response. A map that has no room for them is made anew for each of the first few.
+const TOLD_TO_CALLEES: usize = 5;
+const TOLD_TO_CALLERS: usize = 1;
+
 /// Reads the head of a request, which ends with its empty line.
 pub(super) fn request(raw: Bytes, limits: &Limits) -> Result<RequestHead, Wrong> {
     with_room(limits, |room| {
@@ -176,8 +181,8 @@ pub(super) fn request(raw: Bytes, limits: &Limits) -> Result<RequestHead, Wrong>
         let method = method.ok_or(Wrong::Malformed("the method is not valid"))?;
         let mut spelling = Spelling::of(raw.clone());
         let target = parsed.path.unwrap_or_default();
-        let uri = uri(&method, target)?;
-        let mut headers = fields(&raw, parsed.headers, &mut spelling)?;
+        let uri = uri(&method, target, &raw)?;
+        let mut headers = fields(&raw, parsed.headers, TOLD_TO_CALLEES, &mut spelling)?;
         host(&method, &uri, version, &headers)?;
         let uri = origin_form(&method, target, uri, &mut headers)?;
         let framing = framing(&mut headers, version)?.unwrap_or(Framing::Length(0));
@@ -197,7 +202,7 @@ pub(super) fn response(raw: Bytes, limits: &Limits, method: &Method) -> Result<R
         let status = status.ok_or(Wrong::Malformed("the status is not valid"))?;
         let mut spelling = Spelling::of(raw.clone());
         spelling.reason_after(STATUS_LINE);
-        let mut headers = fields(&raw, parsed.headers, &mut spelling)?;
+        let mut headers = fields(&raw, parsed.headers, TOLD_TO_CALLERS, &mut spelling)?;
         let framed = framing(&mut headers, version)?;
         let framing = match framed {
             _ if has_no_body(method, status) => Framing::Length(0),
@@ -218,7 +223,7 @@ pub(super) fn trailers(raw: Bytes, limits: &Limits) -> Result<HeaderMap, Wrong> 
         Err(error) => return Err(wrong(error)),
     };
     let mut spelling = Spelling::of(raw.clone());
-    let mut trailers = fields(&raw, parsed, &mut spelling)?;
+    let mut trailers = fields(&raw, parsed, 0, &mut spelling)?;
     for name in [header::CONTENT_LENGTH, header::HOST] {
         trailers.remove(name);
     }
@@ -277,9 +282,14 @@ const fn version(minor: Option<u8>) -> Result<Version, Wrong> {
     }
 }
 
-/// The fields, whose values share the head's bytes.
-fn fields(raw: &Bytes, parsed: &[Header<'_>], spelling: &mut Spelling) -> Result<HeaderMap, Wrong> {
-    let mut headers = HeaderMap::try_with_capacity(parsed.len()).map_err(|_| Wrong::Fields)?;
+/// The fields, whose values share the head's bytes, with room for so many more.
+fn fields(
+    raw: &Bytes,
+    parsed: &[Header<'_>],
+    more: usize,
+    spelling: &mut Spelling,
+) -> Result<HeaderMap, Wrong> {
+    let mut headers = HeaderMap::try_with_capacity(parsed.len() + more).map_err(|_| Wrong::Fields)?;
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Wrong::Malformed("a field has a name that is not valid"))?;
@@ -302,13 +312,13 @@ fn of_version(wrong: Wrong, raw: &[u8]) -> Wrong {
 }
 
 /// The target as a URI: a path, `*`, or an absolute one; of CONNECT an authority (RFC 9112, section 3.2).
-fn uri(method: &Method, target: &str) -> Result<Uri, Wrong> {
+fn uri(method: &Method, target: &str, raw: &Bytes) -> Result<Uri, Wrong> {
     const WRONG: Wrong = Wrong::Malformed("the target is not valid");
     let is_authority = *method == Method::CONNECT;
     if target.contains('#') || (is_authority && target.contains('/')) {
         return Err(WRONG);
     }
-    let uri: Uri = target.parse().map_err(|_| WRONG)?;
+    let uri = Uri::from_maybe_shared(raw.slice_ref(target.as_bytes())).map_err(|_| WRONG)?;
     let valid = match (uri.scheme_str(), uri.authority()) {
         (None, Some(authority)) => is_authority && authority.port().is_some(),
         (Some("http" | "https"), Some(authority)) => !is_authority && !authority.as_str().contains('@'),

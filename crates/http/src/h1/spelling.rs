@@ -101,6 +101,15 @@ impl Spelling {
         self.names().any(|spelled| spelled.eq_ignore_ascii_case(name.as_str().as_bytes()))
     }
 
+    /// Whether the fields that it knows are the first of a header, in its order.
+    fn is_in_order(&self, headers: &HeaderMap) -> bool {
+        let mut fields = headers.iter();
+        let mut spelled = self.names();
+        spelled.all(|spelled| {
+            fields.next().is_some_and(|(name, _)| spelled.eq_ignore_ascii_case(name.as_str().as_bytes()))
+        })
+    }
+
     fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.names.iter().map(|place| self.part(*place))
     }
@@ -115,8 +124,17 @@ pub(crate) const SPELLING: HeaderName = HeaderName::from_static("outrigger-spell
 pub(super) fn write_fields(headers: &HeaderMap, spelling: Option<&Spelling>, out: &mut BytesMut) {
     match spelling {
         None => headers.iter().for_each(|(name, value)| write_field(name.as_str().as_bytes(), value, out)),
+        Some(spelling) if spelling.is_in_order(headers) => write_in_order(headers, spelling, out),
         Some(spelling) if headers.len() <= FEW => write_few(headers, spelling, out),
         Some(spelling) => write_many(headers, spelling, out),
+    }
+}
+
+/// Where nothing was taken out, the fields that it knows are the first.
+fn write_in_order(headers: &HeaderMap, spelling: &Spelling, out: &mut BytesMut) {
+    let mut spelled = spelling.names();
+    for (name, value) in headers {
+        write_field(spelled.next().unwrap_or(name.as_str().as_bytes()), value, out);
     }
 }
 
