@@ -24,7 +24,7 @@ pub mod terminal;
 mod words;
 
 pub use compare::{CompareArgs, compare};
-pub use terminal::Look;
+pub use terminal::{Look, say};
 
 /// What `outrigger-bench report` takes.
 #[derive(Debug, Clone, Args)]
@@ -55,12 +55,12 @@ pub fn report(args: &ReportArgs) -> Result<()> {
         }
     }
     let pages = write(&saved, &dir)?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&saved.run)?);
+    let text = if args.json {
+        serde_json::to_string_pretty(&saved.run)? + "\n"
     } else {
-        print!("{}", terminal::text(&saved.run, &pages, Look::of_stdout()));
-    }
-    Ok(())
+        terminal::text(&saved.run, &pages, Look::of_stdout())
+    };
+    Ok(say(&text)?)
 }
 
 /// Writes `report.md` and `report.html` into the folder `dir`.

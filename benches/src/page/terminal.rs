@@ -1,8 +1,8 @@
 //! What a run prints at its end.
 
 use std::{
-    fmt::Write,
-    io::{self, IsTerminal},
+    fmt::Write as _,
+    io::{self, IsTerminal, Write as _},
     path::PathBuf,
 };
 
@@ -42,6 +42,18 @@ impl Look {
 
     pub(super) fn title(self, text: &str) -> String {
         if self == Self::Colour { format!("\x1b[1m{text}\x1b[0m") } else { text.into() }
+    }
+}
+
+/// Prints `text`; whoever stops reading, as `head` does, has read enough.
+///
+/// # Errors
+///
+/// If standard output cannot be written otherwise.
+pub fn say(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
     }
 }
 

@@ -91,11 +91,7 @@ async fn sample(
             changing.change(true).await
         });
         let live = live?;
-        book.push(
-            LIVE,
-            Sample { answered: 1, ..Sample::idle(repetition, at, live.as_secs_f64(), None) },
-            None,
-        );
+        book.push(LIVE, Sample::idle(repetition, at, live.as_secs_f64(), None), None);
         let measured = measured?;
         // Back again, when nobody looks.
         changing.prepare(false)?;

@@ -1,12 +1,20 @@
-//! Changes under load.
+//! What fails while things change under load.
 
 use std::time::Duration;
 
-use super::{Part, book::Book, parts, progress::Progress, run::Surroundings};
+use anyhow::Result;
+
+use super::{
+    Part,
+    book::Book,
+    parts,
+    progress::Progress,
+    run::{Surroundings, give_up},
+};
 use crate::{
     fault::{self, Fault, Outcome},
     result::Sample,
-    subject,
+    subject::Hops,
 };
 
 pub(super) async fn run(
@@ -15,35 +23,30 @@ pub(super) async fn run(
     around: &Surroundings<'_>,
     book: &mut Book,
     progress: &Progress,
-) {
-    let contender = parts::outrigger(around.wanted);
-    if let Err(why) = subject::available(&contender.kind, &contender.setup, around.environment) {
-        return book.fail(&part.name, why);
-    }
+) -> Result<()> {
     let load = fault::load();
     book.begin(part, Some(&load));
     for (fault, name) in Fault::ALL {
+        let mut contender = parts::outrigger(around.wanted);
+        contender.name = name.into();
+        if fault == Fault::Certificates {
+            contender.setup.hops = Hops::Two;
+        }
         progress.say(name);
         let at = book.now();
-        let Outcome { measured, changes } = match fault::run(fault, around.environment, time).await {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                progress.note(format_args!("{name} in {}: {error:#}", part.name));
-                book.fail(format!("{name} in {}", part.name), format!("{error:#}"));
-                continue;
+        match fault::run(fault, around.environment, time).await {
+            Ok(Outcome { measured, changes }) => {
+                book.enter(&contender, None);
+                // Requests that fail count, however late the generator was.
+                book.push(name, Sample::new(0, at, &load, &measured, None, None), Some(&measured));
+                let slowest = Duration::from_nanos(measured.latency.max());
+                let told = format!("{changes} {}, the slowest answer took {slowest:.1?}", fault.changes());
+                book.remark(name, told);
             }
-        };
-        let slowest = Duration::from_nanos(measured.latency.max());
-        progress.note(format_args!(
-            "{}: {changes} {}, slowest answer {slowest:.1?}",
-            part.name,
-            fault.changes()
-        ));
-        // Failures count, however late the generator was.
-        let sample = Sample::new(0, at, &load, &measured, None, None);
-        book.enter_as(name, &contender, None);
-        book.push(name, sample, Some(&measured));
+            Err(error) => give_up(book, part, &contender, format!("{error:#}")),
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -52,10 +52,7 @@ pub async fn run(
                 start::run(part, contenders, *times, around, book, progress).await
             }
             Work::Config(work) => config::run(part, work, around, book, progress).await,
-            Work::Faults { time } => {
-                faults::run(part, *time, around, book, progress).await;
-                Ok(())
-            }
+            Work::Faults { time } => faults::run(part, *time, around, book, progress).await,
         };
         if let Err(error) = done {
             progress.note(format_args!("{}: {error:#}", part.name));

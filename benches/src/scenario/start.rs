@@ -44,11 +44,7 @@ pub(super) async fn run(
                         book.enter(contender, None);
                     }
                     let seconds = time.as_secs_f64();
-                    book.push(
-                        name,
-                        Sample { answered: 1, ..Sample::idle(repetition, at, seconds, None) },
-                        None,
-                    );
+                    book.push(name, Sample::idle(repetition, at, seconds, None), None);
                 }
                 Err(error) => {
                     failed.push(name);

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Look, tables, words};
+use super::{Look, say, tables, words};
 use crate::{
     load::Arrivals,
     result::{Figure, Run, Sample, Saved, Scenario, SubjectResult, Target, stats, stats::Estimate},
@@ -139,11 +139,11 @@ pub fn compare(args: &CompareArgs) -> Result<bool> {
     if comparison.figures.is_empty() && comparison.scenarios.is_empty() {
         bail!("the two runs have no scenario and no figure in common: run the same scenarios twice");
     }
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&comparison)?);
+    say(&if args.json {
+        serde_json::to_string_pretty(&comparison)? + "\n"
     } else {
-        print!("{}", text::text(&comparison, Look::of_stdout()));
-    }
+        text::text(&comparison, Look::of_stdout())
+    })?;
     let Some(limit) = args.fail_above else { return Ok(true) };
     let exceeded = comparison.exceeding(limit);
     for change in &exceeded {

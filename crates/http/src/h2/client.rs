@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -213,8 +213,12 @@ impl Drop for UnderWay {
 impl Connection {
     /// Whether requests can be sent on it, though they may have to wait for others to end.
     pub(crate) fn is_open(&self) -> bool {
-        let ready = self.poll_ready();
-        !self.state.ended.get() && !matches!(ready, Poll::Ready(Err(_)))
+        !self.has_ended() && !matches!(self.poll_ready(), Poll::Ready(Err(_)))
+    }
+
+    /// Whether it is gone. One that is not may take no more requests all the same.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.ended.get()
     }
 
     /// Whether a request sent on it goes out at once, with at most `most` at a time. One beyond the endpoint's own limit
@@ -222,6 +226,7 @@ impl Connection {
     pub(crate) fn has_room(&self, most: u32) -> bool {
         let streams = self.state.streams.get();
         streams < most
+            && !self.has_ended()
             && matches!(self.poll_ready(), Poll::Ready(Ok(())))
             && (streams as usize) < self.most_streams()
     }
@@ -372,7 +377,8 @@ async fn wait(
     carried: bool,
 ) -> Result<(Response<h2::RecvStream>, Option<Rc<Spelling>>), Unsent> {
     let mut response = poll_fn(|cx| {
-        while let Poll::Ready(Some(Ok(mut response))) = response.poll_informational(cx) {
+        // Pending only where the final one has not come either.
+        while let Some(Ok(mut response)) = ready!(response.poll_informational(cx)) {
             let spelling = if carried { spelled(response.headers_mut()) } else { None };
             response.headers_mut().remove(UNREACHED);
             if let Err(wrong) = fits(response.headers(), 0, &limits) {

@@ -6,6 +6,7 @@
 
 mod alive;
 pub(crate) mod client;
+mod exchanges;
 mod extended;
 mod frame;
 mod heard;

@@ -10,6 +10,9 @@ use crate::error::Error;
 use crate::serve::{Caller, Drain, Settings, TimedOut};
 use crate::sleeper::Sleeper;
 
+/// After how many ticks without a request a connection gives back what it keeps for the next.
+const RESTING: u32 = 2;
+
 /// A caller's connection, for the eyes of its drain.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -65,6 +68,11 @@ impl Pace {
         self.ending.get()
     }
 
+    /// Whether nothing has been asked for a while.
+    pub(super) const fn is_resting(&self) -> bool {
+        self.under_way.get() == 0 && self.quiet.get() >= RESTING
+    }
+
     /// Which of its times the connection is ended by, if it is.
     pub(super) const fn timed_out(&self) -> Option<TimedOut> {
         self.timed_out.get()
@@ -94,6 +102,9 @@ impl Caller for Pace {
             return;
         }
         self.quiet.set(self.quiet.get().saturating_add(1));
+        if self.quiet.get() == RESTING {
+            self.sleeper.wake();
+        }
         // The first request of a connection is due as a header is that has begun.
         let (limit, time) = if self.asked.get() {
             (self.settings.idle_ticks(), TimedOut::Idle)

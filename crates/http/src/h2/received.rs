@@ -1,5 +1,6 @@
 //! A body as it comes.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -32,7 +33,7 @@ pub(crate) struct Received {
     limits: Limits,
     refuse: Refuse,
     all_data: bool,
-    ended: bool,
+    ended: Cell<bool>,
     uploading: Uploading,
     /// Whether the peer is another sidecar, which says how trailers were spelled.
     carried: bool,
@@ -65,7 +66,7 @@ impl Received {
             limits,
             refuse,
             all_data: false,
-            ended: false,
+            ended: Cell::new(false),
             uploading: Uploading::default(),
             carried: false,
             pace: None,
@@ -125,7 +126,11 @@ impl Body for Received {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.stream.is_end_stream()
+        self.ended.get() || {
+            let ended = self.stream.is_end_stream();
+            self.ended.set(ended);
+            ended
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -135,6 +140,9 @@ impl Body for Received {
 
 impl Received {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended.get() {
+            return Poll::Ready(None);
+        }
         if !self.all_data {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
@@ -148,11 +156,8 @@ impl Received {
                 None => self.all_data = true,
             }
         }
-        if self.ended {
-            return Poll::Ready(None);
-        }
         let trailers = ready!(self.stream.poll_trailers(cx));
-        self.ended = true;
+        self.ended.set(true);
         Poll::Ready(trailers.map_err(BodyError::from).transpose().map(|trailers| self.read(trailers?)))
     }
 

@@ -77,8 +77,11 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
             this.give_up();
             return Poll::Ready(());
         }
-        // Wakes this task when the peer resets the stream, whatever it waits for.
-        while this.stream.poll_reset(cx).is_pending() {
+        // Wakes this task when the peer resets the stream, whatever it waits for. That is heard of between two polls.
+        if this.stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
             if let Some((data, last)) = &mut this.next {
                 while !data.is_empty() && this.stream.capacity() == 0 {
                     match this.stream.poll_capacity(cx) {
@@ -134,6 +137,5 @@ impl<B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin> Future for Sending<B>
                 }
             }
         }
-        Poll::Ready(())
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::alive::{KeepAlive, Terms};
+use super::exchanges::{Boxes, Exchanges};
 use super::heard::Ear;
 use super::pace::{BodyPace, Motion, Pace, UnderWay};
 use super::received::Received;
@@ -86,28 +87,40 @@ where
     let mut ending = false;
     let mut parting = pin!(parting(&pace));
     let caller = Caller { handler, pace: pace.clone(), settings, drain, carried };
-    poll_fn(|cx| {
+    let (mut exchanges, answers) = (Exchanges::new(), Boxes::default());
+    let mut look = |exchanges: &mut Exchanges<_>, cx: &mut Context<'_>| {
         loop {
             if alive.as_mut().is_some_and(|alive| alive.poll(cx, true).is_ready()) {
                 return Poll::Ready(Ok(Some(TimedOut::Silence)));
             }
             match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => caller.accept(request, respond),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let (stream, asked) = caller.accept(request, respond);
+                    let answer = asked.map(|asked| answers.hold(|| caller.handler.answer(asked)));
+                    exchanges.begin(|| stream.run(answer));
+                }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(pace.timed_out())),
                 Poll::Pending if ending => return parting.as_mut().poll(cx).map(|()| Ok(pace.timed_out())),
-                Poll::Pending if !pace.is_ending(cx) => return Poll::Pending,
                 // Only now: a request that is there already is under way. One whose caller has yet to ask is on its way,
                 // and were GOAWAY there before it, the caller could not send it.
-                Poll::Pending if pace.asked() || last_word.as_mut().poll(cx).is_ready() => {
+                Poll::Pending
+                    if pace.is_ending(cx) && (pace.asked() || last_word.as_mut().poll(cx).is_ready()) =>
+                {
                     ending = true;
                     connection.graceful_shutdown();
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if pace.is_resting() {
+                        exchanges.rest();
+                        answers.clear();
+                    }
+                    return Poll::Pending;
+                }
             }
         }
-    })
-    .await
+    };
+    poll_fn(|cx| exchanges.poll(cx, &mut look)).await
 }
 
 /// Ends when a connection that is to end has had its time, on which nothing was ever asked.
@@ -190,13 +203,13 @@ struct Stream {
     _under_way: UnderWay,
 }
 
-impl<H, B> Caller<H>
-where
-    H: Handler<Body = B> + 'static,
-    B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin + 'static,
-{
-    /// Answers a request in a task of its own.
-    fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+impl<H: Handler> Caller<H> {
+    /// Takes up a request: what is to be answered, or what is said of one that is wrong.
+    fn accept(
+        &self,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) -> (Stream, Result<Asked, Reply<H::Body>>) {
         let (mut parts, receive) = request.into_parts();
         let respond = Rc::new(Respond {
             stream: RefCell::new(Some(respond)),
@@ -218,14 +231,15 @@ where
         if let Err(wrong) = check(&parts, &self.settings.limits) {
             let error = wrong.of_request(&self.settings.limits);
             let reply = self.handler.decline(error, &Request::from_parts(parts, ()));
-            tokio::task::spawn_local(stream.run(std::future::ready(reply)));
-            return;
+            return (stream, Err(reply));
         }
         stream.upgraded = extended::to_upgrade(&mut parts.method, &mut parts.headers, &mut parts.extensions);
         let (body, upgrade) = if connect {
             let (there, upgrade) = OnUpgrade::pair();
             stream.tunnel = Some((receive, there));
             (Incoming::empty(), Some(upgrade))
+        } else if receive.is_end_stream() {
+            (Incoming::empty(), None)
         } else {
             let pace = BodyPace::new(&self.settings, &self.drain);
             let body = Received::new(receive, &parts.headers, self.settings.limits, Wrong::of_request)
@@ -235,9 +249,7 @@ where
         };
         let request = Request::from_parts(parts, body);
         let interim = Interim::to(stream.respond.clone());
-        // Boxed, for it would be there twice: where it is made, and where it is polled.
-        let answer = Box::pin(self.handler.answer(Asked { request, spelling, interim, upgrade }));
-        tokio::task::spawn_local(stream.run(answer));
+        (stream, Ok(Asked { request, spelling, interim, upgrade }))
     }
 }
 
@@ -278,25 +290,32 @@ fn check(parts: &Parts, limits: &Limits) -> Result<(), Wrong> {
 }
 
 impl Stream {
-    async fn run<B>(self, mut answer: impl Future<Output = Reply<B>> + Unpin)
+    /// Answers the request, unless its caller stops waiting for that.
+    async fn run<B>(self, answer: Result<impl Future<Output = Reply<B>> + Unpin, Reply<B>>)
     where
         B: Due<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
-        let waiting = poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
+        let reply = match answer {
+            Ok(answer) => self.wait(answer).await,
+            Err(reply) => Some(reply),
+        };
+        let (Some(reply), Some(respond)) = (reply, self.respond.stream.take()) else { return };
+        if let Err(error) = self.reply(reply, respond).await {
+            debug!(%error, "a response could not be sent");
+        }
+    }
+
+    /// The answer; `None` if its caller does not want it any more. What the future holds is not needed from then on.
+    async fn wait<B>(&self, mut answer: impl Future<Output = Reply<B>> + Unpin) -> Option<Reply<B>> {
+        poll_fn(|cx| match Pin::new(&mut answer).poll(cx) {
             Poll::Ready(reply) => Poll::Ready(Some(reply)),
             Poll::Pending => {
                 // Woken once nothing has moved for too long: whoever answers sees to that.
                 let _ = self.respond.motion.is_silent(cx);
                 self.poll_reset(cx).map(|()| None)
             }
-        });
-        let reply = waiting.await;
-        // What it holds is not needed while the response is sent.
-        drop(answer);
-        let (Some(reply), Some(respond)) = (reply, self.respond.stream.take()) else { return };
-        if let Err(error) = self.reply(reply, respond).await {
-            debug!(%error, "a response could not be sent");
-        }
+        })
+        .await
     }
 
     /// Ready once the caller does not want the response any more.

@@ -49,7 +49,8 @@ impl Shared {
         let mut witnesses = 0;
         // Who is too old gets no more; what is under way on it goes on.
         open.retain(|http2| {
-            let lives = http2.connection.is_open() && !http2.connection.is_expired(now);
+            // Whether it takes more is asked below, and of all of them now and then.
+            let lives = !http2.connection.has_ended() && !http2.connection.is_expired(now);
             let stale = lives && terms.is_stale(&http2.connection, now, idle);
             witnesses += usize::from(stale);
             lives && (!stale || witnesses <= WITNESSES)
