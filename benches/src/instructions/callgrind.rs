@@ -38,6 +38,8 @@ impl Run<'_> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut counted = runtime.block_on(traffic::send(self, dir.path()))?;
         let worker = counted.threads().place("worker-0")?;
+        // With all connections: otherwise it would wait for them to end.
+        drop(runtime);
         counted.end()?;
         let profile = |thread| dir.path().join(format!("callgrind-{thread:02}"));
         let count = total(&profile(worker))?;

@@ -22,7 +22,7 @@ use traffic::Way;
 /// By how much more than the baseline is a regression.
 const TOLERANCE: f64 = 0.02;
 /// Requests of the shorter run, and of the longer one.
-const REQUESTS: (u32, u32) = (100, 600);
+const REQUESTS: (u32, u32) = (100, 1100);
 
 /// One way of a request through the proxy.
 #[derive(Debug, Clone, Copy)]
