@@ -1,6 +1,7 @@
 //! `outrigger-bench run`, from its arguments to what it prints.
 
 use std::{
+    fmt::Write as _,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -58,7 +59,7 @@ pub fn run(args: &RunArgs) -> Result<Ending> {
     let wanted = args.wanted();
     let plan = Plan::new(&wanted);
     if args.list {
-        list(&wanted);
+        page::say(&list(&wanted))?;
         return Ok(Ending::Done);
     }
     let outrigger = outrigger(args.outrigger.as_deref(), &plan)?;
@@ -138,9 +139,9 @@ fn finish(args: &RunArgs, came: Option<SignalKind>, book: &Book) -> Result<Endin
     let run = saved.run;
     let json = || Ok::<_, anyhow::Error>(serde_json::to_string_pretty(&run)? + "\n");
     match args.json.as_deref() {
-        Some(file) if file == Path::new("-") => print!("{}", json()?),
+        Some(file) if file == Path::new("-") => page::say(&json()?)?,
         file => {
-            print!("{}", terminal::text(&run, &files, Look::of_stdout()));
+            page::say(&terminal::text(&run, &files, Look::of_stdout()))?;
             if let Some(file) = file {
                 fs::write(file, json()?).with_context(|| format!("cannot write {}", file.display()))?;
             }
@@ -171,11 +172,13 @@ fn outrigger(named: Option<&Path>, plan: &Plan) -> Result<PathBuf> {
 }
 
 /// The scenarios, each with how long it takes.
-fn list(wanted: &Wanted) {
+fn list(wanted: &Wanted) -> String {
+    let mut text = String::new();
     for name in Name::value_variants() {
         let alone = Plan::new(&Wanted { scenarios: vec![*name], ..wanted.clone() });
         let default = if name.by_default() { ' ' } else { '*' };
-        println!("{name:10}{default} {:>12}  {}", spell(alone.estimate()), name.about());
+        let _ = writeln!(text, "{name:10}{default} {:>12}  {}", spell(alone.estimate()), name.about());
     }
-    println!("\n* only where it is named. All others together: {}", Plan::new(wanted));
+    let _ = writeln!(text, "\n* only where it is named. All others together: {}", Plan::new(wanted));
+    text
 }
